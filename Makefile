@@ -1,0 +1,53 @@
+# `make demo` and `make test` do all the set-up on a fresh machine; see README.md.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := sora_spec builders train compile tests benchmarks
+
+.PHONY: help demo test test-slow check format types benchmarks constraints schema clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# What the tool itself needs; enough for `make demo`.
+$(VENV)/.runtime: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
+	@touch $@
+
+# What tests and checks need on top.
+$(VENV)/.development: $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.runtime  ## digits to disk, train, generate, export, generate from the bundle: under 8 minutes on 2 cores
+	@BIN=$(BIN) bash demo.sh
+
+test: $(VENV)/.development  ## the whole test suite with the core's coverage: under 12 minutes on 2 cores
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+test-slow: $(VENV)/.development  ## the longer checks
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.development types  ## lint, formatting, types
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+format: $(VENV)/.development  ## rewrite the sources in the house format
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+# Type checkers do not follow setuptools' package-dir mapping, so they read a folder of links that has the installed shape.
+types: $(VENV)/.development
+	@rm -rf build/types && mkdir -p build/types/sora_spec
+	@ln -s $(CURDIR)/sora_spec/* build/types/sora_spec/
+	@for folder in builders train compile specs; do ln -s $(CURDIR)/$$folder build/types/sora_spec/$$folder; done
+	$(BIN)/basedpyright --warnings
+
+constraints: $(VENV)/.development  ## pin what is installed now
+	@{ echo "# What CI installs; regenerate with \`make constraints\`."; \
+	   $(BIN)/python -m pip freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+)\+cpu/\1/; s/ @ .*//' ; } > constraints.txt
+
+clean:  ## remove what the targets made, but no data and no runs
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage

@@ -1,0 +1,198 @@
+"""A run folder: where training writes and where export and generation read. Torch-free.
+
+```
+runs/NAME/
+  spec.yaml                  the resolved spec, overrides included
+  run.json                   versions and arguments
+  classes.json               class names in label order, where there are labels
+  vae/  denoiser/            one folder per stage
+    metrics.jsonl
+    tensorboard/  samples/
+    checkpoints/step-00001000/{model,ema,optimizer}.safetensors, state.json
+```
+
+A checkpoint is a folder that appears whole, by one rename, or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sora_spec.errors import UserError
+
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
+
+StageName = Literal["vae", "denoiser"]
+STAGES: tuple[StageName, ...] = ("vae", "denoiser")
+_CHECKPOINT = re.compile(r"step-(\d{8,})$")
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace `path` in one step: a reader sees the old file or the new one, also after a crash."""
+    raw = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(path: Path) -> None:
+    for file in path.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+    _sync_folder(path)
+
+
+@contextmanager
+def replacing_folder(target: Path) -> Generator[Path]:
+    """Fill a temporary folder beside `target` and rename it into place when the body succeeds.
+
+    An existing `target` is moved aside first and deleted last, so that a crash never leaves neither.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        _sync_tree(temporary)
+        retired = target.with_name(f".{target.name}.{os.getpid()}.old")
+        if target.exists():
+            target.rename(retired)
+        temporary.rename(target)
+        _sync_folder(target.parent)
+        shutil.rmtree(retired, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+class StageFolder:
+    """One training stage inside a run folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics_path = path / "metrics.jsonl"
+        self.samples_path = path / "samples"
+        self.tensorboard_path = path / "tensorboard"
+        self.checkpoints_path = path / "checkpoints"
+
+    def checkpoint_path(self, step: int) -> Path:
+        """Where the checkpoint after `step` optimiser steps lies."""
+        return self.checkpoints_path / f"step-{step:08d}"
+
+    def checkpoints(self) -> list[Path]:
+        """Whole checkpoints, oldest first."""
+        if not self.checkpoints_path.is_dir():
+            return []
+        found = [path for path in self.checkpoints_path.iterdir() if _CHECKPOINT.match(path.name)]
+        whole = [path for path in found if (path / "state.json").is_file()]
+        return sorted(whole, key=step_of)
+
+    def latest(self) -> Path | None:
+        """The newest whole checkpoint, or None."""
+        whole = self.checkpoints()
+        return whole[-1] if whole else None
+
+    @contextmanager
+    def writing_checkpoint(self, step: int) -> Generator[Path]:
+        """Give a folder to fill; it becomes `checkpoint_path(step)` when the body succeeds."""
+        with replacing_folder(self.checkpoint_path(step)) as temporary:
+            yield temporary
+
+    def prune(self, keep: int) -> None:
+        """Delete all but the `keep` newest checkpoints, and what an earlier crash left half-written."""
+        for path in self.checkpoints()[:-keep]:
+            shutil.rmtree(path)
+        for path in self.checkpoints_path.glob(".step-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Optimiser steps behind a checkpoint folder."""
+    match = _CHECKPOINT.match(checkpoint.name)
+    assert match is not None, checkpoint
+    return int(match.group(1))
+
+
+class RunFolder:
+    """A run folder on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spec_path = path / "spec.yaml"
+        self.info_path = path / "run.json"
+        self.classes_path = path / "classes.json"
+
+    @classmethod
+    def create(cls, path: Path | str, spec_text: str) -> RunFolder:
+        """Make a new run folder holding `spec_text`.
+
+        Raises UserError when `path` already holds a run or anything else: nothing is overwritten.
+        """
+        run = cls(Path(path))
+        if run.spec_path.exists():
+            raise UserError(
+                f"{run.path} already holds a run",
+                f"go on with it: --resume --run {run.path}; or start another: --run {run.path}-2",
+            )
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+            raise UserError(f"{run.path} exists and is not a run folder", "name another folder with --run")
+        run.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(run.spec_path, spec_text)
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """Open an existing run folder. Raises UserError when there is none."""
+        run = cls(Path(path))
+        if not run.spec_path.is_file():
+            raise UserError(f"{run.path} is not a run folder: it has no spec.yaml", "train first: sora-spec train SPEC")
+        return run
+
+    @staticmethod
+    def is_run(path: Path | str) -> bool:
+        """Whether `path` looks like a run folder rather than a bundle or a spec file."""
+        path = Path(path)
+        return (path / "spec.yaml").is_file() and not (path / "manifest.json").exists()
+
+    def load_spec(self) -> Spec:
+        """The resolved spec of this run."""
+        from sora_spec.loading import load_spec
+
+        return load_spec(str(self.spec_path))
+
+    def stage(self, name: StageName) -> StageFolder:
+        """The folder of one training stage; it may not exist yet."""
+        return StageFolder(self.path / name)
+
+    def classes(self) -> list[str] | None:
+        """Class names in label order, if the run recorded them."""
+        return json.loads(self.classes_path.read_text()) if self.classes_path.is_file() else None
+
+    def record(self, **values: Any) -> None:
+        """Merge `values` into run.json."""
+        known: dict[str, Any] = json.loads(self.info_path.read_text()) if self.info_path.is_file() else {}
+        write_atomically(self.info_path, json.dumps(known | values, indent=2) + "\n")

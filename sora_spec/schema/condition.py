@@ -1,0 +1,44 @@
+"""`condition`: what steers the generation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sora_spec.schema.section import Probability, Section, Size
+
+
+class NoCondition(Section):
+    """Unconditional."""
+
+    kind: Literal["none"] = "none"
+
+
+class ClassCondition(Section):
+    """A class label, with one extra row for "no label" that guidance needs (DiT)."""
+
+    kind: Literal["class"]
+    classes: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Number of classes. Row `classes` of the table is the trained null label."""
+    dropout: Probability = 0.1
+    """How often a training label is replaced by the null label. Without it there is no null row and no guidance."""
+
+
+class TextCondition(Section):
+    """Text features of a frozen encoder."""
+
+    kind: Literal["text"]
+    encoder: str
+    """Name or folder of the encoder."""
+    tokens: Annotated[int, Field(ge=1, le=4096)] = 77
+    """Tokens of a prompt; longer prompts are cut."""
+    width: Size = 512
+    """Width of the encoder's features."""
+    pooled: bool = False
+    """Use the one pooled vector of the prompt, projected and added to the time embedding (OpenDiT), in place of its tokens."""
+    dropout: Probability = 0.1
+    """How often a training prompt is replaced by the empty one."""
+
+
+Condition = Annotated[NoCondition | ClassCondition | TextCondition, Field(discriminator="kind")]

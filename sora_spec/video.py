@@ -1,0 +1,94 @@
+# pyright: standard
+# PyAV's types are only partly known.
+"""Videos and contact sheets on disk. PyAV, Pillow and numpy are imported when first needed."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sora_spec.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Frames = NDArray[np.uint8]
+    """(T, Y, X, 3)"""
+
+
+def to_uint8(video: NDArray[np.floating[Any]]) -> Frames:
+    """Frames (T, Y, X, 3) in 0..255 from a video (3, T, Y, X) in [-1, 1].
+
+    Values outside are clamped; halves round to even.
+    """
+    import numpy as np
+
+    scaled = np.rint((np.clip(video, -1.0, 1.0) + 1.0) * 127.5)
+    return np.ascontiguousarray(scaled.astype(np.uint8).transpose(1, 2, 3, 0))
+
+
+def write_mp4(path: Path | str, frames: Frames, fps: float, quality: int = 12) -> None:
+    """Write `frames` (T, Y, X, 3) as H.264 in yuv420p, which every player takes, whole or not at all.
+
+    An odd height or width is padded by repeating the last row or column, since yuv420p needs even sides.
+    `quality` is x264's constant rate factor: 0 lossless, 51 worst.
+
+    Raises UserError when this PyAV has no H.264 encoder.
+    """
+    import av
+    import numpy as np
+    from av.error import FFmpegError
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _, height, width, _ = frames.shape
+    frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
+    try:
+        with av.open(str(temporary), "w", options={"movflags": "+faststart"}) as container:
+            try:
+                stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(60_000))
+            except (ValueError, FFmpegError) as error:
+                raise UserError(
+                    f"this PyAV ({av.__version__}) cannot encode H.264: {error}",
+                    "install PyAV from its wheel: pip install av",
+                ) from error
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = "yuv420p"
+            stream.options = {"crf": str(quality), "preset": "medium"}
+            for image in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+            container.mux(stream.encode())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_contact_sheet(path: Path | str, clips: Sequence[Frames], columns: int = 8, gap: int = 2) -> None:
+    """Write a PNG with one row per clip and up to `columns` frames of it, evenly spaced from first to last."""
+    import numpy as np
+    from PIL import Image
+
+    assert clips, "a contact sheet needs a clip"
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width = clips[0].shape[1:3]
+    columns = min(columns, max(len(clip) for clip in clips))
+    scale = max(1, math.ceil(64 / max(height, width)))
+    sheet = np.full((len(clips) * (height + gap) - gap, columns * (width + gap) - gap, 3), 128, np.uint8)
+    for row, clip in enumerate(clips):
+        picks = np.linspace(0, len(clip) - 1, min(columns, len(clip))).round().astype(int)
+        for column, pick in enumerate(picks):
+            top, left = row * (height + gap), column * (width + gap)
+            sheet[top : top + height, left : left + width] = clip[pick]
+    image = Image.fromarray(sheet)
+    if scale > 1:
+        image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    image.save(temporary, format="PNG")
+    temporary.replace(path)
