@@ -1,0 +1,88 @@
+"""The few array functions that operators do not cover, so that one sampler serves numpy and torch alike.
+
+Everything else in this package works through `+ - * /`, `abs` and slicing, with plain Python floats as coefficients:
+a numpy scalar would turn float32 latents into float64 (NEP 50), a Python float never does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = Any
+"""A numpy array or a torch tensor; one run uses one kind throughout."""
+
+Network: TypeAlias = Callable[[Array, Array, Array | None], Array]
+"""`network(latents (b, C, F, H, W), time (b,) float32, condition (b, …) or None) -> (b, C or 2·C, F, H, W)`."""
+
+Draw: TypeAlias = Callable[[], Array]
+"""Fresh standard normal noise in the shape of the latents."""
+
+
+class Arrays(Protocol):
+    """What a sampler asks of an array library."""
+
+    def full(self, value: float, like: Array) -> Array:
+        """A float32 vector (B,) of `value`, one entry per sample of `like`, on its device."""
+        ...
+
+    def labels(self, value: int, like: Array) -> Array:
+        """An int64 vector (B,) of `value`, one entry per sample of `like`, on its device."""
+        ...
+
+    def concat(self, parts: Sequence[Array], axis: int) -> Array:
+        """`parts` joined along `axis`."""
+        ...
+
+    def cast(self, x: Array, like: Array) -> Array:
+        """`x` in the dtype of `like`: a half-precision network must not lower the precision of the integration."""
+        ...
+
+    def exp(self, x: Array) -> Array:
+        """Elementwise exponential."""
+        ...
+
+    def maximum(self, a: Array, b: Array) -> Array:
+        """Elementwise maximum."""
+        ...
+
+    def rms(self, x: Array) -> float:
+        """Root of the mean square over all entries."""
+        ...
+
+
+class NumpyArrays:
+    """`Arrays` over numpy."""
+
+    def full(self, value: float, like: Array) -> Array:
+        """See `Arrays.full`."""
+        return np.full(like.shape[0], value, np.float32)
+
+    def labels(self, value: int, like: Array) -> Array:
+        """See `Arrays.labels`."""
+        return np.full(like.shape[0], value, np.int64)
+
+    def concat(self, parts: Sequence[Array], axis: int) -> Array:
+        """See `Arrays.concat`."""
+        return np.concatenate(parts, axis)
+
+    def cast(self, x: Array, like: Array) -> Array:
+        """See `Arrays.cast`."""
+        return x.astype(like.dtype, copy=False)
+
+    def exp(self, x: Array) -> Array:
+        """See `Arrays.exp`."""
+        return np.exp(x)
+
+    def maximum(self, a: Array, b: Array) -> Array:
+        """See `Arrays.maximum`."""
+        return np.maximum(a, b)
+
+    def rms(self, x: Array) -> float:
+        """See `Arrays.rms`."""
+        return float(np.sqrt(np.mean(np.square(x))))
+
+
+NUMPY: Arrays = NumpyArrays()

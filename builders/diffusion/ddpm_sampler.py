@@ -1,0 +1,76 @@
+"""Sampling of discrete diffusions: DDPM's ancestral steps and DDIM, both on respaced steps.
+
+Coefficients are Python floats taken from float64 tables; latents keep their own dtype.
+"""
+
+from __future__ import annotations
+
+import math
+
+from sora_spec.builders.diffusion.arrays import Array, Arrays, Draw
+from sora_spec.builders.diffusion.guidance import GuidedNetwork
+from sora_spec.builders.diffusion.schedules import Schedule, build_schedule, respaced
+from sora_spec.errors import UserError
+from sora_spec.schema.objective import DdimSampler, Ddpm, DdpmSampler
+
+
+def clean_from_prediction(objective: Ddpm, alpha_bar: float, x: Array, prediction: Array) -> Array:
+    """x₀ from x_t and what the network predicts: (x − √(1−ᾱ)·ε)/√ᾱ, or √ᾱ·x − √(1−ᾱ)·v (arXiv 2202.00512)."""
+    if objective.prediction == "velocity":
+        return math.sqrt(alpha_bar) * x - math.sqrt(1 - alpha_bar) * prediction
+    return math.sqrt(1 / alpha_bar) * x - math.sqrt(1 / alpha_bar - 1) * prediction
+
+
+def noise_from_prediction(objective: Ddpm, alpha_bar: float, x: Array, prediction: Array) -> Array:
+    """ε from x_t and what the network predicts: itself, or √(1−ᾱ)·x + √ᾱ·v, which holds at ᾱ = 0 too."""
+    if objective.prediction == "velocity":
+        return math.sqrt(1 - alpha_bar) * x + math.sqrt(alpha_bar) * prediction
+    return prediction
+
+
+def sample_ddpm(
+    objective: Ddpm, sampler: DdpmSampler, network: GuidedNetwork, x: Array, draw: Draw, xp: Arrays
+) -> Array:
+    """Ancestral sampling as DiT does it (`p_sample` with `clip_denoised=False`): (B, C, F, H, W) to the same.
+
+    Raises:
+        UserError: a learned variance from a network that has none.
+    """
+    schedule = respaced(build_schedule(objective), sampler.steps)
+    for i in reversed(range(schedule.steps)):
+        prediction, values = network(x, float(schedule.timesteps[i]))
+        clean = clean_from_prediction(objective, float(schedule.alpha_bar[i]), x, prediction)
+        x = float(schedule.posterior_clean[i]) * clean + float(schedule.posterior_noisy[i]) * x
+        if i > 0:
+            x = x + _deviation(objective, schedule, i, values, xp) * draw()
+    return x
+
+
+def _deviation(objective: Ddpm, schedule: Schedule, i: int, values: Array, xp: Arrays) -> Array | float:
+    """Standard deviation of step i; a learned one interpolates log β̃ (value −1) to log β (value 1)."""
+    if objective.variance != "learned_range":
+        return math.exp(0.5 * float(schedule.log_variance(objective.variance)[i]))
+    if values.shape[1] == 0:
+        raise UserError(
+            "objective.variance: learned_range needs a variance beside the mean, and the network returns none",
+            "set `backbone.learn_sigma: true` and train, or `objective.variance: fixed_small`",
+        )
+    smallest, largest = float(schedule.posterior_log_variance[i]), float(schedule.log_betas[i])
+    fraction = (values + 1) / 2
+    return xp.exp(0.5 * (fraction * largest + (1 - fraction) * smallest))
+
+
+def sample_ddim(objective: Ddpm, sampler: DdimSampler, network: GuidedNetwork, x: Array, draw: Draw) -> Array:
+    """DDIM (arXiv 2010.02502 eq. 12) on the same respaced steps; a learned variance is ignored."""
+    schedule = respaced(build_schedule(objective), sampler.steps)
+    for i in reversed(range(schedule.steps)):
+        alpha_bar, previous = float(schedule.alpha_bar[i]), float(schedule.alpha_bar_previous[i])
+        prediction, _ = network(x, float(schedule.timesteps[i]))
+        clean = clean_from_prediction(objective, alpha_bar, x, prediction)
+        noise = noise_from_prediction(objective, alpha_bar, x, prediction)
+        sigma = sampler.eta * math.sqrt((1 - previous) / (1 - alpha_bar)) * math.sqrt(1 - alpha_bar / previous)
+        # With eta 1 and ᾱ = 0 the difference is zero up to rounding, on either side.
+        x = math.sqrt(previous) * clean + math.sqrt(max(0.0, 1 - previous - sigma * sigma)) * noise
+        if i > 0 and sigma > 0:
+            x = x + sigma * draw()
+    return x

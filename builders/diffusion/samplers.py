@@ -1,0 +1,153 @@
+"""From noise to latents: one entry for every objective and sampler, over numpy and torch alike.
+
+Nothing here imports torch, so that a bundle generates without it. Callers who pass a torch network wrap the call in
+`torch.inference_mode()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sora_spec.builders.diffusion.arrays import NUMPY, Array, Arrays, Draw, Network
+from sora_spec.builders.diffusion.ddpm_sampler import sample_ddim, sample_ddpm
+from sora_spec.builders.diffusion.guidance import GuidedNetwork, build_guided, is_guided
+from sora_spec.builders.diffusion.ode import Field, integrate_dopri5, integrate_euler, integrate_heun
+from sora_spec.builders.diffusion.paths import Path, build_path, ode_interval
+from sora_spec.builders.diffusion.sde import VelocityAndScore, integrate_euler_maruyama, takes_last_step
+from sora_spec.errors import UserError
+from sora_spec.schema.objective import (
+    DdimSampler,
+    Ddpm,
+    DdpmSampler,
+    Dopri5Sampler,
+    EulerMaruyamaSampler,
+    EulerSampler,
+    HeunSampler,
+    Interpolant,
+)
+from sora_spec.schema.spec import Spec
+
+__all__ = ["NUMPY", "Arrays", "Network", "count_steps", "evaluations", "sample"]
+
+
+def sample(
+    spec: Spec,
+    network: Network,
+    initial: Array,
+    labels: Array | None,
+    draw: Draw,
+    xp: Arrays,
+    progress: Callable[[int], object] | None = None,
+) -> Array:
+    """Latents (B, C, F, H, W) drawn from `network` as `spec.sampler` says.
+
+    Args:
+        spec: objective, sampler and condition are read.
+        network: `network(latents (b, C, F, H, W), time (b,) float32, labels (b,) int64 or None) -> (b, Cout, F, H, W)`.
+            Time is the original training step 0..steps−1 for DDPM, and 0 (noise) to 1 (data) for interpolants. Under
+            guidance b is 2·B: the conditional half first, then the half with the null label.
+        initial: standard normal noise (B, C, F, H, W).
+        labels: (B,) int64, or None for unconditional samples.
+        draw: fresh standard normal noise in the shape of `initial`, called once per noisy step.
+        xp: `NUMPY`, or `TORCH` of `torch_arrays`.
+        progress: called with 1 after every call of the network; `count_steps` is their number.
+
+    Raises:
+        UserError: objective and sampler do not belong together, guidance without a null label, a coefficient that is
+            infinite where sampling starts, or (dopri5) a network whose output is not finite.
+    """
+    model = build_guided(spec, network, initial, labels, xp, progress)
+    if isinstance(spec.objective, Ddpm):
+        return _sample_discrete(spec, spec.objective, model, initial, draw, xp)
+    return _sample_interpolant(spec, spec.objective, model, initial, draw, xp)
+
+
+def count_steps(spec: Spec) -> int | None:
+    """Calls of the network, one after another, that sampling makes; None for the adaptive dopri5."""
+    sampler = spec.sampler
+    match sampler:
+        case DdpmSampler() | DdimSampler() | EulerSampler():
+            return sampler.steps
+        case HeunSampler():
+            return 2 * sampler.steps
+        case EulerMaruyamaSampler():
+            if not isinstance(spec.objective, Interpolant):
+                raise _mismatch(spec)
+            return sampler.steps + takes_last_step(spec.objective, sampler)
+        case Dopri5Sampler():
+            return None
+
+
+def evaluations(spec: Spec) -> int | None:
+    """Forward passes of the network per clip: `count_steps`, twice that under guidance; None for dopri5."""
+    steps = count_steps(spec)
+    return None if steps is None else steps * (2 if is_guided(spec) else 1)
+
+
+def _sample_discrete(spec: Spec, objective: Ddpm, model: GuidedNetwork, x: Array, draw: Draw, xp: Arrays) -> Array:
+    match spec.sampler:
+        case DdpmSampler():
+            return sample_ddpm(objective, spec.sampler, model, x, draw, xp)
+        case DdimSampler():
+            return sample_ddim(objective, spec.sampler, model, x, draw)
+        case _:
+            raise _mismatch(spec)
+
+
+def _sample_interpolant(
+    spec: Spec, objective: Interpolant, model: GuidedNetwork, x: Array, draw: Draw, xp: Arrays
+) -> Array:
+    path, sampler = build_path(objective), spec.sampler
+    field = _velocity_field(objective, path, model)
+    t0, t1 = ode_interval(objective)
+    match sampler:
+        case EulerSampler():
+            return integrate_euler(field, x, t0, t1, sampler.steps)
+        case HeunSampler():
+            return integrate_heun(field, x, t0, t1, sampler.steps)
+        case Dopri5Sampler():
+            # The conversion from noise divides by VP's σ, which has no values beyond t = 1.
+            limit = t1 if objective.path == "vp" and objective.prediction == "noise" else float("inf")
+            return integrate_dopri5(field, x, t0, t1, sampler.atol, sampler.rtol, xp, limit)
+        case EulerMaruyamaSampler():
+            both = _velocity_and_score(objective, path, model)
+            return integrate_euler_maruyama(path, objective, sampler, both, x, draw)
+        case _:
+            raise _mismatch(spec)
+
+
+def _velocity_field(objective: Interpolant, path: Path, model: GuidedNetwork) -> Field:
+    """The probability-flow ODE's velocity, whatever the network predicts. A second half of channels is dropped."""
+
+    def field(x: Array, t: float) -> Array:
+        prediction, _ = model(x, t)
+        match objective.prediction:
+            case "velocity":
+                return prediction
+            case "score":
+                return path.velocity_from_score(prediction, x, t)
+            case "noise":
+                return path.velocity_from_score(path.score_from_noise(prediction, t), x, t)
+
+    return field
+
+
+def _velocity_and_score(objective: Interpolant, path: Path, model: GuidedNetwork) -> VelocityAndScore:
+    """Velocity and score from one evaluation of the network."""
+
+    def both(x: Array, t: float) -> tuple[Array, Array]:
+        prediction, _ = model(x, t)
+        if objective.prediction == "velocity":
+            return prediction, path.score_from_velocity(prediction, x, t)
+        score = prediction if objective.prediction == "score" else path.score_from_noise(prediction, t)
+        return path.velocity_from_score(score, x, t), score
+
+    return both
+
+
+def _mismatch(spec: Spec) -> UserError:
+    fitting = "ddpm or ddim" if isinstance(spec.objective, Ddpm) else "euler, heun, dopri5 or euler_maruyama"
+    return UserError(
+        f"sampler.kind: {spec.sampler.kind} cannot sample an objective of kind {spec.objective.kind}",
+        f"set `sampler.kind` to {fitting}",
+    )
