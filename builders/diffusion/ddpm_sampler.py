@@ -10,6 +10,7 @@ import math
 from sora_spec.builders.diffusion.arrays import Array, Arrays, Draw
 from sora_spec.builders.diffusion.guidance import GuidedNetwork
 from sora_spec.builders.diffusion.schedules import Schedule, build_schedule, respaced
+
 from sora_spec.errors import UserError
 from sora_spec.schema.objective import DdimSampler, Ddpm, DdpmSampler
 
@@ -71,6 +72,6 @@ def sample_ddim(objective: Ddpm, sampler: DdimSampler, network: GuidedNetwork, x
         sigma = sampler.eta * math.sqrt((1 - previous) / (1 - alpha_bar)) * math.sqrt(1 - alpha_bar / previous)
         # With eta 1 and ᾱ = 0 the difference is zero up to rounding, on either side.
         x = math.sqrt(previous) * clean + math.sqrt(max(0.0, 1 - previous - sigma * sigma)) * noise
-        if i > 0 and sigma > 0:
+        if sigma > 0:  # never at step 0, where ᾱ' is 1
             x = x + sigma * draw()
     return x

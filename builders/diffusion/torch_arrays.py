@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-
 from sora_spec.builders.diffusion.arrays import Array, Arrays
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from sora_spec.builders.diffusion.guidance import build_guided
 from sora_spec.builders.diffusion.samplers import NUMPY, count_steps, evaluations, sample
+
 from sora_spec.errors import UserError
 
 LINEAR = {"kind": "interpolant"}
@@ -119,11 +119,12 @@ def test_guidance_reaches_the_samples(make_spec, latents):
     np.testing.assert_allclose(out - latents, expected.reshape(2, 4, 1, 1, 1) + 0 * latents, rtol=1e-5)
 
 
-def test_half_precision_networks_do_not_lower_the_latents(make_spec, latents):
-    spec = make_spec(LINEAR, {"kind": "heun", "steps": 2, "guidance": 3.0}, CLASSES)
+def test_half_precision_networks_do_not_lower_the_precision_of_guidance(make_spec, latents):
     inner = LabelledNetwork()
-    out = sample(spec, lambda *a: inner(*a).astype(np.float16), latents, LABELS, lambda: latents, NUMPY)
-    assert out.dtype == np.float32
+    call = guided(make_spec, lambda *a: inner(*a).astype(np.float16), latents, LABELS, guidance=7.001)
+    prediction, _ = call(latents, 0.25)
+    assert prediction.dtype == np.float32
+    assert prediction[0, 0, 0, 0, 0] == pytest.approx(10 - 7 * 7.001, rel=1e-6)
 
 
 SAMPLERS = [

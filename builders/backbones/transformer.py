@@ -1,0 +1,158 @@
+"""The diffusion transformer: DiT and SiT on images, OpenDiT's VDiT (`joint`) and Latte (`alternating`) on video.
+
+Legend: `B` batch, `C` channels, `F H W` latent frames, rows, columns, `f` token frames, `S` tokens of
+a frame, `D` width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from sora_spec.builders.backbones.interface import Denoiser
+from sora_spec.builders.blocks.adaln import AdaLnBlock, Axis
+from sora_spec.builders.blocks.patch import PatchIn, PatchOut
+from sora_spec.builders.blocks.position import Rope3d, Rotation, rope_axes, spatial_table, temporal_table
+from sora_spec.builders.blocks.table import FixedTable
+from sora_spec.builders.conditions.label import LabelEmbedding
+from sora_spec.builders.conditions.text import PooledText
+from sora_spec.builders.conditions.time import TimeEmbedding
+from sora_spec.schema.backbone import Rope, Sincos, Transformer
+from sora_spec.schema.clip import Patch
+from sora_spec.schema.condition import ClassCondition, TextCondition
+from sora_spec.shapes import Shapes
+
+LONGEST = 512
+"""Latent frames that the tables of time reach at least; a network takes clips of any length up to this."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the sections of a spec beside `backbone` say about the network."""
+
+    shapes: Shapes
+    patch: Patch
+    axes: tuple[Axis, ...]
+    """Axis of each block's attention."""
+    condition: ClassCondition | TextCondition | None
+
+    @property
+    def longest(self) -> int:
+        """Token frames of the tables of time."""
+        return max(LONGEST // self.patch.time, self.shapes.grid[0])
+
+
+class TransformerDenoiser(Denoiser):
+    """Patches, blocks with adaLN-Zero, patches."""
+
+    pos_embed: Tensor | None
+
+    def __init__(self, backbone: Transformer, layout: Layout) -> None:
+        super().__init__()
+        width, shapes = backbone.width, layout.shapes
+        self.size = (shapes.latent_height, shapes.latent_width)
+        self.axes = layout.axes
+        self.patch_in = PatchIn(shapes.channels, layout.patch, width)
+        self.time_embed = TimeEmbedding(width)
+        self.condition_embed = _condition_embed(layout.condition, width)
+        self._add_positions(backbone, layout)
+        hidden = int(width * backbone.mlp_ratio)
+        self.blocks = nn.ModuleList(
+            AdaLnBlock(axis, width, backbone.heads, hidden, backbone.qk_norm) for axis in layout.axes
+        )
+        self.patch_out = PatchOut(width, shapes.out_channels, layout.patch, shapes.grid[2])
+        self.reset_parameters()
+
+    def _add_positions(self, backbone: Transformer, layout: Layout) -> None:
+        _, rows, columns = layout.shapes.grid
+        sincos, moves = isinstance(backbone.position, Sincos), set(self.axes) != {"space"}
+        self.register_buffer("pos_embed", spatial_table(backbone.width, rows, columns) if sincos else None)
+        table = FixedTable(partial(temporal_table, backbone.width, layout.longest))
+        self.time_table = table if sincos and moves else None
+        self.rope = None
+        if isinstance(backbone.position, Rope):
+            axes = rope_axes(backbone.position, backbone.width // backbone.heads)
+            self.rope = Rope3d(axes, backbone.position.theta, (layout.longest, rows, columns))
+
+    def reset_parameters(self) -> None:
+        """DiT's initialisation: Xavier linears, N(0, 0.02) embeddings, zero modulation and head: the output is zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for linear in (self.time_embed.fc1, self.time_embed.fc2):
+            nn.init.normal_(linear.weight, std=0.02)
+        if isinstance(self.condition_embed, LabelEmbedding):
+            nn.init.normal_(self.condition_embed.table.weight, std=0.02)
+        for block in self.blocks:
+            assert isinstance(block, AdaLnBlock)
+            nn.init.zeros_(block.modulation.weight)
+        nn.init.zeros_(self.patch_out.modulation.weight)
+        nn.init.zeros_(self.patch_out.proj.weight)
+
+    @property
+    def null_label(self) -> int | None:
+        """The label that means "no label": one past the last class."""
+        return self.condition_embed.null_label if isinstance(self.condition_embed, LabelEmbedding) else None
+
+    def forward(self, latents: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
+        """See `Denoiser`."""
+        assert latents.shape[-2:] == self.size, f"latents are {tuple(latents.shape[-2:])}, the spec's are {self.size}"
+        x = self.patch_in(latents)  # (B, f, S, D)
+        c = silu(self.embed(time, condition))  # (B, D)
+        x = self.add_positions(x)  # (B, f, S, D)
+        rotations = self.rotations(x.shape[1], x.dtype)
+        for i, block in enumerate(self.blocks):
+            if i == self.first_temporal_block:
+                x = x + self.frame_positions(x)  # (B, f, S, D)
+            x = block(x, c, rotations.get(self.axes[i]))  # (B, f, S, D)
+        return self.patch_out(x, c).to(latents.dtype)  # (B, Cout, F, H, W)
+
+    def embed(self, time: Tensor, condition: Tensor | None) -> Tensor:
+        """Sum of time and condition (B, D)."""
+        c = self.time_embed(time)
+        if self.condition_embed is None:
+            return c
+        assert condition is not None, "this network needs a condition"
+        return c + self.condition_embed(condition)
+
+    def add_positions(self, x: Tensor) -> Tensor:
+        """Add the table over a frame, and that over frames too where all blocks see all tokens (VDiT)."""
+        if self.pos_embed is None:
+            return x
+        table = self.pos_embed.to(x.dtype)[:, None]  # (1, 1, S, D)
+        return x + (table + self.frame_positions(x) if "joint" in self.axes else table)
+
+    @property
+    def first_temporal_block(self) -> int | None:
+        """The block before which the table over frames is added, once (Latte)."""
+        return self.axes.index("time") if self.time_table is not None and "time" in self.axes else None
+
+    def frame_positions(self, x: Tensor) -> Tensor:
+        """Table over the frames of `x`: (1, f, 1, D)."""
+        assert self.time_table is not None
+        return self.time_table()[:, : x.shape[1], None].to(x.dtype)
+
+    def rotations(self, frames: int, dtype: torch.dtype) -> dict[Axis, Rotation]:
+        """Rotary tables by axis, computed once for all blocks."""
+        rope = self.rope
+        if rope is None:
+            return {}
+        make = {"space": rope.space, "time": partial(rope.time, frames), "joint": partial(rope.joint, frames)}
+        return {axis: make[axis](dtype) for axis in dict.fromkeys(self.axes)}
+
+
+def _condition_embed(
+    condition: ClassCondition | TextCondition | None, width: int
+) -> LabelEmbedding | PooledText | None:
+    match condition:
+        case ClassCondition():
+            return LabelEmbedding(condition, width)
+        case TextCondition():
+            return PooledText(condition, width)
+        case None:
+            return None

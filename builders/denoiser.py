@@ -1,0 +1,61 @@
+"""`backbone`, `temporal`, `patch` and `condition` sections → denoising network."""
+
+from __future__ import annotations
+
+from sora_spec.builders.backbones.interface import Denoiser
+from sora_spec.builders.backbones.transformer import Layout, TransformerDenoiser
+from sora_spec.builders.blocks.adaln import Axis
+from sora_spec.errors import UserError
+from sora_spec.schema.backbone import AdaLnZero, Alternating, Joint, Learned, NoTemporal, Transformer
+from sora_spec.schema.condition import ClassCondition, NoCondition, TextCondition
+from sora_spec.schema.spec import Spec
+from sora_spec.shapes import derive_shapes
+
+__all__ = ["Denoiser", "build_denoiser"]
+
+
+def build_denoiser(spec: Spec) -> Denoiser:
+    """The network of a spec with DiT's initialisation, in fp32; runs under `torch.device("meta")` too.
+
+    Raises UserError for a backbone, temporal layer or condition that can be described but not built.
+    """
+    backbone = spec.backbone
+    if not isinstance(backbone, Transformer):
+        raise _unbuildable(spec, "backbone.kind", backbone.kind, "transformer")
+    if not isinstance(backbone.conditioning, AdaLnZero):
+        raise _unbuildable(spec, "backbone.conditioning.kind", backbone.conditioning.kind, "adaln_zero")
+    if isinstance(backbone.position, Learned):
+        raise _unbuildable(spec, "backbone.position.kind", backbone.position.kind, "sincos, rope, none")
+    layout = Layout(derive_shapes(spec), spec.patch, _axes(spec, backbone.depth), _condition(spec))
+    return TransformerDenoiser(backbone, layout)
+
+
+def _axes(spec: Spec, depth: int) -> tuple[Axis, ...]:
+    """Axis of each block's attention."""
+    match spec.temporal:
+        case NoTemporal():
+            return ("space",) * depth
+        case Joint():
+            return ("joint",) * depth
+        case Alternating():
+            return tuple("time" if i % 2 else "space" for i in range(depth))
+        case _:
+            raise _unbuildable(spec, "temporal.kind", spec.temporal.kind, "none, joint, alternating")
+
+
+def _condition(spec: Spec) -> ClassCondition | TextCondition | None:
+    match spec.condition:
+        case NoCondition():
+            return None
+        case TextCondition() if not spec.condition.pooled:
+            raise _unbuildable(spec, "condition.pooled", False, "true: the prompt's one pooled vector")
+        case condition:
+            return condition
+
+
+def _unbuildable(spec: Spec, path: str, value: object, known: str) -> UserError:
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return UserError(
+        f"{spec.name}: {path} {text} can be validated and planned, but not built",
+        hint=f"what can be built for {path}: {known}",
+    )

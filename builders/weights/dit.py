@@ -1,0 +1,173 @@
+"""Official DiT, SiT and Latte checkpoints ⇄ the transformer's state dict.
+
+The official layout is flat: facebookresearch/DiT `models.py`, willisma/SiT the same, Vchitect/Latte with `temp_embed`
+besides. Under `temporal: joint` the names of the tables and of the text projection are OpenDiT's (v1.0.0).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sora_spec.builders.blocks.position import spatial_table, temporal_table
+from sora_spec.builders.denoiser import build_denoiser
+from sora_spec.builders.weights.diffusers_dit import flat_from_diffusers, is_diffusers
+from sora_spec.builders.weights.files import read_state, unnested
+from sora_spec.builders.weights.mismatch import check_same_shapes, explain
+from sora_spec.errors import UserError
+from sora_spec.schema.backbone import Alternating, Joint, Sincos, Transformer
+from sora_spec.schema.spec import Spec
+from sora_spec.shapes import derive_shapes
+
+NAMES = (
+    ("patch_in.proj", "x_embedder.proj"),
+    ("time_embed.fc1", "t_embedder.mlp.0"),
+    ("time_embed.fc2", "t_embedder.mlp.2"),
+    ("condition_embed.table", "y_embedder.embedding_table"),
+    ("condition_embed.proj", "y_embedder.output_projection"),
+    ("patch_out.proj", "final_layer.linear"),
+    ("patch_out.modulation", "final_layer.adaLN_modulation.1"),
+    (r"(blocks\.\d+)\.attention.out", r"\1.attn.proj"),
+    (r"(blocks\.\d+)\.attention", r"\1.attn"),
+    (r"(blocks\.\d+)\.modulation", r"\1.adaLN_modulation.1"),
+)
+"""Our names and the official ones, as prefixes; the first that fits is taken. What is not listed keeps its name."""
+
+TABLE_TOLERANCE = 5e-3
+"""How far a stored sine-cosine table may be from the computed one: bfloat16's rounding."""
+
+
+def official_name(name: str, spec: Spec) -> str:
+    """Official name of one of our tensors."""
+    if name == "pos_embed" and isinstance(spec.temporal, Joint):
+        return "pos_embed_spatial"
+    for ours, official in NAMES:
+        renamed, count = re.subn(rf"^{ours}(?=\.)", official, name)
+        if count:
+            return renamed
+    return name
+
+
+def to_official(state: Mapping[str, Tensor], spec: Spec) -> dict[str, Tensor]:
+    """Our state dict in the official layout, frozen tables included; loads with `strict=True` upstream."""
+    official = _renamed(state, spec)
+    weight = official["x_embedder.proj.weight"]
+    official["x_embedder.proj.weight"] = weight.reshape(weight.shape[0], *_kernel(spec))
+    return official | _time_tables(spec, weight.device)
+
+
+def from_official(state: Mapping[str, Tensor], spec: Spec) -> dict[str, Tensor]:
+    """A state dict in the official or diffusers' layout as ours, ready for `load_state_dict(strict=True)`.
+
+    A positional table of another resolution is rebuilt for the spec's when it is the sine-cosine table it should be;
+    the frozen table over frames is dropped for the same reason. Of a nested training checkpoint the moving average is
+    taken.
+
+    Raises UserError that lists every missing, unexpected and wrongly shaped tensor, with both shapes.
+    """
+    given = unnested(state)
+    if is_diffusers(given):
+        given = flat_from_diffusers(given)
+        given.setdefault("pos_embed", _spatial_table(spec))  # diffusers computes it and does not store it
+    own = own_state(spec)
+    expected = {name: tensor.shape for name, tensor in to_official(own, spec).items()}
+    given = _with_fitting_tables(_without_text_encoder(given), spec)
+    check_same_shapes(given, expected, explain(given, expected, spec))
+    _check_time_tables(given, spec)
+    return {name: given[official_name(name, spec)].reshape(tensor.shape) for name, tensor in own.items()}
+
+
+def load_official(path: Path | str, spec: Spec) -> dict[str, Tensor]:
+    """Read a checkpoint in the official, diffusers' or our own layout, as our state dict for `spec`.
+
+    Raises UserError when it cannot be read or does not fit.
+    """
+    state = read_state(path, subfolder="transformer")
+    if "patch_in.proj.weight" not in state:
+        return from_official(state, spec)
+    expected = {name: tensor.shape for name, tensor in own_state(spec).items()}
+    state = _with_fitting_tables(state, spec)
+    check_same_shapes(state, expected, explain(_renamed(state, spec), {}, spec))
+    return state
+
+
+def own_state(spec: Spec) -> dict[str, Tensor]:
+    """Names and shapes of the network's state dict, without memory behind them."""
+    with torch.device("meta"):
+        return build_denoiser(spec).state_dict()
+
+
+def _renamed(state: Mapping[str, Tensor], spec: Spec) -> dict[str, Tensor]:
+    return {official_name(name, spec): tensor for name, tensor in state.items()}
+
+
+def _kernel(spec: Spec) -> tuple[int, ...]:
+    """Shape (C, [t,] p, p) of one official patch filter: three-dimensional where patches may span frames."""
+    patch, channels = spec.patch, spec.vae.channels
+    if isinstance(spec.temporal, Joint) or patch.time > 1:
+        return (channels, patch.time, patch.space, patch.space)
+    return (channels, patch.space, patch.space)
+
+
+def _time_tables(spec: Spec, device: torch.device) -> dict[str, Tensor]:
+    """Frozen tables over frames that upstream stores and we compute."""
+    assert isinstance(spec.backbone, Transformer)
+    if not isinstance(spec.backbone.position, Sincos) or not isinstance(spec.temporal, Joint | Alternating):
+        return {}
+    name = "pos_embed_temporal" if isinstance(spec.temporal, Joint) else "temp_embed"
+    with torch.device(device):
+        return {name: temporal_table(spec.backbone.width, derive_shapes(spec).grid[0])}
+
+
+def _spatial_table(spec: Spec) -> Tensor:
+    assert isinstance(spec.backbone, Transformer)
+    _, rows, columns = derive_shapes(spec).grid
+    return spatial_table(spec.backbone.width, rows, columns)
+
+
+def _with_fitting_tables(state: Mapping[str, Tensor], spec: Spec) -> dict[str, Tensor]:
+    """The state with its sine-cosine tables made for the spec's grid; tables of other content stay as they are."""
+    assert isinstance(spec.backbone, Transformer)
+    width, (_, rows, columns) = spec.backbone.width, derive_shapes(spec).grid
+    fitting = dict(state)
+    for name in ("pos_embed", "pos_embed_spatial"):
+        table = state.get(name)
+        if table is not None and _grid_of(table, width) not in {None, (rows, columns)}:
+            fitting[name] = spatial_table(width, rows, columns).to(table.dtype)
+    for name, computed in _time_tables(spec, torch.device("cpu")).items():
+        table = state.get(name)
+        if table is not None and table.shape[2:] == (width,) and _close(table, temporal_table(width, table.shape[1])):
+            fitting[name] = computed
+    return fitting
+
+
+def _check_time_tables(given: Mapping[str, Tensor], spec: Spec) -> None:
+    """A table over frames can only be dropped where it is the computed one."""
+    for name, computed in _time_tables(spec, torch.device("cpu")).items():
+        if not _close(given[name], computed):
+            raise UserError(
+                f"{name} {tuple(computed.shape)} is not the sine-cosine table over frames that the network computes",
+                "a checkpoint with learned positions has no counterpart here",
+            )
+
+
+def _without_text_encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """OpenDiT keeps its frozen CLIP inside the network, and so in the file."""
+    return {name: tensor for name, tensor in state.items() if not name.startswith("y_embedder.text_encoder.")}
+
+
+def _grid_of(table: Tensor, width: int) -> tuple[int, int] | None:
+    """Rows and columns of the grid whose sine-cosine table `table` is, if any."""
+    if table.ndim != 3 or table.shape[0] != 1 or table.shape[2] != width or width % 4:
+        return None
+    tokens = table.shape[1]
+    grids = ((rows, tokens // rows) for rows in range(1, tokens + 1) if tokens % rows == 0)
+    return next((grid for grid in grids if _close(table, spatial_table(width, *grid))), None)
+
+
+def _close(table: Tensor, computed: Tensor) -> bool:
+    return table.shape == computed.shape and torch.allclose(table.float(), computed, rtol=0, atol=TABLE_TOLERANCE)

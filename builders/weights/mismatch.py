@@ -1,0 +1,103 @@
+"""What to say when a checkpoint does not fit a spec: every tensor that is off, and the spec's line that explains it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import Tensor
+
+from sora_spec.errors import UserError
+from sora_spec.schema.backbone import Alternating, Transformer
+from sora_spec.schema.condition import ClassCondition
+from sora_spec.schema.spec import Spec
+
+SHOWN = 24
+"""Names listed per kind of problem."""
+
+
+def check_same_shapes(
+    given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], reasons: Sequence[str] = ()
+) -> None:
+    """Raise UserError unless names and shapes are the same: one report of everything, with `reasons` as its hint."""
+    missing = [f"{name} {_shape(expected[name])}" for name in expected if name not in given]
+    unexpected = [f"{name} {_shape(given[name].shape)}" for name in given if name not in expected]
+    wrong = [
+        f"{name} is {_shape(given[name].shape)}, expected {_shape(shape)}"
+        for name, shape in expected.items()
+        if name in given and tuple(given[name].shape) != tuple(shape)
+    ]
+    groups = [("missing", missing), ("unexpected", unexpected), ("wrong shape", wrong)]
+    lines = [line for title, names in groups if names for line in _listed(title, names)]
+    if lines:
+        text = f"the checkpoint does not fit the spec: {len(given)} tensors given, {len(expected)} expected"
+        raise UserError("\n".join([text, *lines]), "; ".join(reasons) or "check the spec against the checkpoint's card")
+
+
+def _listed(title: str, names: list[str]) -> Iterator[str]:
+    yield f"  {title} ({len(names)}):"
+    yield from (f"    {name}" for name in names[:SHOWN])
+    if len(names) > SHOWN:
+        yield f"    … and {len(names) - SHOWN} more"
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "(" + ", ".join(str(side) for side in shape) + ")"
+
+
+def explain(given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], spec: Spec) -> list[str]:
+    """Lines of the spec that would make a checkpoint with official names fit, where they can be read off it."""
+    assert isinstance(spec.backbone, Transformer)
+    return [
+        *_sizes(given, spec.backbone),
+        *_labels(given.get("y_embedder.embedding_table.weight"), spec),
+        *_sigma(given, expected, spec.backbone),
+        *_tables(given, expected, spec),
+    ]
+
+
+def _sizes(given: Mapping[str, Tensor], backbone: Transformer) -> Iterator[str]:
+    blocks = {int(match[1]) for name in given if (match := re.match(r"blocks\.(\d+)\.", name))}
+    if blocks and max(blocks) + 1 != backbone.depth:
+        yield f"the file has {max(blocks) + 1} blocks, backbone.depth is {backbone.depth}"
+    bias = given.get("t_embedder.mlp.2.bias")
+    if bias is not None and len(bias) != backbone.width:
+        yield f"the file's tokens have {len(bias)} channels, backbone.width is {backbone.width}"
+
+
+def _labels(table: Tensor | None, spec: Spec) -> Iterator[str]:
+    condition = spec.condition
+    if table is None:
+        if isinstance(condition, ClassCondition):
+            yield "the file has no table of labels: set condition.kind to none"
+        return
+    rows = table.shape[0]
+    if not isinstance(condition, ClassCondition):
+        yield (
+            f"the file has a table of {rows} labels, condition.kind is {condition.kind}: "
+            f"set condition: {{kind: class, classes: {rows - 1}, dropout: 0.1}}"
+        )
+    elif rows != condition.classes + (condition.dropout > 0):
+        null = "one null label" if condition.dropout > 0 else "no null label, as condition.dropout is 0"
+        yield f"the file has a table of {rows} labels, the spec {condition.classes} classes and {null}"
+
+
+def _sigma(given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], backbone: Transformer) -> Iterator[str]:
+    head, shape = given.get("final_layer.linear.bias"), expected.get("final_layer.linear.bias")
+    if head is not None and shape is not None and len(head) == shape[0] * (0.5 if backbone.learn_sigma else 2):
+        value = str(not backbone.learn_sigma).lower()
+        yield (
+            f"the file's head returns {len(head)} values a token, the spec's {shape[0]}: "
+            f"set backbone.learn_sigma to {value}"
+        )
+
+
+def _tables(given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], spec: Spec) -> Iterator[str]:
+    if "temp_embed" in given and not isinstance(spec.temporal, Alternating):
+        kind = spec.temporal.kind
+        yield f"the file is a video model's (it has temp_embed), temporal.kind is {kind}: set it to alternating"
+    elif "temp_embed" in expected and "temp_embed" not in given:
+        yield "the file is an image model's (it has no temp_embed): set temporal.kind to none"
+    for name in ("pos_embed", "temp_embed"):
+        if name in given and name in expected and tuple(given[name].shape) != tuple(expected[name]):
+            yield f"{name} is not the sine-cosine table of any grid, so it cannot be rebuilt for the spec's"
