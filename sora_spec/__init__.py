@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def __getattr__(name: str) -> str:
-    """`sora_spec.__version__`, read when asked for: `importlib.metadata` takes longer to import than a spec to check."""
+    """`sora_spec.__version__`, read when asked for: `importlib.metadata` is slow to import."""
     if name == "__version__":
         from importlib.metadata import version
 

@@ -10,7 +10,7 @@ from sora_spec.schema.section import Positive, Section, Size, Small
 
 
 class AdaLnZero(Section):
-    """Shift, scale and gate of every block from the summed condition, gates starting at zero (DiT, arXiv 2212.09748 §3.2)."""
+    """Shift, scale and gate of every block from the summed condition; gates start at 0 (DiT, arXiv 2212.09748 §3.2)."""
 
     kind: Literal["adaln_zero"] = "adaln_zero"
 

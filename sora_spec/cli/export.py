@@ -1,0 +1,140 @@
+"""`sora-spec export`: a run folder becomes a bundle, a bundle gets engines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from sora_spec import output
+from sora_spec.errors import UserError
+
+if TYPE_CHECKING:
+    from sora_spec.compile.bundle import Bundle
+    from sora_spec.run_folder import RunFolder
+
+Precision = Literal["fp32", "fp16", "bf16"]
+
+
+def export(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN|BUNDLE", help="Run folder to export, or bundle to add engines to.")
+    ],
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Write ONNX graphs only, whatever `export.backends` says.")
+    ] = False,
+    trt: Annotated[bool, typer.Option("--trt", help="Also build TensorRT engines.")] = False,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="GPU to build engines for: rtx4090, a6000, sm89; may be given several times."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Bundle to write; RUN/bundle when left out.")] = None,
+    precision: Annotated[Precision | None, typer.Option(help="In place of the spec's `export.precision`.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier bundle.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Report what TensorRT's parser refuses; exit 1 if anything.")
+    ] = False,
+    no_ema: Annotated[
+        bool, typer.Option("--no-ema", help="Export the denoiser's weights, not their moving average.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON report.")] = False,
+) -> None:
+    """Export a trained run to a bundle: ONNX graphs of denoiser and decoder, checked against eager, and engines.
+
+    Prints the bundle's path. A bundle appears whole or not at all. Given a bundle, `--trt --target GPU` adds engines.
+    """
+    from sora_spec.compile.bundle import Bundle
+    from sora_spec.compile.executors.opening import open_source
+
+    if onnx and (trt or target):
+        raise UserError(
+            "--onnx asks for graphs only, --trt and --target for engines", "leave --onnx out: graphs come first"
+        )
+    opened = open_source(source)
+    if isinstance(opened, Bundle):
+        _refuse_for_bundle(opened, out, precision, engines=bool(trt or target or check))
+        bundle = opened
+        _add_engines(bundle, target, wanted=bool(trt or target))
+    else:
+        engines = bool(trt or target) or (not onnx and "tensorrt" in opened.load_spec().export.backends)
+        bundle = _export_run(opened, out or opened.path / "bundle", target, precision, force, not no_ema, engines)
+    refused = _refused(bundle, target) if check else {}
+    _report(bundle, refused, as_json, check)
+    if any(refused.values()):
+        raise typer.Exit(1)
+
+
+def _refuse_for_bundle(bundle: Bundle, out: Path | None, precision: str | None, engines: bool) -> None:
+    if out is not None or precision is not None:
+        option = "--out" if out is not None else "--precision"
+        raise UserError(f"{bundle.path} is a bundle already; {option} goes with a run folder", "sora-spec export RUN")
+    if not engines:
+        raise UserError(
+            f"{bundle.path} is a bundle already", f"add engines: sora-spec export {bundle.path} --trt --target GPU"
+        )
+
+
+def _export_run(
+    run: RunFolder,
+    out: Path,
+    target: list[str] | None,
+    precision: Precision | None,
+    force: bool,
+    ema: bool,
+    engines: bool,
+) -> Bundle:
+    try:
+        from sora_spec.compile.exporter import ExportSettings, export_run
+    except ImportError as error:
+        raise UserError(f"export needs more packages: {error}", "pip install 'sora-spec[export,run]'") from error
+
+    targets = _targets(run, target) if engines else ()
+    return export_run(run, out, ExportSettings(precision=precision, ema=ema, force=force, targets=tuple(targets)))
+
+
+def _targets(source: RunFolder | Bundle, target: list[str] | None) -> list[str]:
+    from sora_spec.compile.engines import default_target
+
+    return target or [default_target(source.load_spec())]
+
+
+def _add_engines(bundle: Bundle, target: list[str] | None, wanted: bool) -> None:
+    if wanted:
+        from sora_spec.compile.engines import add_engines
+
+        add_engines(bundle, _targets(bundle, target))
+
+
+def _refused(bundle: Bundle, target: list[str] | None) -> dict[Any, list[str]]:
+    from sora_spec.compile.engines import refused_nodes
+
+    return refused_nodes(bundle, _targets(bundle, target))
+
+
+def _report(bundle: Bundle, refused: dict[Any, list[str]], as_json: bool, check: bool) -> None:
+    manifest = bundle.manifest
+    for name, stage in manifest.stages.items():
+        output.note(f"{name}: opset {stage.opset}, {stage.nodes} nodes, {_parity_text(stage.parity)}")
+    for engine in manifest.engines:
+        output.note(f"{engine.path}: {engine.sm} ({engine.target}), built in {engine.build_seconds:.1f} s")
+    for name, nodes in refused.items():
+        for node in nodes:
+            output.note(f"{name}: refused: {node}")
+    if check and not any(refused.values()):
+        output.note("TensorRT's parser takes every node of both graphs")
+    if as_json:
+        checked = {"refused": refused} if check else {}
+        output.data(json.dumps({"bundle": str(bundle.path), **checked, **manifest.model_dump(mode="json")}, indent=2))
+    else:
+        output.data(str(bundle.path))
+        output.hint(f"sora-spec generate {bundle.path}")
+
+
+def _parity_text(parity: Any) -> str:
+    if parity is None:
+        return "not compared (no CPU backend runs bf16)"
+    worst = max(case.max_abs for case in parity.cases)
+    text = f"relative L2 to eager ≤ {parity.worst:.1e}, max ≤ {worst:.1e} over {len(parity.cases)} shapes"
+    return text + (" (perturbed weights)" if parity.perturbed else "")

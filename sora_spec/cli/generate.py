@@ -1,0 +1,110 @@
+"""`sora-spec generate`: video from a run folder or a bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sora_spec import output
+from sora_spec.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sora_spec.schema.spec import Spec
+
+Asked = Literal["auto", "torch", "onnx", "tensorrt"]
+
+
+def generate(
+    source: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="Run folder (eager) or bundle (exported).")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="sampler.KEY=VALUE", help="Sampler settings in place of the spec's."),
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Label of a clip: a number or a class name; may be given several times.")
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="Labels as ranges and lists: 0-9, or 0,3,5-7.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Text, for models that are steered by text.")] = None,
+    count: Annotated[int | None, typer.Option(help="Number of clips; with labels a multiple of theirs.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the noise. Clip i of a seed is the same in whatever batch.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Short for sampler.steps=N.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Short for sampler.guidance=G; 1 is off.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames of a clip, in place of the spec's.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the clips; a new one under out/ when left out.")
+    ] = None,
+    backend: Annotated[Asked, typer.Option(help="What runs the graphs.")] = "auto",
+    batch: Annotated[int | None, typer.Option(help="Clips sampled at a time.")] = None,
+    no_ema: Annotated[
+        bool, typer.Option("--no-ema", help="Take the weights of a run, not their moving average.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files in --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record of the job as JSON.")] = False,
+) -> None:
+    """Generate video: one mp4 per clip, a contact sheet and generate.json. Prints the files."""
+    from sora_spec.compile.executors.opening import choose_backend, open_pipeline, open_source, source_spec
+    from sora_spec.compile.labels import plan_labels
+
+    opened = open_source(source)
+    spec = source_spec(opened, _sampler_overrides(overrides or (), steps, guidance, frames))
+    if prompt is not None and spec.condition.kind != "text":
+        raise UserError(
+            f"{spec.name} is not steered by text: its condition is {spec.condition.kind}", "leave --prompt out"
+        )
+    chosen = choose_backend(opened, backend)
+    if no_ema and chosen != "torch":
+        raise UserError(
+            "--no-ema goes with a run folder: a bundle holds one set of weights", "sora-spec export RUN --no-ema"
+        )
+    if batch is not None and batch < 1:
+        raise UserError(f"--batch {batch} is not a number of clips", "give 1 or more")
+    names = opened.classes()
+    wanted = plan_labels(spec, [*(label or ()), *([labels] if labels else ())], count, names)
+    _check_seed(seed)
+
+    from sora_spec.compile.generation import Job, choose_folder, clip_name, run_job
+
+    files = [clip_name(index, value, seed) for index, value in enumerate(wanted)]
+    folder = choose_folder(out, f"{spec.name}-{chosen}", files, force)
+    pipeline = open_pipeline(opened, spec, chosen, ema=not no_ema)
+    record = run_job(pipeline, Job(source, wanted, names, seed, batch, folder))
+    _report(spec, folder, record, as_json)
+
+
+def _sampler_overrides(
+    given: Sequence[str], steps: int | None, guidance: float | None, frames: int | None
+) -> list[str]:
+    """`key=value` arguments and their short forms. Raises UserError for one that would change the trained model."""
+    for override in given:
+        if not override.startswith("sampler.") or "=" not in override:
+            raise UserError(
+                f"{override!r} is not a setting of the sampler; the rest of the spec is fixed by training",
+                "for example sampler.steps=50 or sampler.guidance=4",
+            )
+    short = {"sampler.steps": steps, "sampler.guidance": guidance, "clip.frames": frames}
+    return [*given, *(f"{path}={value}" for path, value in short.items() if value is not None)]
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**64:
+        raise UserError(f"--seed {seed} is outside 0..2^64-1", "choose a non-negative 64-bit integer")
+
+
+def _report(spec: Spec, folder: Path, record: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        output.data(json.dumps(record, indent=2))
+        return
+    clips = record["clips"]
+    assert isinstance(clips, list)
+    for name in (*(clip["file"] for clip in clips), record["contact_sheet"], "generate.json"):
+        output.data(str(folder / str(name)))
+    seconds = record["seconds"]
+    assert isinstance(seconds, dict)
+    shares = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items() if name != "total")
+    size = f"{spec.clip.frames} frames at {spec.clip.width}x{spec.clip.height}"
+    output.note(f"{len(clips)} clips of {size} in {seconds['total']:.1f} s: {shares}")

@@ -1,0 +1,189 @@
+"""`sora-spec plan`: what a spec needs on a machine, whether it fits, and what would make it fit."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sora_spec import output
+from sora_spec.cli.arguments import complete_spec, one_spec
+from sora_spec.errors import UserError
+
+if TYPE_CHECKING:
+    from sora_spec.plan.job import Job
+    from sora_spec.plan.planner import Plan
+    from sora_spec.schema.spec import Spec
+    from sora_spec.source import Document
+
+_MODES, _STAGES = ("train", "generate"), ("denoiser", "vae")
+_FIELDS = ("batch", "frames", "resolution", "gpus")
+_FORMATS = ("table", "csv", "json")
+
+
+def plan(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SPEC [KEY=VALUE]...",
+            help="A file, `-` for standard input, or the name of a packaged spec; and overrides.",
+            autocompletion=complete_spec,
+        ),
+    ],
+    gpu: Annotated[str, typer.Option(metavar="NAME", help="Device of the table; the spec's when left out.")] = "",
+    count: Annotated[str, typer.Option(metavar="N", help="Number of devices; the spec's when left out.")] = "",
+    mode: Annotated[str, typer.Option(metavar="train|generate", help="What is to be done.")] = "train",
+    stage: Annotated[str, typer.Option(metavar="denoiser|vae", help="What is trained.")] = "denoiser",
+    batch: Annotated[str, typer.Option(metavar="N", help="Clips generated at a time.")] = "",
+    one_at_a_time: Annotated[
+        bool, typer.Option("--one-at-a-time", help="Generate with one part in device memory at a time.")
+    ] = False,
+    solve: Annotated[
+        str, typer.Option(metavar="batch|frames|resolution|gpus", help="Find the most, or fewest GPUs, that fits.")
+    ] = "",
+    sweep: Annotated[bool, typer.Option("--sweep", help="A table over devices and settings.")] = False,
+    over: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=A,B,…", help="With --sweep: a setting and its values; may be given several times."),
+    ] = None,
+    format: Annotated[str, typer.Option(metavar="table|csv|json", help="Of a sweep.")] = "table",
+    hardware: Annotated[str, typer.Option(metavar="FILE", help="Your own devices, as in hardware.yaml.")] = "",
+    check: Annotated[bool, typer.Option("--check", help="Only the verdict.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Build the real module and compare prediction and truth.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON (specs/plan.schema.json).")] = False,
+) -> None:
+    """Say what a spec needs on a machine: memory, time, cost; and what would make it fit. Needs no PyTorch.
+
+    Exit code 0: it fits. 1: it does not.
+    """
+    _one_of("--mode", mode, _MODES)
+    _one_of("--stage", stage, _STAGES)
+    _one_of("--format", format, _FORMATS)
+    path, overrides = one_spec(arguments)
+    if verify:
+        from sora_spec.plan.verifying import verify_spec
+
+        raise typer.Exit(verify_spec(path, overrides, as_json))
+    document, spec = _load(path, overrides)
+    if sweep:
+        _sweep(path, overrides, spec, gpu, count, mode, stage, over or [], "json" if as_json else format, hardware)
+        return
+    job = _job(spec, gpu, count, mode, stage, batch, one_at_a_time, hardware)
+    if solve:
+        _one_of("--solve", solve, _FIELDS)
+        _solve(job, solve, spec, as_json)
+        return
+    _plan(job, spec, document, check, as_json)
+
+
+def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{option} {value} is none of {', '.join(choices)}")
+
+
+def _number(option: str, text: str) -> int | None:
+    if not text:
+        return None
+    if not text.isdigit() or not 1 <= int(text) <= 4096:
+        raise UserError(f"{option} {text} is not a number from 1 to 4096")
+    return int(text)
+
+
+def _load(path: str, overrides: list[str]) -> tuple[Document, Spec]:
+    from sora_spec.diagnostics import SpecErrors
+    from sora_spec.loading import check as check_document
+    from sora_spec.packaged import find_spec_file
+    from sora_spec.source import load_document
+
+    document = load_document(find_spec_file(path), overrides)
+    checked = check_document(document)
+    if not checked.ok:
+        raise SpecErrors(checked.diagnostics)
+    return document, checked.spec()
+
+
+def _job(
+    spec: Spec, gpu: str, count: str, mode: str, stage: str, batch: str, one_at_a_time: bool, hardware: str
+) -> Job:
+    from sora_spec.plan.hardware import find_device
+    from sora_spec.plan.job import planned_job
+
+    device = find_device(gpu or spec.hardware.gpu, hardware or None)
+    return planned_job(
+        spec,
+        device,
+        _number("--count", count),
+        "generate" if mode == "generate" else "train",
+        "vae" if stage == "vae" else "denoiser",
+        "sequential" if one_at_a_time else "resident",
+        _number("--batch", batch),
+    )
+
+
+def _plan(job: Job, spec: Spec, document: Document, check: bool, as_json: bool) -> None:
+    from sora_spec.plan.planner import make_plan
+
+    made = make_plan(job)
+    if check and not as_json:
+        from sora_spec.plan.report import headline
+
+        output.data(headline(made))
+        raise typer.Exit(0 if made.fits else 1)
+    _print(made, spec, document, as_json)
+    raise typer.Exit(0 if made.fits else 1)
+
+
+def _print(made: Plan, spec: Spec, document: Document, as_json: bool) -> None:
+    from sora_spec.plan.fixes import find_fixes
+    from sora_spec.plan.solve import solve
+
+    fixes = [] if made.fits else find_fixes(made.job, spec)
+    largest = solve(made.job, "batch", spec) if made.fits else None
+    if as_json:
+        from sora_spec.plan.values import plan_values
+
+        output.data(json.dumps(plan_values(made, fixes, largest, document), indent=2, ensure_ascii=False))
+    else:
+        from sora_spec.plan.report import report
+
+        output.data(report(made, fixes, largest, document))
+
+
+def _solve(job: Job, field: str, spec: Spec, as_json: bool) -> None:
+    from sora_spec.plan.report import headline
+    from sora_spec.plan.solve import solve
+    from sora_spec.plan.values import solution_values
+
+    found = solve(job, field, spec)  # pyright: ignore[reportArgumentType]
+    if as_json:
+        output.data(json.dumps(None if found is None else solution_values(found), indent=2))
+    elif found is None:
+        output.data(f"no value of {field} makes it fit")
+    else:
+        output.data("\n".join([found.value, headline(found.plan), *(f"  {text}" for text in found.overrides)]))
+    raise typer.Exit(0 if found is not None else 1)
+
+
+def _sweep(
+    path: str,
+    overrides: list[str],
+    spec: Spec,
+    gpu: str,
+    count: str,
+    mode: str,
+    stage: str,
+    over: list[str],
+    format: str,
+    hardware: str,
+) -> None:
+    from sora_spec.plan.sweep import parse_axes, render, sweep_jobs
+
+    names = [name for name in gpu.split(",") if name] or ["all"]
+    counts = [_number("--count", text) for text in count.split(",") if text] or [None]
+    rows = sweep_jobs(path, overrides, names, counts, mode, stage, parse_axes(over), hardware or None)
+    output.data(render(rows, format))
+    if not any(row.plan is not None and row.plan.fits for row in rows):
+        raise typer.Exit(1)

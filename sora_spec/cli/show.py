@@ -1,0 +1,79 @@
+"""`sora-spec show`: the resolved spec and the shapes that follow from it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sora_spec import output
+from sora_spec.cli.arguments import complete_spec, one_spec
+from sora_spec.loading import dump_spec, load_spec
+from sora_spec.shapes import Shapes, derive_shapes
+
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
+
+
+def show(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SPEC [KEY=VALUE]...",
+            help="A file, `-` for standard input, or the name of a packaged spec; and overrides.",
+            autocompletion=complete_spec,
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print spec and shapes as JSON.")] = False,
+) -> None:
+    """Print the resolved spec, defaults included, below the shapes that follow from it.
+
+    The shapes are YAML comments: what is printed is a spec again.
+    """
+    path, overrides = one_spec(arguments)
+    spec = load_spec(path, overrides)
+    shapes = derive_shapes(spec)
+    if as_json:
+        values = {"spec": spec.model_dump(mode="json"), "shapes": shape_values(spec, shapes)}
+        output.data(json.dumps(values, indent=2, ensure_ascii=False))
+    else:
+        comments = "".join(f"# {line}\n" for line in _summary(spec, shapes))
+        output.data(comments + dump_spec(spec))
+
+
+def shape_values(spec: Spec, shapes: Shapes) -> dict[str, Any]:
+    """The derived shapes as JSON values: (channels, frames, height, width); the grid is (frames, rows, columns)."""
+    return {
+        "video": list(shapes.video),
+        "seconds": spec.clip.seconds,
+        "latent": list(shapes.latent),
+        "grid": list(shapes.grid),
+        "tokens": shapes.tokens,
+        "out_channels": shapes.out_channels,
+        "video_values": _volume(shapes.video),
+        "latent_values": _volume(shapes.latent),
+        "compression": _volume(shapes.video) / _volume(shapes.latent),
+    }
+
+
+def _volume(shape: tuple[int, ...]) -> int:
+    volume = 1
+    for extent in shape:
+        volume *= extent
+    return volume
+
+
+def _summary(spec: Spec, shapes: Shapes) -> list[str]:
+    values = shape_values(spec, shapes)
+    frames, rows, columns = shapes.grid
+    size = f"{shapes.frames} × {shapes.height} × {shapes.width}"
+    pixels, latents = values["video_values"], values["latent_values"]
+    return [
+        f"{spec.name}",
+        f"video        {size} pixels, {values['seconds']:.4g} s at {spec.clip.fps:g} frames a second",
+        f"latents      {' × '.join(map(str, shapes.latent))}  (channels × frames × height × width)",
+        f"compression  {values['compression']:.4g}-fold: {pixels:,} values to {latents:,}",
+        f"tokens       {shapes.tokens:,} a clip = {frames} × {rows} × {columns}",
+        f"network      {shapes.channels} channels in, {shapes.out_channels} out",
+    ]

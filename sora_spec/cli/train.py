@@ -1,0 +1,109 @@
+"""`sora-spec train`: train a stage of a spec, go on with a run, or rehearse."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sora_spec import output
+from sora_spec.errors import UserError
+
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
+    from sora_spec.train.loop import Outcome
+    from sora_spec.train.start import Rehearsal
+
+Stage = Literal["vae", "denoiser"]
+
+
+def train(
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help="A spec file, `-`, or a run folder to go on with.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Fields to set, such as train.steps=100.")
+    ] = None,
+    stage: Annotated[Stage, typer.Option(help="What to train.")] = "denoiser",
+    run: Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder; runs/NAME when left out.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Build, make two steps, estimate; write nothing.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; a GPU where there is one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
+) -> None:
+    """Train a spec's denoiser, or its codec with --stage vae, into a run folder."""
+    if os.environ.get("RANK", "0") != "0":
+        output.set_verbosity(-1)
+    loaded, path = _load(spec, overrides or [], run, resume or dry_run)
+    if dry_run:
+        _rehearse(loaded, path, stage, device, as_json)
+        return
+    from sora_spec.train.start import train_stage
+
+    outcome = train_stage(loaded, path, stage, resume=resume, device=device)
+    if os.environ.get("RANK", "0") == "0":
+        _report(outcome, path, stage, as_json)
+    if outcome.status == "interrupted":
+        raise typer.Exit(130)
+
+
+def _load(spec: str, overrides: list[str], run: Path | None, may_exist: bool) -> tuple[Spec, Path]:
+    """The spec, and the run folder that is meant. A run folder given as SPEC stands for its own spec."""
+    from sora_spec.loading import load_spec
+    from sora_spec.run_folder import RunFolder
+
+    if not RunFolder.is_run(spec):
+        loaded = load_spec(spec, overrides)
+        return loaded, run or Path("runs") / loaded.name
+    if run is not None and run.resolve() != Path(spec).resolve():
+        raise UserError(f"{spec} is a run folder, but --run names {run}", "give a spec file, or leave --run out")
+    if not may_exist:
+        raise UserError(f"{spec} is a run folder", f"go on with it: sora-spec train {spec} --resume")
+    return load_spec(str(RunFolder.open(spec).spec_path), overrides), Path(spec)
+
+
+def _report(outcome: Outcome, path: Path, stage: Stage, as_json: bool) -> None:
+    match outcome.status:
+        case "already finished":
+            output.note(f"the {stage} stage is already at step {outcome.step}; nothing to do")
+            output.hint(
+                "train on with more steps: --resume " + ("vae.training." * (stage == "vae") or "train.") + "steps=N"
+            )
+        case "interrupted":
+            output.note(f"stopped after step {outcome.step}; a checkpoint is written")
+            output.hint(f"go on: sora-spec train {path} --stage {stage} --resume")
+        case "finished":
+            loss = "" if outcome.loss is None else f", loss {outcome.loss:.4f}"
+            output.note(f"trained to step {outcome.step} in {_duration(outcome.seconds)}{loss}")
+            if stage == "denoiser":
+                output.hint(f"make videos: sora-spec generate {path}")
+    output.data(json.dumps({"run": str(path), "stage": stage} | asdict(outcome)) if as_json else str(path))
+
+
+def _rehearse(spec: Spec, path: Path, stage: Stage, device: str | None, as_json: bool) -> None:
+    from sora_spec.train.start import try_stage
+
+    rehearsal: Rehearsal = try_stage(spec, path, stage, device)
+    if as_json:
+        output.data(json.dumps(asdict(rehearsal) | {"seconds": rehearsal.seconds}))
+        return
+    facts = rehearsal.facts | {
+        "loss": f"{rehearsal.loss:.4f} in the second step",
+        "time": f"{rehearsal.seconds_per_step:.3g} s a step, about {_duration(rehearsal.seconds)} for "
+        f"{rehearsal.steps:,} steps, without checkpoints and samples",
+    }
+    width = max(len(name) for name in facts)
+    output.data("\n".join(f"{name:<{width}}  {value}" for name, value in facts.items()))
+    output.note("dry run: nothing was written")
+
+
+def _duration(seconds: float) -> str:
+    """`41 s`, `12 min 5 s`, `3 h 20 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.3g} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,88 @@
+"""`sora-spec validate`: every problem of every spec, at its line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from sora_spec import output
+from sora_spec.cli.arguments import complete_spec, split_arguments
+from sora_spec.diagnostics import Diagnostic
+from sora_spec.errors import UserError
+from sora_spec.loading import check
+from sora_spec.packaged import find_spec_file
+from sora_spec.source import load_document
+
+FORMATS = ("full", "concise", "json", "github")
+Results = list[tuple[str, list[Diagnostic]]]
+
+
+def _complete_format(incomplete: str) -> list[str]:
+    return [name for name in FORMATS if name.startswith(incomplete)]
+
+
+def validate(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SPEC... [KEY=VALUE]...",
+            help="Files, `-` for standard input, names of packaged specs; overrides apply to all of them.",
+            autocompletion=complete_spec,
+        ),
+    ],
+    format: Annotated[
+        str,
+        typer.Option(
+            metavar="full|concise|json|github",
+            help="For people, one line each, for programs, or for GitHub's logs.",
+            autocompletion=_complete_format,
+        ),
+    ] = "full",
+) -> None:
+    """Check specs and report every problem at its line. The report goes to stdout, what is fine to stderr.
+
+    Exit code 0: all fine. 1: a spec has an error. 2: a file cannot be read.
+    """
+    if format not in FORMATS:
+        raise UserError(f"there is no format {format}", f"formats: {', '.join(FORMATS)}")
+    specs, overrides = split_arguments(arguments)
+    if not specs:
+        raise UserError("no spec to check, only overrides", "sora-spec validate SPEC KEY=VALUE")
+    results: Results = [(spec, check(load_document(find_spec_file(spec), overrides)).diagnostics) for spec in specs]
+    _print(results, format)
+    raise typer.Exit(_exit_code(results))
+
+
+def _print(results: Results, format: str) -> None:
+    """Print what there is to say; the renderers are imported only then."""
+    everything = [diagnostic for _, diagnostics in results for diagnostic in diagnostics]
+    if format == "json":
+        from sora_spec import report
+
+        output.data(json.dumps(report.report_values(results), indent=2, ensure_ascii=False))
+    elif everything:
+        output.data(_render(everything, format))
+    for spec, diagnostics in results:
+        if not any(diagnostic.severity == "error" for diagnostic in diagnostics):
+            output.note(f"ok  {spec}")
+
+
+def _render(diagnostics: Sequence[Diagnostic], format: str) -> str:
+    from sora_spec import report
+
+    if format == "concise":
+        return report.render_concise(diagnostics)
+    if format == "github":
+        return report.render_github(diagnostics)
+    return report.render_full(diagnostics, output.colour_allowed(sys.stdout.isatty()))
+
+
+def _exit_code(results: Results) -> int:
+    errors = [item for _, diagnostics in results for item in diagnostics if item.severity == "error"]
+    if any(item.code == "E101" for item in errors):
+        return 2
+    return 1 if errors else 0

@@ -1,0 +1,118 @@
+"""From a file, or from values, to a checked `Spec`; and back to text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from sora_spec.diagnostics import Diagnostic, SpecErrors, has_errors
+from sora_spec.errors import UserError
+from sora_spec.grammar import check_tree
+from sora_spec.packaged import find_spec_file
+from sora_spec.rules import check_rules
+from sora_spec.source import Document, load_document, parse_document
+from sora_spec.span import Text
+from sora_spec.values import Values
+
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is known of a document after all checks."""
+
+    values: Values | None
+    diagnostics: list[Diagnostic]
+
+    @property
+    def ok(self) -> bool:
+        """Whether a `Spec` can be made of it."""
+        return self.values is not None and not has_errors(self.diagnostics)
+
+    def spec(self) -> Spec:
+        """The models. Only for a document without errors."""
+        from sora_spec.schema.spec import Spec
+
+        assert self.ok
+        assert self.values is not None
+        return Spec.model_validate(self.values.given)
+
+
+def check(document: Document) -> Checked:
+    """Every problem of a document, in the order of its text. Imports no pydantic."""
+    if document.root is None:
+        return Checked(None, document.problems)
+    values, problems = check_tree(document.root)
+    problems = [*document.problems, *problems, *check_rules(values, document.root)]
+    return Checked(values, sorted(problems, key=_order))
+
+
+def _order(diagnostic: Diagnostic) -> tuple[bool, int, int]:
+    span = diagnostic.span
+    return (False, 0, 0) if span is None else (span.text.origin == "argument", span.text.order, span.start)
+
+
+def check_document(document: Document) -> tuple[Spec | None, list[Diagnostic]]:
+    """The spec, or None if anything is an error, and every problem."""
+    checked = check(document)
+    return (checked.spec() if checked.ok else None), checked.diagnostics
+
+
+def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
+    """The spec at `path`: a file, `-` for standard input, or the bare name of a packaged spec.
+
+    Raises:
+        SpecErrors: with every problem of the file.
+    """
+    return _spec(load_document(find_spec_file(str(path)), overrides))
+
+
+def spec_from_values(values: Mapping[str, Any]) -> Spec:
+    """A spec from plain values, under the same rules; reports show the values as text.
+
+    Raises:
+        SpecErrors: with every problem.
+        UserError: a value that no spec can hold.
+    """
+    try:
+        # JSON is YAML, one key per line so that reports stay readable.
+        content = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        message = f"these values are no spec: {error}"
+        raise UserError(message, "Use text, numbers, lists and mappings.") from error
+    return _spec(parse_document(Text("<values>", content, "values")))
+
+
+def _spec(document: Document) -> Spec:
+    spec, diagnostics = check_document(document)
+    if spec is None:
+        raise SpecErrors(diagnostics)
+    return spec
+
+
+def dump_spec(spec: Spec) -> str:
+    """The resolved spec, defaults included, as YAML that loads back to an equal spec."""
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+
+    yaml: Any = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None  # lists and innermost mappings on one line
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.width = 160
+    stream = StringIO()
+    yaml.dump(_kind_first(spec.model_dump(mode="json")), stream)
+    return stream.getvalue()
+
+
+def _kind_first(values: dict[str, Any]) -> dict[str, Any]:
+    """Inherited fields come before a section's own; a reader wants its kind first."""
+    first = {"kind": values["kind"]} if "kind" in values else dict[str, Any]()
+    nested = {
+        key: _kind_first(cast("dict[str, Any]", value)) for key, value in values.items() if isinstance(value, dict)
+    }
+    return {**first, **values, **nested}

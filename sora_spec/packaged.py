@@ -1,0 +1,33 @@
+"""The reference specs and the JSON schema that come with the package."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def specs_folder() -> Path:
+    """Folder of the packaged specs."""
+    import sora_spec.specs
+
+    # A namespace that pip installs as plain files: no archive, so no `importlib.resources` and its 20 ms of imports.
+    return Path(str(sora_spec.specs.__file__)).parent
+
+
+def packaged_names() -> list[str]:
+    """Bare names of the packaged specs, as every verb takes them."""
+    return sorted(path.stem for path in specs_folder().glob("*.yaml"))
+
+
+def packaged_path(name: str) -> Path | None:
+    """File of a packaged spec, or None when no spec has that name."""
+    path = specs_folder() / f"{name}.yaml"
+    return path if name in packaged_names() else None
+
+
+def find_spec_file(argument: str) -> str:
+    """What a SPEC argument names: `-`, a path, or, when no such file exists, the bare name of a packaged spec."""
+    if argument == "-" or os.path.exists(argument):  # unlike Path.exists, False for a name that is too long
+        return argument
+    packaged = packaged_path(argument)
+    return str(packaged) if packaged is not None else argument

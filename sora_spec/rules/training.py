@@ -1,0 +1,110 @@
+"""Training and export: batch arithmetic, warm-up, and the range of shapes of an exported model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sora_spec.rules.grid import MAX_TOKENS, fits_codec, frame_rule, frames_around
+from sora_spec.rules.problem import At, Problem, counted, multiples_around
+from sora_spec.shapes import latent_frames
+
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
+
+
+def batch_adds_up(spec: Spec) -> Iterator[Problem]:
+    """E322."""
+    batch, micro, accumulation = spec.train.batch, spec.train.micro_batch, spec.train.accumulation
+    parallel = spec.parallel
+    ranks = parallel.shard * parallel.sequence * parallel.replicate
+    if micro is not None and micro * ranks * accumulation != batch:
+        product = micro * ranks * accumulation
+        yield Problem(
+            "E322",
+            f"the batch is {batch}, but micro_batch {micro} × {ranks} ranks × accumulation {accumulation} is {product}",
+            At("train.batch", f"must be {product}"),
+            (At("train.micro_batch", f"{micro} × {ranks} × {accumulation} = {product}"),),
+            f"Set `train.batch: {product}`, or remove `micro_batch` to have it worked out.",
+        )
+    if micro is None and batch % (ranks * accumulation):
+        share = ranks * accumulation
+        yield Problem(
+            "E322",
+            f"a batch of {batch} cannot be shared by {ranks} ranks × accumulation {accumulation}",
+            At("train.batch", f"{batch} / {share} = {batch / share:.2f}"),
+            help=f"Use a batch of {multiples_around(batch, share)}.",
+        )
+
+
+def warmup_ends(spec: Spec) -> Iterator[Problem]:
+    """E323."""
+    stages = [("train", spec.train.warmup, spec.train.steps)]
+    if spec.vae.kind == "image_kl" or spec.vae.kind == "causal3d":
+        stages.append(("vae.training", spec.vae.training.warmup, spec.vae.training.steps))
+    for section, warmup, steps in stages:
+        if warmup > steps:
+            yield Problem(
+                "E323",
+                f"the warm-up takes {warmup} steps, but training ends after {steps}",
+                At(f"{section}.warmup", f"{warmup} steps"),
+                (At(f"{section}.steps", f"{steps} steps"),),
+                f"Use up to {steps} steps of warm-up.",
+            )
+
+
+def export_ranges_are_ordered(spec: Spec) -> Iterator[Problem]:
+    """E324, the order of both ranges."""
+    for name, limits in (("batch", spec.export.batch), ("frames", spec.export.frames)):
+        if limits is not None and limits[0] > limits[1]:
+            yield Problem(
+                "E324",
+                f"`export.{name}` runs from {limits[0]} to {limits[1]}, backwards",
+                At(f"export.{name}", "smallest first"),
+                help=f"Write `{name}: [{limits[1]}, {limits[0]}]`.",
+            )
+
+
+def export_frames_fit(spec: Spec) -> Iterator[Problem]:
+    """E324, the frames: every end fits the codec, and the clip lies inside."""
+    limits = spec.export.frames
+    if limits is None:
+        return
+    for index, frames in enumerate(limits):
+        if not fits_codec(spec, frames) or latent_frames(spec, frames) % spec.patch.time:
+            rule = frame_rule(spec) + (f" in tokens of {spec.patch.time} latent frames" if spec.patch.time > 1 else "")
+            yield Problem(
+                "E324",
+                f"an exported clip of {counted(frames, 'frame')} does not fit the codec, which takes {rule}",
+                At(f"export.frames.{index}", counted(frames, "frame")),
+                (At("vae.compression.time", f"time compression {spec.vae.compression.time}"),),
+                f"Use {frames_around(spec, frames)}.",
+            )
+    low, high = limits
+    if low <= high and not low <= spec.clip.frames <= high:
+        yield Problem(
+            "E324",
+            f"the clip has {counted(spec.clip.frames, 'frame')}, outside the exported range of {low} to {high}",
+            At("export.frames", f"{low} to {high} frames"),
+            (At("clip.frames", counted(spec.clip.frames, "frame")),),
+            f"Widen it: `frames: [{min(low, spec.clip.frames)}, {max(high, spec.clip.frames)}]`.",
+        )
+
+
+def export_is_bounded(spec: Spec) -> Iterator[Problem]:
+    """E327, the part about the longest exported clip."""
+    if spec.export.frames is None:
+        return
+    frames, space = max(spec.export.frames), spec.vae.compression.space * spec.patch.space
+    tokens = frames // spec.vae.compression.time // spec.patch.time
+    tokens *= (spec.clip.height // space) * (spec.clip.width // space)
+    if tokens > MAX_TOKENS:
+        yield Problem(
+            "E327",
+            f"an exported clip of {frames} frames has {tokens:,} tokens, above the limit of {MAX_TOKENS:,}",
+            At("export.frames", f"{frames} frames"),
+            help="Export shorter clips.",
+        )
+
+
+RULES = (batch_adds_up, warmup_ends, export_ranges_are_ordered, export_frames_fit, export_is_bounded)

@@ -1,0 +1,112 @@
+"""Which package may import which, seen in the source and in running processes."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"torch", "textual", "numpy", "av", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "PIL", "einops"}
+FOLDERS = {"sora_spec": "core", "builders": "builders", "train": "train", "compile": "compile"}
+FORBIDDEN = {
+    "core": {"builders", "train", "compile"},
+    "builders": {"train", "compile"},
+    "train": {"compile"},
+    "compile": {"train"},
+}
+
+
+def imports(path: Path, inside_functions: bool) -> set[str]:
+    """Modules that a file imports, without those that only the type checker sees."""
+    found = set[str]()
+
+    def visit(node: ast.AST) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+                continue
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not inside_functions:
+                continue
+            if isinstance(child, ast.Import):
+                found.update(alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom) and child.module:
+                found.update({child.module, *(f"{child.module}.{alias.name}" for alias in child.names)})
+            visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return found
+
+
+def sources(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", sources("sora_spec"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_core_imports_nothing_heavy_at_its_head(path: Path) -> None:
+    assert {name.split(".")[0] for name in imports(path, inside_functions=False)} & HEAVY == set()
+
+
+@pytest.mark.parametrize(("folder", "package"), FOLDERS.items())
+def test_arrows_between_packages(folder: str, package: str) -> None:
+    paths = sources(folder)
+    assert paths
+    for path in paths:
+        # A verb of the command line may call any package, but only once it runs.
+        names = imports(path, inside_functions="cli" not in path.parts)
+        wrong = {
+            name for name in names for target in FORBIDDEN[package] if f"{name}.".startswith(f"sora_spec.{target}.")
+        }
+        assert wrong == set(), path
+
+
+@pytest.mark.parametrize("command", [["--help"], ["validate", "dit"], ["ls"], ["explain", "E301"], ["--version"]])
+def test_light_verbs_import_nothing_heavy_and_no_pydantic(command: list[str]) -> None:
+    loaded = modules_after(command)
+    assert loaded & (HEAVY | {"pydantic"}) == set()
+
+
+@pytest.mark.parametrize("command", [["show", "dit"], ["schema", "--check"], ["init", "-"], ["validate", "--help"]])
+def test_other_verbs_import_nothing_heavy(command: list[str]) -> None:
+    assert modules_after(command) & HEAVY == set()
+
+
+def test_help_imports_no_verb() -> None:
+    code = (
+        "import sys; sys.argv = ['sora-spec', '--help']\n"
+        "from sora_spec.cli.main import run\n"
+        "try: run()\n"
+        "except SystemExit: print(*sorted(sys.modules), file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    verbs = {name for name in result.stderr.split() if name.startswith("sora_spec.cli.")}
+    assert verbs == {"sora_spec.cli.lazy", "sora_spec.cli.main"}
+    for verb in (
+        "init",
+        "ls",
+        "validate",
+        "show",
+        "schema",
+        "explain",
+        "doctor",
+        "train",
+        "generate",
+        "export",
+        "data",
+    ):
+        assert f" {verb} " in result.stdout
+
+
+def modules_after(command: list[str]) -> set[str]:
+    """Top-level modules that a verb has loaded when it ends."""
+    code = (
+        f"import sys; sys.argv = ['sora-spec', *{command!r}]\n"
+        "from sora_spec.cli.main import run\n"
+        "try: run()\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "print(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(result.stderr.split())
