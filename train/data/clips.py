@@ -1,0 +1,143 @@
+"""The data set: sample number → clip and label, with a bounded cache of small decoded files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from sora_spec.errors import UserError
+from sora_spec.schema.condition import ClassCondition
+from sora_spec.train.data.decode import Pixels, clip_ticks, decode_file, decode_frames, shown_at
+from sora_spec.train.data.order import draws, file_of
+from sora_spec.train.data.picture import Framing, crop, scaled_size
+from sora_spec.train.data.probe import FileInfo, UnusableFileError, report_skipped, scan
+from sora_spec.train.data.sources import find_entries, number_labels
+
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
+
+CACHE_BYTES = 512 * 2**20
+"""Decoded frames kept per process."""
+_CACHED_FILE_SHARE = 64  # a file is cached when it takes at most this fraction of the cache
+_ATTEMPTS = 8  # other files tried in place of one that turns out damaged
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One clip as decoded: frames (T, Y, X, 3) uint8."""
+
+    number: int
+    frames: Pixels
+    label: int
+    damaged: tuple[str, ...] = ()
+    """Files that could not be read in this one's place, with the reason."""
+
+
+class FrameCache:
+    """Decoded small files. It fills up and then stays as it is: in random order, eviction would hit no more often."""
+
+    def __init__(self, limit_bytes: int = CACHE_BYTES) -> None:
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
+        self._files: dict[int, tuple[list[int], Pixels]] = {}
+
+    def frames(self, index: int, file: FileInfo, ticks: Sequence[Fraction], size: tuple[int, int]) -> Pixels:
+        """Frames of `file` shown at `ticks`. The same values whether they come from the cache or from the disk."""
+        if index not in self._files and not self._admits(file, size):
+            return decode_frames(file, ticks, size)
+        if index not in self._files:
+            self._files[index] = decode_file(file, size)
+            self.used_bytes += self._files[index][1].nbytes
+        pts, pixels = self._files[index]
+        return pixels[[0] * len(ticks) if file.still else shown_at(pts, ticks)]
+
+    def _admits(self, file: FileInfo, size: tuple[int, int]) -> bool:
+        needed = file.frames * size[0] * size[1] * 3
+        return needed * _CACHED_FILE_SHARE <= self.limit_bytes and self.used_bytes + needed <= self.limit_bytes
+
+
+@dataclass
+class ClipDataset:
+    """Map-style data set over sample numbers; picklable, so that worker processes can be started cleanly."""
+
+    files: list[FileInfo]
+    labels: list[int]
+    framing: Framing
+    frames: int
+    fps: Fraction
+    seed: int
+    classes: list[str] | None = None
+    """Class names in label order; None without labels."""
+    cache: FrameCache = field(default_factory=FrameCache)
+
+    def __len__(self) -> int:
+        """Number of files: one epoch."""
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> Sample:
+        """Sample `number`, which may exceed the number of files: epochs follow one another.
+
+        A file that turns out damaged is replaced by another one, chosen by the same rule in every run.
+        Raises UserError when several in a row are damaged.
+        """
+        damaged: list[str] = []
+        for attempt in range(_ATTEMPTS):
+            # A spare file is taken from a far-away epoch, where it does not meet the regular order.
+            index = file_of(self.seed, number + attempt * 2**40, len(self.files))
+            try:
+                frames = self._clip(index, draws(self.seed, number, attempt))
+            except UnusableFileError as error:
+                damaged.append(str(error))
+                continue
+            return Sample(number, frames, self.labels[index], tuple(damaged))
+        raise UserError(f"{_ATTEMPTS} damaged files in a row, the last one: {damaged[-1]}", "check the data on disk")
+
+    def _clip(self, index: int, uniform: tuple[float, ...]) -> Pixels:
+        file = self.files[index]
+        offset, zoom, *place = uniform
+        start = int(offset * file.starts(self.frames, self.fps)) if self.framing.train else 0
+        ticks = clip_ticks(file, start, self.frames, self.fps)
+        size = scaled_size((file.height, file.width), self.framing, zoom)
+        fixed = self.framing.zoom == 1  # otherwise every visit has a size of its own
+        frames = self.cache.frames(index, file, ticks, size) if fixed else decode_frames(file, ticks, size)
+        return crop(frames, self.framing, (place[0], place[1], place[2]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Decoded frames stay behind when the data set travels to a worker."""
+        return self.__dict__ | {"cache": FrameCache(self.cache.limit_bytes)}
+
+    def fingerprint(self) -> str:
+        """Digest of what decides the samples: files in order with their lengths and labels. Folders may move."""
+        facts = [
+            (file.path.name, file.frames, str(file.rate), file.first, file.end, file.width, file.height, label)
+            for file, label in zip(self.files, self.labels, strict=True)
+        ]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def exact_fps(fps: float) -> Fraction:
+    """The rate a decimal stands for: 29.97 and 23.976 mean the NTSC rates 30000/1001 and 24000/1001."""
+    ntsc = Fraction(round(fps * 1001 / 1000) * 1000, 1001)
+    if fps != round(fps) and abs(float(ntsc) - fps) < 5e-4:
+        return ntsc
+    return Fraction(fps).limit_denominator(10_000)
+
+
+def open_clips(spec: Spec, source: str, framing: Framing, frames: int) -> ClipDataset:
+    """Scan `source` for clips of `frames` at the spec's rate, with labels where the condition is a class.
+
+    Raises UserError when the source is missing, has no usable file, or its labels do not fit the spec.
+    """
+    entries = find_entries(source)
+    fps = exact_fps(spec.clip.fps)
+    labels, classes = [0] * len(entries), None
+    if isinstance(spec.condition, ClassCondition):
+        labels, classes = number_labels(entries, spec.condition.classes, source)
+    found = scan(entries, frames, fps)
+    report_skipped(found, source)
+    kept = [labels[index] for index in found.kept]
+    return ClipDataset(found.files, kept, framing, frames, fps, spec.train.seed, classes)

@@ -1,0 +1,88 @@
+"""Micro-batches for the loop, decoded in the background.
+
+Workers are started from a fork server: a plain fork would copy a process whose OpenMP, CUDA and progress-bar threads
+may hold locks, and a spawn per worker would import torch anew each time.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from sora_spec import output
+from sora_spec.train.data.clips import ClipDataset, Sample
+from sora_spec.train.data.order import BatchOrder
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch: `frames` (B, T, Y, X, 3) uint8, `labels` (B,) int64, and what was damaged on the way."""
+
+    frames: Tensor
+    labels: Tensor
+    damaged: tuple[str, ...] = ()
+
+    def video(self, device: torch.device) -> Tensor:
+        """The clips as (B, 3, T, Y, X) float32 in [-1, 1] on `device`."""
+        frames = self.frames.to(device, non_blocking=True)
+        return frames.permute(0, 4, 1, 2, 3).float().div_(127.5).sub_(1.0).contiguous()
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Stack samples in the order they were asked for."""
+    frames = torch.from_numpy(np.stack([sample.frames for sample in samples]))
+    labels = torch.tensor([sample.label for sample in samples])
+    return Batch(frames, labels, tuple(text for sample in samples for text in sample.damaged))
+
+
+def _start_worker(_: int) -> None:
+    """Leave Ctrl-C, which reaches every process of the terminal, to the main one; end when that one is gone.
+
+    torch's workers watch the process that forked them. That is the fork server here, and it lives as long as they do:
+    a main process ended by SIGKILL would leave both behind for ever.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    main = multiprocessing.parent_process()
+    assert main is not None
+    threading.Thread(target=_end_with, args=(main.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
+
+
+def load_batches(dataset: ClipDataset, order: BatchOrder, workers: int) -> Iterator[Batch]:
+    """Micro-batches in `order`. Workers start with this call; with 0 of them the calling process decodes."""
+    context = None
+    if workers:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["sora_spec.train.data.loader"])
+    loader = DataLoader(
+        dataset,  # pyright: ignore[reportArgumentType]  map-style by protocol
+        batch_sampler=order,  # pyright: ignore[reportArgumentType]
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=_start_worker,
+        multiprocessing_context=context,
+        prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # DataLoader draws a seed for its workers; the global stream stays untouched
+    )
+    return _reporting(iter(loader))
+
+
+def _reporting(batches: Iterator[Batch]) -> Iterator[Batch]:
+    for batch in batches:
+        for text in batch.damaged:
+            output.warn(f"damaged, another file is taken in its place: {text}")
+        yield batch

@@ -1,0 +1,154 @@
+"""The loop: steps, lines of metrics, sample grids, checkpoints, and stopping at any moment without losing anything."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from sora_spec import output
+from sora_spec.errors import UserError
+from sora_spec.run_folder import StageFolder
+from sora_spec.train.checkpoint import State, load_checkpoint, save_checkpoint
+from sora_spec.train.data.loader import Batch, load_batches
+from sora_spec.train.data.order import BatchOrder
+from sora_spec.train.interrupt import StopRequest
+from sora_spec.train.metrics import MetricsLog
+from sora_spec.train.ranks import Ranks
+from sora_spec.train.task import Task
+from sora_spec.train.trainer import NotFiniteError, StepResult, Trainer
+
+_NOTE_SECONDS = 30.0  # between lines of progress where there is no terminal for a bar
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage ended."""
+
+    status: Literal["finished", "interrupted", "already finished"]
+    step: int
+    loss: float | None
+    """That of the last line of metrics; None when none was written."""
+    seconds: float
+
+
+class Loop:
+    """Runs one task from its newest checkpoint, or from the start, to its last step."""
+
+    def __init__(self, task: Task, folder: StageFolder, ranks: Ranks) -> None:
+        self.task, self.folder, self.ranks, self.settings = task, folder, ranks, task.settings
+        self.trainer = Trainer(task, ranks)
+        self.state = State(0, self.settings.stage, task.dataset.fingerprint())
+        self.log: MetricsLog | None = None
+        self.last_loss: float | None = None
+
+    def run(self) -> Outcome:
+        """Train. Raises UserError when the loss is no longer a finite number."""
+        self._resume()
+        begin, first = time.perf_counter(), self.state.step
+        if first >= self.settings.steps:
+            return Outcome("already finished", first, None, 0.0)
+        order = self.trainer.order(first)
+        batches = load_batches(self.task.dataset, order, self.settings.workers)
+        if self.ranks.is_main:
+            self.log = MetricsLog(self.folder, first)
+        try:
+            with StopRequest() as stop:
+                stopped = self._steps(stop, batches, order)
+        finally:
+            if self.log is not None:
+                self.log.close()
+        status = "interrupted" if stopped else "finished"
+        return Outcome(status, self.state.step, self.last_loss, time.perf_counter() - begin)
+
+    def _resume(self) -> None:
+        newest = self.folder.latest()
+        if newest is None:
+            return
+        fingerprint = self.state.data
+        self.state = load_checkpoint(newest, self.trainer.trained)
+        if self.state.data != fingerprint:
+            raise UserError(
+                f"the clips of {self.settings.data} are not those that {newest} was trained on",
+                "bring the data back as it was, or start another run with --run",
+            )
+
+    def _steps(self, stop: StopRequest, batches: Iterator[Batch], order: BatchOrder) -> bool:
+        """Make the remaining steps; True when asked to stop before the last one."""
+        settings, first = self.settings, self.state.step
+        label = f"training the {settings.stage}, steps {first + 1} to {settings.steps}"
+        noted = time.perf_counter()
+        with output.progress(label, settings.steps - first) as advance:
+            for step in range(first, settings.steps):
+                result = self._one(step, batches, order)
+                advance(1)
+                advance.describe(f"loss {result.terms['loss']:.4f}")
+                if not sys.stderr.isatty() and time.perf_counter() - noted > _NOTE_SECONDS:
+                    noted = time.perf_counter()
+                    output.note(f"step {step + 1} of {settings.steps}, loss {result.terms['loss']:.4f}")
+                if self._after(step + 1, stop):
+                    return True
+        return False
+
+    def _one(self, step: int, batches: Iterator[Batch], order: BatchOrder) -> StepResult:
+        try:
+            result = self.trainer.step(step, batches, order)
+        except NotFiniteError as error:
+            newest = self.folder.latest()
+            kept = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
+            raise UserError(
+                f"training stopped at step {step + 1}: {error}; {kept}",
+                "try a lower learning rate, a longer warmup, clip_grad=1.0, or precision fp32",
+                exit_code=1,
+            ) from None
+        self.state.step = step + 1
+        self._record(result)
+        return result
+
+    def _record(self, result: StepResult) -> None:
+        """Add a step to the window, and write a line when it is full: means since the last line."""
+        state, window = self.state, self.state.window
+        values = result.terms | {
+            "grad_norm": result.grad_norm,
+            "step_seconds": result.seconds,
+            "data_seconds": result.data_seconds,
+        }
+        for name, value in values.items():
+            window[name] = window.get(name, 0.0) + value
+        state.window_steps += 1
+        if state.step != 1 and state.step % self.settings.log_every:
+            return
+        means = {name: value / state.window_steps for name, value in window.items()}
+        self.last_loss = means["loss"]
+        if self.log is not None:
+            clips = state.step * self.settings.batch
+            self.log.write({"step": state.step, **means, "lr": result.lr, "clips": clips})
+        state.window, state.window_steps = {}, 0
+
+    def _after(self, step: int, stop: StopRequest) -> bool:
+        """Sample, measure and save as `step` demands; True when the run is to stop here."""
+        settings, last = self.settings, step == self.settings.steps
+        stopping = self.ranks.any(stop.requested)
+        if settings.sample_every and step % settings.sample_every == 0 and not stopping:
+            self._with_average(self._show)
+        if last:
+            self._with_average(self.task.finish)
+            if self.trainer.trained.average is not None:
+                self.trainer.trained.average.copy_buffers()
+        if last or stopping or step % settings.checkpoint_every == 0:
+            save_checkpoint(self.folder, self.trainer.trained, self.state, self.ranks, settings.keep)
+        return stopping and not last
+
+    def _show(self) -> None:
+        self.task.show(self.folder.samples_path / f"step-{self.state.step:08d}")
+
+    def _with_average(self, action: Callable[[], None]) -> None:
+        """Do `action` with the averaged weights in place."""
+        average = self.trainer.trained.average
+        if average is None:
+            action()
+            return
+        with average.in_place():
+            action()

@@ -1,0 +1,58 @@
+"""AdamW, and its state as named tensors."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from sora_spec.schema.training import AdamW
+from sora_spec.train.shards import cut_like, local, whole
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def build_adamw(module: nn.Module, settings: AdamW, device: torch.device) -> torch.optim.AdamW:
+    """AdamW over every trainable parameter. The implementation is named, since its choice changes the last bits."""
+    return torch.optim.AdamW(
+        [parameter for parameter in module.parameters() if parameter.requires_grad],
+        lr=settings.lr,
+        betas=settings.betas,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        foreach=device.type == "cuda",
+        fused=False,
+    )
+
+
+def clip_gradients(module: nn.Module, limit: float | None) -> float:
+    """Norm of all gradients before clipping; they are scaled down to `limit` when it is exceeded."""
+    parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    value = float(whole(norm))
+    if limit is not None and math.isfinite(value):
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    return value
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
+    """Both moments of every parameter that has been updated, whole, as `name.exp_avg` and `name.exp_avg_sq`."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in module.named_parameters():
+        state = optimizer.state.get(parameter)
+        if state:
+            tensors |= {f"{name}.{moment}": whole(state[moment]) for moment in _MOMENTS}
+    return tensors
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: dict[str, Tensor], step: int) -> None:
+    """Put back what `optimizer_tensors` gave after `step` updates."""
+    for name, parameter in module.named_parameters():
+        if f"{name}.{_MOMENTS[0]}" not in tensors:
+            continue
+        state: dict[str, Tensor] = {"step": torch.tensor(float(step))}
+        for moment in _MOMENTS:
+            state[moment] = torch.zeros_like(parameter, memory_format=torch.preserve_format).detach()
+            local(state[moment]).copy_(cut_like(tensors[f"{name}.{moment}"], parameter))
+        optimizer.state[parameter] = state

@@ -1,0 +1,51 @@
+"""What the loop asks of a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from sora_spec.train.data.clips import ClipDataset
+from sora_spec.train.data.loader import Batch
+from sora_spec.train.settings import Settings
+
+Terms = dict[str, Tensor]
+"""Scalars, means over a micro-batch: `loss` with its gradient, the others detached."""
+
+
+class Task(Protocol):
+    """One stage: what is trained on what, and how its progress is shown."""
+
+    @property
+    def settings(self) -> Settings:
+        """How it is trained."""
+        ...
+
+    @property
+    def module(self) -> nn.Module:
+        """What is trained; already on its device and cut over ranks."""
+        ...
+
+    @property
+    def dataset(self) -> ClipDataset:
+        """What it is trained on."""
+        ...
+
+    def terms(self, batch: Batch, step: int, positions: Sequence[int]) -> Terms:
+        """Loss of one micro-batch: samples `positions` of the global batch of update `step`, counted from 0."""
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """Facts for `--dry-run`, in the order they are shown."""
+        ...
+
+    def show(self, path: Path) -> None:
+        """Write pictures of what the module can do, to `path` with a suffix appended. All ranks call it."""
+        ...
+
+    def finish(self) -> None:
+        """What is measured once, after the last update, with the averaged weights in place. All ranks call it."""
+        ...
