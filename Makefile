@@ -25,7 +25,7 @@ demo: $(VENV)/.runtime  ## digits to disk, train, generate, export, generate fro
 	@BIN=$(BIN) bash demo.sh
 
 test: $(VENV)/.development  ## the whole test suite with the core's coverage: under 12 minutes on 2 cores
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 test-slow: $(VENV)/.development  ## the longer checks
 	$(BIN)/python -m pytest -m slow

@@ -10,7 +10,6 @@ import math
 from sora_spec.builders.diffusion.arrays import Array, Arrays, Draw
 from sora_spec.builders.diffusion.guidance import GuidedNetwork
 from sora_spec.builders.diffusion.schedules import Schedule, build_schedule, respaced
-
 from sora_spec.errors import UserError
 from sora_spec.schema.objective import DdimSampler, Ddpm, DdpmSampler
 

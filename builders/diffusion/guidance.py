@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sora_spec.builders.diffusion.arrays import Array, Arrays, Network
-
 from sora_spec.errors import UserError
 from sora_spec.schema.condition import ClassCondition, NoCondition, TextCondition
 from sora_spec.schema.spec import Spec

@@ -12,11 +12,11 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from sora_spec.builders.diffusion.paths import build_path, training_interval
 from sora_spec.builders.diffusion.schedules import build_schedule
 from sora_spec.builders.diffusion.torch_arrays import TORCH
-from torch import Tensor
-
 from sora_spec.errors import UserError
 from sora_spec.schema.objective import Ddpm, Interpolant
 from sora_spec.schema.spec import Spec

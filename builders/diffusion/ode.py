@@ -12,7 +12,6 @@ from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
 from sora_spec.builders.diffusion.arrays import Array, Arrays
-
 from sora_spec.errors import UserError
 
 Field: TypeAlias = Callable[[Array, float], Array]

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from sora_spec.builders.diffusion.arrays import Array
-
 from sora_spec.schema.objective import EulerMaruyamaSampler, Interpolant
 
 Interval = tuple[float, float]

@@ -14,7 +14,6 @@ from sora_spec.builders.diffusion.guidance import GuidedNetwork, build_guided, i
 from sora_spec.builders.diffusion.ode import Field, integrate_dopri5, integrate_euler, integrate_heun
 from sora_spec.builders.diffusion.paths import Path, build_path, ode_interval
 from sora_spec.builders.diffusion.sde import VelocityAndScore, integrate_euler_maruyama, takes_last_step
-
 from sora_spec.errors import UserError
 from sora_spec.schema.objective import (
     DdimSampler,

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from sora_spec.builders.diffusion.arrays import Array, Draw
 from sora_spec.builders.diffusion.ode import time_points
 from sora_spec.builders.diffusion.paths import Path, sde_interval
-
 from sora_spec.errors import UserError
 from sora_spec.schema.objective import EulerMaruyamaSampler, Interpolant
 

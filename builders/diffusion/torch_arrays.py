@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+
 from sora_spec.builders.diffusion.arrays import Array, Arrays
 
 

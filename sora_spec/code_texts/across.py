@@ -178,7 +178,8 @@ CODES = (
         "E322",
         "a batch that does not add up",
         "`batch` is the number of clips of one optimiser step over all ranks: micro_batch × ranks × accumulation, with "
-        "ranks = shard × sequence × replicate. Without `micro_batch` it is worked out, and must come out whole.",
+        "ranks = shard × replicate, since the ranks of a sequence group share their clips. Without `micro_batch` it is "
+        "worked out, and must come out whole.",
         "train: {batch: 10, micro_batch: 4, accumulation: 2}",
         "train: {batch: 8, micro_batch: 4, accumulation: 2}",
     ),

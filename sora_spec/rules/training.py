@@ -17,7 +17,8 @@ def batch_adds_up(spec: Spec) -> Iterator[Problem]:
     """E322."""
     batch, micro, accumulation = spec.train.batch, spec.train.micro_batch, spec.train.accumulation
     parallel = spec.parallel
-    ranks = parallel.shard * parallel.sequence * parallel.replicate
+    # The ranks of a sequence group work on the same clips.
+    ranks = parallel.shard * parallel.replicate
     if micro is not None and micro * ranks * accumulation != batch:
         product = micro * ranks * accumulation
         yield Problem(

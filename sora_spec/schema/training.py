@@ -50,7 +50,7 @@ class Train(Section):
     data: str | None = None
     """Folder of video files (class = name of the parent folder), or a CSV or JSONL list of path and label."""
     batch: Size = 8
-    """Clips per optimiser step over all ranks: micro_batch × ranks × accumulation."""
+    """Clips per optimiser step over all ranks: micro_batch × accumulation × shard × replicate."""
     micro_batch: Size | None = None
     """Clips per forward pass on one rank. Left out: what batch, ranks and accumulation leave."""
     accumulation: Small = 1

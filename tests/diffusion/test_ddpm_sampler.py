@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from sora_spec.builders.diffusion.samplers import NUMPY, sample
 
+from sora_spec.builders.diffusion.samplers import NUMPY, sample
 from sora_spec.errors import UserError
 
 STEPS = 1000

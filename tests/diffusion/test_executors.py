@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+
 from sora_spec.builders.diffusion.noise import NoiseStream
 from sora_spec.builders.diffusion.samplers import NUMPY, sample
 from sora_spec.builders.diffusion.torch_arrays import TORCH

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from sora_spec.builders.diffusion.guidance import build_guided
 from sora_spec.builders.diffusion.samplers import NUMPY, count_steps, evaluations, sample
-
 from sora_spec.errors import UserError
 
 LINEAR = {"kind": "interpolant"}

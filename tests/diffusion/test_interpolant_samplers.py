@@ -7,8 +7,8 @@ from itertools import product
 
 import numpy as np
 import pytest
-from sora_spec.builders.diffusion.samplers import NUMPY, sample
 
+from sora_spec.builders.diffusion.samplers import NUMPY, sample
 from sora_spec.errors import UserError
 
 PATHS = ["linear", "gvp", "vp"]

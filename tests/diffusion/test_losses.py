@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from sora_spec.builders.diffusion.losses import build_loss, discretized_log_likelihood
 from torch.distributions import Normal, kl_divergence
 
+from sora_spec.builders.diffusion.losses import build_loss, discretized_log_likelihood
 from sora_spec.errors import UserError
 
 BETAS = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)

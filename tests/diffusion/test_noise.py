@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sora_spec.builders.diffusion.noise import NoiseStream
 
+from sora_spec.builders.diffusion.noise import NoiseStream
 from sora_spec.errors import UserError
 
 SHAPE = (3, 2, 4, 5)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 import torchdiffeq
+
 from sora_spec.builders.diffusion import ode
 from sora_spec.builders.diffusion.samplers import NUMPY
 from sora_spec.builders.diffusion.torch_arrays import TORCH
-
 from sora_spec.errors import UserError
 
 

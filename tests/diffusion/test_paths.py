@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from sora_spec.builders.diffusion import paths
 
+from sora_spec.builders.diffusion import paths
 from sora_spec.schema.objective import EulerMaruyamaSampler, Interpolant
 
 PATHS = ["linear", "gvp", "vp"]

@@ -7,8 +7,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from sora_spec.builders.diffusion import schedules
 
+from sora_spec.builders.diffusion import schedules
 from sora_spec.errors import UserError
 from sora_spec.schema.objective import Ddpm
 

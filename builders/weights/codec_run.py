@@ -1,0 +1,89 @@
+"""Codecs with their trained weights: from a run folder, or from the file that the spec names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sora_spec.builders.codec import Codec, build_codec
+from sora_spec.builders.weights.files import read_state
+from sora_spec.builders.weights.mismatch import check_same_shapes
+from sora_spec.builders.weights.sd_vae import load_sd_vae
+from sora_spec.errors import UserError
+from sora_spec.run_folder import RunFolder
+from sora_spec.schema.spec import Spec
+from sora_spec.schema.vae import Causal3dVae, IdentityVae, ImageKlVae
+
+
+def load_codec(run: RunFolder, ema: bool = True) -> Codec:
+    """The codec of a run, on the CPU, frozen, in evaluation mode.
+
+    The vae stage's newest checkpoint counts first (its moving average where there is one, unless `ema` is off), then
+    the file that `vae.weights` names.
+
+    Raises UserError when there is neither, or when the weights do not fit the spec.
+    """
+    spec, checkpoint = run.load_spec(), run.stage("vae").latest()
+    if checkpoint is None:
+        return load_named_codec(spec, untrained=f"{run.path} has no checkpoint of the codec")
+    return filled(spec, checkpoint_state(checkpoint, ema))
+
+
+def load_named_codec(spec: Spec, untrained: str | None = None) -> Codec:
+    """The codec with the weights that `vae.weights` names, on the CPU, frozen, in evaluation mode.
+
+    `untrained` begins the message of the UserError that is raised when the spec names none and the codec needs some.
+    """
+    state = named_state(spec)
+    if state is None and not isinstance(spec.vae, IdentityVae):
+        raise UserError(
+            f"{untrained or spec.name}, and vae.weights names no file",
+            hint="train it first: sora-spec train SPEC --stage vae; or set vae.weights",
+        )
+    return filled(spec, state or {})
+
+
+def start_codec(codec: Codec, spec: Spec) -> bool:
+    """Load `vae.weights` into a freshly built codec before the vae stage trains it; False where the spec names none."""
+    state = named_state(spec)
+    if state is None:
+        return False
+    codec.load_state_dict(state)
+    return True
+
+
+def named_state(spec: Spec) -> dict[str, Tensor] | None:
+    """The tensors of `vae.weights` under our names, or None where the spec names none."""
+    vae = spec.vae
+    if isinstance(vae, ImageKlVae) and vae.weights is not None:
+        return load_sd_vae(vae.weights, vae)
+    if isinstance(vae, Causal3dVae) and vae.weights is not None:
+        path = Path(vae.weights).expanduser()
+        state = checkpoint_state(path) if (path / "model.safetensors").is_file() else read_state(path)
+        check_same_shapes(state, expected_shapes(spec))
+        return state
+    return None
+
+
+def checkpoint_state(checkpoint: Path, ema: bool = True) -> dict[str, Tensor]:
+    """Weights of a checkpoint folder: the model's tensors, replaced by their moving averages where those were kept."""
+    state = read_state(checkpoint / "model.safetensors")
+    average = checkpoint / "ema.safetensors"
+    return state | read_state(average) if ema and average.is_file() else state
+
+
+def filled(spec: Spec, state: dict[str, Tensor]) -> Codec:
+    """The codec holding `state`, without initialising what is about to be replaced."""
+    check_same_shapes(state, expected_shapes(spec))
+    with torch.device("meta"):
+        codec = build_codec(spec)
+    codec.load_state_dict(state, assign=True)
+    return codec.eval().requires_grad_(False)
+
+
+def expected_shapes(spec: Spec) -> dict[str, torch.Size]:
+    """Name and shape of every tensor of the spec's codec."""
+    with torch.device("meta"):
+        return {name: tensor.shape for name, tensor in build_codec(spec).state_dict().items()}
