@@ -24,7 +24,7 @@ from sora_spec.video import write_mp4
 Split = Literal["train", "test"]
 _HELD_OUT = 5
 _PICTURE = 8  # side of a handwritten sample in pixels
-_SHARE = 0.625  # of the frame's side that the digit takes: 20 of 32 pixels
+_SHARE = 0.8125  # of the frame's side that the digit takes: 26 of 32 pixels
 _DIRECTIONS = ("right", "down and right", "down", "down and left", "left", "up and left", "up", "up and right")
 
 
