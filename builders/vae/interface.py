@@ -1,0 +1,107 @@
+"""What every codec offers to training, export and generation.
+
+Legend: `B` batch, `C` latent channels, `T Y X` frames, rows and columns in pixels, `F H W` the same in latents.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sora_spec.errors import UserError
+
+
+class Codec(nn.Module):
+    """Pixels (B, 3, T, Y, X) in [-1, 1] ⇄ latents (B, C, F, H, W) of about unit variance.
+
+    A subclass supplies `moments` and `decode_raw`, and `normalise`/`denormalise` where its latents are scaled.
+    """
+
+    channels: int
+    """Latent channels C."""
+    time: int
+    """Frames per latent frame."""
+    space: int
+    """Rows and columns per latent row and column."""
+
+    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the posterior, unscaled, each (B, C, F, H, W)."""
+        raise AssertionError("a codec defines its encoder")
+
+    def decode_raw(self, z: Tensor) -> Tensor:
+        """Pixels of unscaled latents."""
+        raise AssertionError("a codec defines its decoder")
+
+    def normalise(self, z: Tensor) -> Tensor:
+        """Unscaled latents → what the denoiser sees."""
+        return z
+
+    def denormalise(self, latents: Tensor) -> Tensor:
+        """What the denoiser sees → unscaled latents."""
+        return latents
+
+    def encode(self, video: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Normalised latents: the posterior's mean, or with `noise` (shaped like the latents) a sample of it."""
+        mean, logvar = self.moments(video)
+        return self.normalise(mean if noise is None else draw(mean, logvar, noise))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pixels of normalised latents; not clamped."""
+        return self.decode_raw(self.denormalise(latents))
+
+    def forward(self, video: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Reconstruction through one posterior sample, with the posterior's mean and log-variance: a training step.
+
+        `forward` and not a named method, so that what is hooked onto modules from outside (FSDP2, compilation) applies.
+        """
+        mean, logvar = self.moments(video)
+        return self.decode_raw(draw(mean, logvar, noise)), mean, logvar
+
+    def latent_shape(self, video_shape: tuple[int, ...] | torch.Size) -> tuple[int, int, int, int, int]:
+        """Shape (B, C, F, H, W) that a video of shape (B, 3, T, Y, X) encodes to."""
+        batch, _, frames, rows, columns = video_shape
+        return batch, self.channels, self.latent_frames(frames), rows // self.space, columns // self.space
+
+    def latent_frames(self, frames: int) -> int:
+        """Latent frames of `frames` pixel frames."""
+        return frames // self.time
+
+    def check_size(self, video: Tensor) -> None:
+        """Refuse sides that the codec cannot divide. Skipped while tracing, where sides are symbols."""
+        if torch.compiler.is_compiling():
+            return
+        rows, columns = video.shape[-2:]
+        if rows % self.space or columns % self.space:
+            raise UserError(
+                f"a video of {rows}x{columns} pixels cannot be encoded: both sides must be multiples of {self.space}",
+                hint=f"crop it to {rows // self.space * self.space}x{columns // self.space * self.space}",
+            )
+
+
+class IdentityCodec(Codec):
+    """No codec: the latents are the pixels."""
+
+    channels, time, space = 3, 1, 1
+
+    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """The pixels, with the smallest variance that the other codecs know."""
+        return video, torch.full_like(video, -30.0)
+
+    def encode(self, video: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The pixels; there is nothing to sample."""
+        return video
+
+    def decode_raw(self, z: Tensor) -> Tensor:
+        """The pixels."""
+        return z
+
+
+def draw(mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
+    """One sample of the diagonal Gaussian: mean + std · noise."""
+    return mean + torch.exp(0.5 * logvar) * noise.to(mean.dtype)
+
+
+def split_moments(moments: Tensor, largest_logvar: float = 20.0) -> tuple[Tensor, Tensor]:
+    """(B, 2C, ...) → mean and log-variance, clamped to [-30, 20] as in ldm's DiagonalGaussianDistribution."""
+    mean, logvar = moments.chunk(2, dim=1)
+    return mean, logvar.clamp(-30.0, largest_logvar)
