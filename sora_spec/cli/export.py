@@ -53,6 +53,8 @@ def export(
             "--onnx asks for graphs only, --trt and --target for engines", "leave --onnx out: graphs come first"
         )
     opened = open_source(source)
+    if check:
+        _find_compiler(opened, target)
     if isinstance(opened, Bundle):
         _refuse_for_bundle(opened, out, precision, engines=bool(trt or target or check))
         bundle = opened
@@ -92,6 +94,13 @@ def _export_run(
 
     targets = _targets(run, target) if engines else ()
     return export_run(run, out, ExportSettings(precision=precision, ema=ema, force=force, targets=tuple(targets)))
+
+
+def _find_compiler(source: RunFolder | Bundle, target: list[str] | None) -> None:
+    """Fail before the export rather than after it where there is no TensorRT to check with."""
+    from sora_spec.compile.engines import plan_targets
+
+    plan_targets(_targets(source, target))
 
 
 def _targets(source: RunFolder | Bundle, target: list[str] | None) -> list[str]:

@@ -1,0 +1,111 @@
+"""What the exported graphs take and give, derived from the spec alone. Torch-free.
+
+`B` batch, `C` channels, `F` latent frames, `H W` latent height and width; videos are (B, 3, T, Y, X) in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import assert_never
+
+from sora_spec.compile.manifest import Port, Profile, Range, StageName
+from sora_spec.schema.condition import ClassCondition, NoCondition, TextCondition
+from sora_spec.schema.spec import Spec
+from sora_spec.schema.vae import Causal3dVae
+from sora_spec.shapes import derive_shapes, latent_frames
+
+BATCH, FRAMES, PIXEL_FRAMES = "batch", "frames", "pixel_frames"
+MAX_LATENT_FRAMES = 512
+"""Latent frames that a graph promises to take; position tables hold at least as many."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Inputs and outputs of one graph, and the sizes that its named axes take."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    axes: dict[str, Range]
+
+    def shapes(self, **extents: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the inputs at the given extents of the named axes."""
+        return {port.name: concrete(port.shape, extents) for port in self.inputs}
+
+
+def concrete(shape: Iterable[int | str], extents: dict[str, int]) -> tuple[int, ...]:
+    """`shape` with its named axes filled in."""
+    return tuple(extents[extent] if isinstance(extent, str) else extent for extent in shape)
+
+
+def condition_ports(spec: Spec) -> tuple[Port, ...]:
+    """The denoiser's third input: none, `label` (B,) with the null label as last row, or `context` (B, width)."""
+    match spec.condition:
+        case NoCondition():
+            return ()
+        case ClassCondition():
+            return (Port(name="label", dtype="int64", shape=(BATCH,)),)
+        case TextCondition(pooled=True, width=width):
+            return (Port(name="context", dtype="float32", shape=(BATCH, width)),)
+        case TextCondition(tokens=tokens, width=width):
+            return (Port(name="context", dtype="float32", shape=(BATCH, tokens, width)),)
+        case unknown:
+            assert_never(unknown)
+
+
+def frames_range(spec: Spec) -> Range:
+    """Latent frames that the graphs of `spec` take: multiples of the patch."""
+    unit = spec.patch.time
+    longest = max(MAX_LATENT_FRAMES // unit * unit, derive_shapes(spec).latent_frames)
+    return Range(min=unit, max=longest, multiple_of=unit)
+
+
+def denoiser_contract(spec: Spec) -> Contract:
+    """(latents (B, C, F, H, W), time (B,), condition) → prediction (B, Cout, F, H, W)."""
+    shapes = derive_shapes(spec)
+    grid = (FRAMES, shapes.latent_height, shapes.latent_width)
+    latents = Port(name="latents", dtype="float32", shape=(BATCH, shapes.channels, *grid))
+    time = Port(name="time", dtype="float32", shape=(BATCH,))
+    prediction = Port(name="prediction", dtype="float32", shape=(BATCH, shapes.out_channels, *grid))
+    axes = {BATCH: Range(min=1), FRAMES: frames_range(spec)}
+    return Contract((latents, time, *condition_ports(spec)), (prediction,), axes)
+
+
+def decoder_contract(spec: Spec) -> Contract:
+    """latents (B, C, F, H, W) → video (B, 3, T, Y, X), T following from F by the codec's frame rule."""
+    shapes = derive_shapes(spec)
+    latent_shape = (BATCH, shapes.channels, FRAMES, shapes.latent_height, shapes.latent_width)
+    latents = Port(name="latents", dtype="float32", shape=latent_shape)
+    # Without temporal compression a clip has as many frames as its latents, and the two axes are one.
+    length = FRAMES if spec.vae.compression.time == 1 else PIXEL_FRAMES
+    video = Port(name="video", dtype="float32", shape=(BATCH, 3, length, shapes.height, shapes.width))
+    return Contract((latents,), (video,), {BATCH: Range(min=1), FRAMES: frames_range(spec)})
+
+
+def contract_of(spec: Spec, stage: StageName) -> Contract:
+    """The contract of one stage of `spec`."""
+    return denoiser_contract(spec) if stage == "denoiser" else decoder_contract(spec)
+
+
+def engine_profile(spec: Spec, stage: StageName) -> Profile:
+    """Shapes that an engine is built for: `export.batch` and `export.frames` of the spec.
+
+    Guidance runs the denoiser on conditional and unconditional samples at once, so its largest batch is doubled where
+    there is a condition to guide by. Engines are tuned for the largest batch and the clip's own length.
+    """
+    shortest, longest = spec.export.batch
+    doubled = 2 if stage == "denoiser" and not isinstance(spec.condition, NoCondition) else 1
+    own = spec.clip.frames
+    low, high = (latent_frames(spec, frames) for frames in spec.export.frames or (own, own))
+    middle = min(max(latent_frames(spec, own), low), high)
+    contract = contract_of(spec, stage)
+    return Profile(
+        min=contract.shapes(batch=shortest, frames=low),
+        opt=contract.shapes(batch=longest * doubled, frames=middle),
+        max=contract.shapes(batch=longest * doubled, frames=high),
+    )
+
+
+def is_per_frame(spec: Spec) -> bool:
+    """Whether the codec decodes every frame on its own, so that a clip can be decoded in pieces."""
+    return spec.vae.compression.time == 1 and not isinstance(spec.vae, Causal3dVae)

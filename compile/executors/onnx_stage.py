@@ -1,0 +1,81 @@
+"""Stages run by ONNX Runtime: on the CPU, or on CUDA where onnxruntime-gpu finds a device."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from sora_spec.compile.contract import Contract
+from sora_spec.compile.executors.stage import Stage
+from sora_spec.compile.targets import local_compute_capability
+from sora_spec.errors import UserError
+
+
+def import_onnxruntime() -> Any:
+    """The package, or a UserError that says how to install it."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(
+            f"running a bundle needs ONNX Runtime: {error}",
+            "pip install 'sora-spec[run]', or 'sora-spec[run-gpu]' on a machine with a GPU",
+        ) from error
+    return onnxruntime
+
+
+class OnnxStage(Stage):
+    """One ONNX file in an ONNX Runtime session."""
+
+    backend = "onnx"
+
+    def __init__(self, name: str, path: Path, contract: Contract, cpu_only: bool = False) -> None:
+        ort = import_onnxruntime()
+        self.name = name
+        self.contract = contract
+        providers = ["CPUExecutionProvider"] if cpu_only else _providers(ort)
+        try:
+            self.session = ort.InferenceSession(str(path), _session_options(ort), providers=providers)
+        except Exception as error:  # ONNX Runtime's exception types are not public
+            raise UserError(
+                f"ONNX Runtime {ort.__version__} cannot load {path}: {_first_line(error)}",
+                "its CPU backend runs fp32 and fp16, not bf16: sora-spec export RUN --precision fp32",
+            ) from error
+        provider = self.session.get_providers()[0].removesuffix("ExecutionProvider")
+        self.runtime = f"onnxruntime {ort.__version__} {provider.lower()}"
+
+    def _run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        names = [port.name for port in self.contract.outputs]
+        try:
+            return dict(zip(names, self.session.run(names, inputs), strict=True))
+        except Exception as error:
+            raise UserError(f"ONNX Runtime failed in {self.name}: {_first_line(error)}") from error
+
+
+def _providers(ort: Any) -> list[str]:
+    # That a provider is compiled in says nothing about a device; asking for CUDA without one logs errors.
+    if "CUDAExecutionProvider" in ort.get_available_providers() and local_compute_capability() is not None:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    return ["CPUExecutionProvider"]
+
+
+def _session_options(ort: Any) -> Any:
+    """All cores this process may use (OMP_NUM_THREADS where it is set), and no threads that spin between calls."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = _threads()
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _threads() -> int:
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(asked) if asked.isdecimal() and int(asked) > 0 else cores
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,92 @@
+"""A run folder or a bundle → the two stages that generation needs, on the backend that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from sora_spec.compile.bundle import Bundle
+from sora_spec.compile.contract import contract_of
+from sora_spec.compile.executors.stage import Backend, Stage
+from sora_spec.compile.manifest import STAGES
+from sora_spec.compile.pipeline import Pipeline
+from sora_spec.errors import UserError
+from sora_spec.loading import load_spec
+from sora_spec.run_folder import RunFolder
+from sora_spec.schema.spec import Spec
+
+Asked = Literal["auto", "torch", "onnx", "tensorrt"]
+
+
+def open_source(path: Path) -> RunFolder | Bundle:
+    """The run folder or bundle at `path`. Raises UserError when it is neither."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist", "give a run folder or a bundle; `sora-spec train SPEC` makes a run")
+    if RunFolder.is_run(path):
+        return RunFolder.open(path)
+    if (path / "manifest.json").is_file():
+        return Bundle.open(path)
+    raise UserError(
+        f"{path} is neither a run folder (spec.yaml) nor a bundle (manifest.json)",
+        "give a run folder or a bundle; `sora-spec train SPEC` makes a run, `sora-spec export RUN` a bundle",
+    )
+
+
+def source_spec(source: RunFolder | Bundle, overrides: Sequence[str]) -> Spec:
+    """The spec of a run or bundle with `key=value` overrides."""
+    return source.load_spec(overrides) if isinstance(source, Bundle) else load_spec(str(source.spec_path), overrides)
+
+
+def choose_backend(source: RunFolder | Bundle, asked: Asked) -> Backend:
+    """What `auto` means for `source`, and whether it can be had at all.
+
+    A run is always eager; a bundle takes engines where they run and ONNX Runtime elsewhere. Raises UserError otherwise.
+    """
+    if isinstance(source, RunFolder):
+        if asked in ("onnx", "tensorrt"):
+            raise UserError(
+                f"{source.path} is a run folder: --backend {asked} runs bundles",
+                f"make one: sora-spec export {source.path}, then sora-spec generate BUNDLE",
+            )
+        return "torch"
+    if asked == "torch":
+        raise UserError(
+            f"{source.path} is a bundle: --backend torch runs run folders", "sora-spec generate RUN, or --backend onnx"
+        )
+    if asked == "auto":
+        from sora_spec.compile.executors.tensorrt_stage import usable_engine
+
+        return "tensorrt" if all(usable_engine(source, stage) for stage in STAGES) else "onnx"
+    return asked
+
+
+def open_pipeline(source: RunFolder | Bundle, spec: Spec, backend: Backend, ema: bool = True) -> Pipeline:
+    """Load both stages. `spec` is the source's, perhaps with another sampler or clip length."""
+    trained = source_spec(source, ())  # what the graphs take follows from this one
+    if isinstance(source, Bundle):
+        stages = _bundle_stages(source, trained, backend)
+    else:
+        stages = _run_stages(source, trained, ema)
+    denoiser, decoder = stages
+    return Pipeline(spec, denoiser, decoder)
+
+
+def _bundle_stages(bundle: Bundle, spec: Spec, backend: Backend) -> list[Stage]:
+    if backend == "tensorrt":
+        from sora_spec.compile.executors.tensorrt_stage import load_engines
+
+        return load_engines(bundle, spec, STAGES)
+    from sora_spec.compile.executors.onnx_stage import OnnxStage
+
+    return [OnnxStage(name, bundle.path / bundle.stage(name).file, contract_of(spec, name)) for name in STAGES]
+
+
+def _run_stages(run: RunFolder, spec: Spec, ema: bool) -> list[Stage]:
+    from sora_spec.builders.weights.codec_run import load_codec
+    from sora_spec.builders.weights.run import load_denoiser
+    from sora_spec.compile.executors.torch_stage import TorchStage
+    from sora_spec.compile.graph_modules import DecoderGraph, DenoiserGraph
+
+    modules = (DenoiserGraph(load_denoiser(run, ema=ema)), DecoderGraph(load_codec(run)))
+    return [TorchStage(name, module, contract_of(spec, name)) for name, module in zip(STAGES, modules, strict=True)]

@@ -1,0 +1,30 @@
+"""Stages run by PyTorch, eagerly, from a run folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from sora_spec.compile.contract import Contract
+from sora_spec.compile.executors.stage import Stage
+
+
+class TorchStage(Stage):
+    """A module whose forward takes the contract's inputs in order and returns its one output."""
+
+    backend = "torch"
+
+    def __init__(self, name: str, module: nn.Module, contract: Contract) -> None:
+        self.name = name
+        self.contract = contract
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.module = module.to(self.device).eval()
+        self.runtime = f"torch {torch.__version__} {self.device.type}"
+
+    def _run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        with torch.inference_mode():
+            result = self.module(*(torch.from_numpy(value).to(self.device) for value in inputs.values()))
+        return {self.contract.outputs[0].name: result.cpu().numpy()}

@@ -1,0 +1,125 @@
+"""A pipeline's clips on disk, with a contact sheet and a record of every setting. Torch-free."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sora_spec import output
+from sora_spec.builders.diffusion.samplers import count_steps
+from sora_spec.compile.pipeline import Clip, Pipeline, default_batch
+from sora_spec.errors import UserError
+from sora_spec.run_folder import write_atomically
+from sora_spec.video import write_contact_sheet, write_mp4
+
+RECORD = "generate.json"
+SHEET = "contact-sheet.png"
+SHEET_COLUMNS = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to generate, and where to put it."""
+
+    source: Path
+    labels: Sequence[int | None]
+    names: Sequence[str] | None
+    """Class names in label order."""
+    seed: int
+    batch: int | None
+    folder: Path
+
+
+def clip_name(index: int, label: int | None, seed: int) -> str:
+    """File of one clip: `003-label7-seed0.mp4`."""
+    return f"{index:03d}-{'' if label is None else f'label{label}-'}seed{seed}.mp4"
+
+
+def choose_folder(asked: Path | None, name: str, names: Sequence[str], force: bool) -> Path:
+    """Where the clips go: the folder asked for, else `out/NAME`, `out/NAME-2`, … whichever is new.
+
+    Raises UserError when a file in the folder asked for would be overwritten and `force` is not set.
+    """
+    if asked is not None:
+        taken = [file for file in (*names, SHEET, RECORD) if (asked / file).exists()]
+        if taken and not force:
+            raise UserError(
+                f"{asked / taken[0]} exists already", "overwrite with --force, or name another folder with --out"
+            )
+        if asked.exists() and not asked.is_dir():
+            raise UserError(f"{asked} is not a folder", "name a folder with --out")
+        return asked
+    number = 1
+    while True:
+        folder = Path("out") / (name if number == 1 else f"{name}-{number}")
+        if not folder.exists() or not any(folder.iterdir()):
+            return folder
+        number += 1
+
+
+def run_job(pipeline: Pipeline, job: Job) -> dict[str, Any]:
+    """Generate, write one mp4 per clip, the contact sheet and `generate.json`; returns the record."""
+    started = time.perf_counter()
+    spec = pipeline.spec
+    steps = count_steps(spec)
+    total = None if steps is None else steps * len(job.labels)
+    clips: list[dict[str, Any]] = []
+    rows: list[NDArray[np.uint8]] = []
+    writing = 0.0
+    with output.progress(f"generating {len(job.labels)} clips", total) as advance:
+        for clip in pipeline.generate(job.labels, job.seed, job.batch, advance):
+            before = time.perf_counter()
+            file = clip_name(clip.index, clip.label, job.seed)
+            write_mp4(job.folder / file, clip.frames, spec.clip.fps)
+            clips.append(_describe(file, clip, job))
+            rows.append(_picks(clip.frames))
+            writing += time.perf_counter() - before
+    write_contact_sheet(job.folder / SHEET, rows, SHEET_COLUMNS)
+    seconds = {**pipeline.seconds, "video": writing, "total": time.perf_counter() - started}
+    record = describe_job(pipeline, job) | {
+        "clips": clips,
+        "contact_sheet": SHEET,
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+    }
+    write_atomically(job.folder / RECORD, json.dumps(record, indent=2) + "\n")
+    return record
+
+
+def describe_job(pipeline: Pipeline, job: Job) -> dict[str, Any]:
+    """Every setting that the clips follow from."""
+    spec = pipeline.spec
+    return {
+        "name": spec.name,
+        "source": str(job.source),
+        "folder": str(job.folder),
+        "backend": pipeline.denoiser.backend,
+        "runtime": {stage.name: stage.runtime for stage in (pipeline.denoiser, pipeline.decoder)},
+        "clip": spec.clip.model_dump(mode="json"),
+        "sampler": spec.sampler.model_dump(mode="json"),
+        "seed": job.seed,
+        "batch": job.batch or default_batch(spec),
+    }
+
+
+def _describe(file: str, clip: Clip, job: Job) -> dict[str, Any]:
+    named = job.names is not None and clip.label is not None
+    return {
+        "file": file,
+        "index": clip.index,
+        "label": clip.label,
+        "class": job.names[clip.label] if named else None,  # type: ignore[index]
+        "seed": job.seed,
+    }
+
+
+def _picks(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The frames that the contact sheet shows, so that a long job does not keep all of its videos."""
+    picks = np.linspace(0, len(frames) - 1, min(SHEET_COLUMNS, len(frames))).round().astype(int)
+    return frames[picks]

@@ -1,0 +1,38 @@
+"""The two modules that are exported, and that eager generation runs: float32 in and out, whatever the weights are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sora_spec.builders.codec import Codec
+from sora_spec.builders.denoiser import Denoiser
+
+
+class DenoiserGraph(nn.Module):
+    """The denoiser with float32 inputs and output, whatever the precision of its weights."""
+
+    def __init__(self, denoiser: Denoiser, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.dtype = dtype
+
+    def forward(self, latents: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
+        """latents (B, C, F, H, W), time (B,), condition → prediction (B, Cout, F, H, W)."""
+        if condition is not None and condition.is_floating_point():
+            condition = condition.to(self.dtype)
+        return self.denoiser(latents.to(self.dtype), time, condition).float()
+
+
+class DecoderGraph(nn.Module):
+    """The codec's decoder with float32 input and output."""
+
+    def __init__(self, codec: Codec, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.codec = codec
+        self.dtype = dtype
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """latents (B, C, F, H, W) → video (B, 3, T, Y, X)."""
+        # The copy keeps input and output apart where the codec is the identity; folding removes it elsewhere.
+        return self.codec.decode(latents.to(self.dtype)).float().clone()

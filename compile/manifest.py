@@ -1,0 +1,142 @@
+"""What a bundle says about itself: `manifest.json`. Torch-free and readable without any of the heavy packages."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FORMAT = "sora-spec-bundle"
+FORMAT_VERSION = 1
+
+StageName = Literal["denoiser", "vae_decoder"]
+STAGES: tuple[StageName, ...] = ("denoiser", "vae_decoder")
+Precision = Literal["fp32", "fp16", "bf16"]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Record(BaseModel):
+    """Base of the manifest's parts: immutable; keys of a later minor addition are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Range(Record):
+    """The sizes that a dynamic axis takes: min, min + multiple_of, … up to max, or without end."""
+
+    min: int
+    max: int | None = None
+    multiple_of: int = 1
+
+
+class Port(Record):
+    """One input or output of a graph. Named extents of `shape` are keys of the stage's `axes`, or follow from them."""
+
+    name: str
+    dtype: Literal["float32", "int64"]
+    shape: tuple[int | str, ...]
+
+
+class ParityCase(Record):
+    """Exported against eager on one shape: ‖a − b‖₂ / ‖b‖₂ and max |a − b|, b being eager fp32."""
+
+    batch: int
+    frames: int
+    """Latent frames."""
+    relative_l2: float
+    max_abs: float
+
+
+class Parity(Record):
+    """How closely ONNX Runtime follows PyTorch eager on random inputs."""
+
+    backend: str
+    """What ran the exported graph, with its version."""
+    limit: float
+    """Largest relative L2 that the export accepts."""
+    cases: tuple[ParityCase, ...]
+    perturbed: bool = False
+    """The weights were perturbed for this measurement, because the untrained network answers zero to everything."""
+    note: str | None = None
+
+    @property
+    def worst(self) -> float:
+        """Largest relative L2 of all cases."""
+        return max(case.relative_l2 for case in self.cases)
+
+
+class Stage(Record):
+    """One exported graph: what it takes and gives, and how it was checked."""
+
+    file: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    axes: dict[str, Range]
+    opset: int
+    ir_version: int
+    nodes: int
+    weights_sha256: Sha256
+    """Over the names, types, shapes and bytes of the module's parameters and buffers."""
+    parity: Parity | None
+    """None for bf16, which no CPU backend runs."""
+    export_seconds: float
+
+
+class File(Record):
+    """One file of the bundle."""
+
+    path: str
+    bytes: int
+    sha256: Sha256
+
+
+class Profile(Record):
+    """Smallest, best and largest shape of each input that an engine takes."""
+
+    min: dict[str, tuple[int, ...]]
+    opt: dict[str, tuple[int, ...]]
+    max: dict[str, tuple[int, ...]]
+
+
+class Engine(Record):
+    """One TensorRT engine."""
+
+    stage: StageName
+    path: str
+    target: str
+    """GPU names that this was built for, or the compute capability."""
+    sm: str
+    """Compute capability, `sm89`."""
+    builder: str
+    """`tensorrt_rtx` or `tensorrt`."""
+    version: str
+    profile: Profile
+    flags: tuple[str, ...] = ()
+    key: Sha256
+    """Hash of all that the engine depends on; an engine whose key is unchanged is not built again."""
+    build_seconds: float
+
+
+class Source(Record):
+    """Which weights were exported."""
+
+    run: str
+    """Name of the run folder."""
+    step: int | None
+    """Optimiser steps behind the denoiser's weights."""
+    ema: bool
+
+
+class Manifest(Record):
+    """`manifest.json`."""
+
+    format: Literal["sora-spec-bundle"] = FORMAT
+    format_version: int = FORMAT_VERSION
+    name: str
+    spec_sha256: Sha256
+    precision: Precision
+    source: Source
+    packages: dict[str, str]
+    stages: dict[StageName, Stage]
+    files: tuple[File, ...]
+    engines: tuple[Engine, ...] = ()

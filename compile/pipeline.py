@@ -1,0 +1,123 @@
+"""Labels → noise → latents → frames, over any executor. Numpy only: a bundle generates without torch.
+
+Sample i starts from noise keyed by (seed, i), so it is the same clip whatever the batch, and eager and exported models
+start from the same numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sora_spec.builders.diffusion.noise import NoiseStream
+from sora_spec.builders.diffusion.samplers import NUMPY, sample
+from sora_spec.compile.contract import condition_ports, is_per_frame
+from sora_spec.compile.executors.stage import Stage
+from sora_spec.schema.objective import Dopri5Sampler
+from sora_spec.schema.spec import Spec
+from sora_spec.shapes import derive_shapes
+from sora_spec.video import to_uint8
+
+FRAMES_PER_DECODE = 16
+"""Frames decoded at a time by codecs that see one frame at a time: it bounds memory and changes nothing."""
+TOKENS_PER_BATCH = 16_384
+"""Tokens that a batch is filled up to when no batch size is asked for."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One generated clip."""
+
+    index: int
+    """Number of the sample within its seed."""
+    label: int | None
+    frames: NDArray[np.uint8]
+    """(T, Y, X, 3)"""
+
+
+@dataclass
+class Pipeline:
+    """A spec's sampler over two loaded stages."""
+
+    spec: Spec
+    denoiser: Stage
+    decoder: Stage
+    seconds: dict[str, float] = field(default_factory=lambda: {"denoiser": 0.0, "vae_decoder": 0.0})
+    """Wall time spent in each stage so far."""
+
+    def generate(
+        self,
+        labels: Sequence[int | None],
+        seed: int = 0,
+        batch: int | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> Iterator[Clip]:
+        """One clip for each of `labels` (None: unconditional), in order, `batch` at a time.
+
+        `progress` is called with the number of clips times network calls just done.
+        """
+        size = batch or default_batch(self.spec)
+        for start in range(0, len(labels), size):
+            part = labels[start : start + size]
+            indices = range(start, start + len(part))
+            latents = self.sample(indices, part, seed, progress)
+            for index, label, clip in zip(indices, part, latents, strict=True):
+                yield Clip(index, label, to_uint8(self.decode(clip[None])[0]))
+
+    def sample(
+        self,
+        indices: Sequence[int],
+        labels: Sequence[int | None],
+        seed: int,
+        progress: Callable[[int], object] | None = None,
+    ) -> NDArray[np.float32]:
+        """Latents (B, C, F, H, W) of the samples `indices` of `seed`."""
+        assert len(indices) == len(labels)
+        stream = NoiseStream(seed, indices, derive_shapes(self.spec).latent)
+        advance = None if progress is None else lambda _: progress(len(indices))
+        wanted = self._labels(labels)
+        return sample(self.spec, self._network, stream.draw(), wanted, stream.draw, NUMPY, advance)
+
+    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Video (B, 3, T, Y, X) of latents (B, C, F, H, W); in pieces where the codec sees one frame at a time."""
+        started = time.perf_counter()
+        unit = self.decoder.contract.axes["frames"].multiple_of
+        step = FRAMES_PER_DECODE // unit * unit if is_per_frame(self.spec) else latents.shape[2]
+        pieces = [
+            self.decoder.run({"latents": latents[:, :, start : start + step]})["video"]
+            for start in range(0, latents.shape[2], max(step, unit))
+        ]
+        self.seconds["vae_decoder"] += time.perf_counter() - started
+        return np.concatenate(pieces, axis=2)
+
+    def _network(self, latents: NDArray[Any], times: NDArray[Any], labels: NDArray[Any] | None) -> NDArray[Any]:
+        started = time.perf_counter()
+        inputs = {"latents": latents, "time": times}
+        if ports := condition_ports(self.spec):
+            assert labels is not None, "the sampler puts the null label where there is none"
+            inputs[ports[0].name] = labels
+        result = self.denoiser.run(inputs)["prediction"]
+        self.seconds["denoiser"] += time.perf_counter() - started
+        return result
+
+    @staticmethod
+    def _labels(labels: Sequence[int | None]) -> NDArray[np.int64] | None:
+        given = [label for label in labels if label is not None]
+        assert len(given) in (0, len(labels)), "a batch is conditional or not"
+        return np.array(given, np.int64) if given else None
+
+
+def default_batch(spec: Spec) -> int:
+    """Clips sampled at a time: as many as `TOKENS_PER_BATCH` hold, within the spec's `export.batch`.
+
+    One for dopri5: its step follows the error of the whole batch, so a clip would depend on its neighbours.
+    """
+    if isinstance(spec.sampler, Dopri5Sampler):
+        return 1
+    low, high = spec.export.batch
+    return max(low, min(high, TOKENS_PER_BATCH // derive_shapes(spec).tokens))
