@@ -88,7 +88,7 @@ def main() -> None:
         generated = [(out / clip["file"], int(clip["label"])) for clip in clips]
         right, confusion = score(reader, generated)
         sora_spec(
-            "data", "digits", f"{folder}/real", "--split", "test", "--clips", str(arguments.clips), "--frames", "8"
+            "data", "digits", f"{folder}/real", "--split", "test", "--clips", str(arguments.clips), "--frames", "9"
         )
         listed = [json.loads(line) for line in Path(folder, "real", "clips.jsonl").read_text().splitlines()]
         real, _ = score(reader, [(Path(folder, "real", clip["path"]), clip["label"]) for clip in listed])
