@@ -1,0 +1,116 @@
+"""Predicted and traced side by side, and the first op at which they part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+
+from sora_spec.builders.verify.component import Traced, trace_component
+from sora_spec.builders.verify.trace import Event
+from sora_spec.graph import Component, Graph, Setting, count, graph_from_spec, memory
+from sora_spec.graph.tape import Op, YamlPath
+from sora_spec.schema.spec import Spec
+
+Shown = tuple[str, tuple[tuple[tuple[int, ...], tuple[int, ...], str], ...], int]
+"""Name, layouts of the results, and bytes alive."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity."""
+
+    quantity: str
+    predicted: int
+    traced: int
+
+    @property
+    def equal(self) -> bool:
+        """Whether both are the same to the last digit."""
+        return self.predicted == self.traced
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first op at which prediction and trace differ."""
+
+    index: int
+    region: str
+    yaml: YamlPath
+    """Path of the YAML value that the op comes from."""
+    predicted: str
+    traced: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The outcome for one component."""
+
+    component: Component
+    rows: tuple[Row, ...]
+    divergence: Divergence | None
+
+    @property
+    def equal(self) -> bool:
+        """Whether every quantity and every op agree."""
+        return self.divergence is None and all(row.equal for row in self.rows)
+
+
+def compare(spec: Spec, component: Component, setting: Setting) -> Comparison:
+    """Predict with repeats, trace the real module, and compare; op by op against the prediction without repeats.
+
+    The trace stands under a dispatch mode, which keeps PyTorch from making some sums in place; so does the prediction.
+    """
+    setting = replace(setting, observed=True)
+    graph = graph_from_spec(spec, component, setting)
+    traced = trace_component(spec, component, setting)
+    full = graph if graph.repeat is None else graph_from_spec(spec, component, replace(setting, full=True))
+    return Comparison(component, tuple(_rows(graph, traced)), first_divergence(full, traced.trace.events))
+
+
+def _rows(graph: Graph, traced: Traced) -> list[Row]:
+    counts, held = count(graph), memory(graph)
+    return [
+        Row("parameters", counts.parameters, traced.parameters),
+        Row("forward FLOPs", counts.forward_flops, traced.forward_flops),
+        Row("backward FLOPs", counts.backward_flops, traced.backward_flops),
+        Row("bytes of parameters, buffers, inputs", held.resident_bytes, traced.resident_bytes),
+        Row("bytes alive after forward", held.forward_live_bytes, traced.forward_live_bytes),
+        Row("peak bytes of forward", held.forward_peak_bytes, traced.forward_peak_bytes),
+        Row("peak bytes", held.peak_bytes, traced.trace.peak_bytes),
+    ]
+
+
+def first_divergence(graph: Graph, events: list[Event]) -> Divergence | None:
+    """Walk both schedules. Strides of dimensions of size one say nothing and are not compared."""
+    for index, (op, event) in enumerate(zip_longest(graph.ops, events)):
+        predicted, traced = _predicted(op), _traced(event)
+        if predicted != traced:
+            region = op.region if op is not None else 0
+            return Divergence(index, graph.label(region), graph.yaml(region), _show(predicted), _show(traced))
+    return None
+
+
+def _predicted(op: Op | None) -> Shown | None:
+    if op is None:
+        return None
+    layouts = tuple((shape, _places(shape, strides), kind.label) for _, shape, strides, kind in op.outputs)
+    return (op.name, layouts, op.live_bytes)
+
+
+def _traced(event: Event | None) -> Shown | None:
+    if event is None:
+        return None
+    layouts = tuple((shape, _places(shape, strides), kind) for shape, strides, kind in event.outputs)
+    return (event.name, layouts, event.live_bytes)
+
+
+def _places(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(0 if size == 1 else stride for size, stride in zip(shape, strides, strict=True))
+
+
+def _show(found: Shown | None) -> str:
+    if found is None:
+        return "nothing"
+    name, layouts, live = found
+    results = ", ".join(f"{kind}{list(shape)} strides {list(strides)}" for shape, strides, kind in layouts)
+    return f"{name} -> {results}; {live:,} bytes alive"

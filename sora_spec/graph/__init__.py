@@ -1,0 +1,49 @@
+"""The model graph: what a component of a spec runs, op by op, without PyTorch; and exact passes over it.
+
+    from sora_spec.graph import Setting, count, graph_from_spec, memory
+
+    graph = graph_from_spec(spec, "denoiser_step", Setting(batch=4, precision="bf16"))
+    count(graph).parameters          # equal to sum(p.numel() for p in module.parameters())
+    count(graph).forward_flops       # equal to FlopCounterMode on the meta device
+    memory(graph).backward_peak_bytes
+
+Components: `denoiser` (one forward pass without gradients), `denoiser_step` (noising, forward, loss, backward),
+`vae_encode` and `vae_decode` (one pass without gradients), `vae_step` (reconstruction, loss, backward).
+What follows the backward pass is closed form over the parameters: `optimizer_memory` and `average_memory`.
+
+A `Setting` says how a component runs: batch, precision, attention kernel, recomputation, allocator rounding. Repeated
+blocks are run as often as they differ, not as often as they occur (`Graph.repeat`); every pass counts them in full,
+and the result equals that of the full run.
+
+The graph is made by running the model on tensors without values (`sora_spec.graph.tensor`), with PyTorch's rules for
+strides, for what each derivative keeps, for the order of the backward pass and for recomputation. `builders/verify`
+proves it against a trace of the real modules.
+"""
+
+from __future__ import annotations
+
+from sora_spec.graph.component import COMPONENTS, Component, Setting, graph_from_spec
+from sora_spec.graph.ir import Graph
+from sora_spec.graph.passes.count import Counts, count
+from sora_spec.graph.passes.memory import Memory, Term, memory, saved_for_backward
+from sora_spec.graph.passes.state import AdamWKind, OptimizerMemory, average_memory, optimizer_memory
+from sora_spec.graph.passes.verify import verify
+
+__all__ = [
+    "COMPONENTS",
+    "AdamWKind",
+    "Component",
+    "Counts",
+    "Graph",
+    "Memory",
+    "OptimizerMemory",
+    "Setting",
+    "Term",
+    "average_memory",
+    "count",
+    "graph_from_spec",
+    "memory",
+    "optimizer_memory",
+    "saved_for_backward",
+    "verify",
+]

@@ -1,0 +1,277 @@
+"""From a spec to the graph of one of its components."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import lcm
+from typing import Literal, get_args
+
+from sora_spec.errors import UserError
+from sora_spec.graph.dtypes import DType
+from sora_spec.graph.engine import backward
+from sora_spec.graph.ir import Graph, Repeat, Resident, Role
+from sora_spec.graph.layout import Shape
+from sora_spec.graph.lower.codec import build_codec, trained_codec
+from sora_spec.graph.lower.losses import build_loss
+from sora_spec.graph.lower.transformer import Axis, TransformerDenoiser, block_axes
+from sora_spec.graph.lower.vae_loss import vae_loss
+from sora_spec.graph.lower.weights import Policy, Weights
+from sora_spec.graph.ops.attention import Kernel
+from sora_spec.graph.ops.pointwise import unary
+from sora_spec.graph.ops.reduction import mean
+from sora_spec.graph.tape import Tape
+from sora_spec.graph.tensor import Tensor, leaf
+from sora_spec.schema.backbone import AdaLnZero, Alternating, Joint, Learned, NoTemporal, Transformer
+from sora_spec.schema.condition import ClassCondition, NoCondition, TextCondition
+from sora_spec.schema.spec import Spec
+from sora_spec.schema.training import BlockRecompute
+from sora_spec.schema.vae import Causal3dVae, ImageKlVae, NoPerceptual
+from sora_spec.shapes import derive_shapes
+
+Component = Literal["denoiser", "denoiser_step", "vae_encode", "vae_decode", "vae_step"]
+COMPONENTS: tuple[Component, ...] = get_args(Component)
+Precision = Literal["fp32", "bf16"]
+Recompute = Literal["spec", "none", "blocks", "selective"]
+
+MATRIX_AND_ATTENTION = (
+    "addmm",
+    "mm",
+    "bmm",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_flash_attention_for_cpu",
+)
+"""Ops whose results selective recomputation keeps by default: the dear ones."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a component runs."""
+
+    batch: int = 1
+    """Samples of one pass. Guidance doubles them; the caller does that."""
+    precision: Precision = "fp32"
+    """`bf16`: weights, activations and gradients in bfloat16; a step's loss stays in float32."""
+    attention: Kernel = "flash"
+    """Attention kernel; `cpu` makes all kernels the CPU's."""
+    recompute: Recompute = "spec"
+    """What a step recomputes: as `train.recompute` says, nothing, every block, or every block but `selected` ops."""
+    selected: tuple[str, ...] = MATRIX_AND_ATTENTION
+    """ATen names of the ops whose outputs selective recomputation keeps."""
+    fused_rms_norm: bool = False
+    """Whether RMS norm is one kernel (CUDA) or composed (CPU, `meta`)."""
+    rounding: int = 1
+    """Every storage takes a multiple of so many bytes: 512 in CUDA's caching allocator."""
+    observed: bool = False
+    """Whether a dispatch mode is watching, as in a trace: PyTorch then makes some sums anew and not in place."""
+    threads: int = 0
+    """Threads of the CPU whose buffers in attention are counted as workspace; 0 counts none, as no trace sees them."""
+    full: bool = False
+    """Run every block, and not only as many as differ."""
+
+
+def graph_from_spec(spec: Spec, component: Component, setting: Setting | None = None) -> Graph:
+    """The graph of one component. Raises UserError for a variant that can be described but not lowered."""
+    setting = setting or Setting()
+    if component == "vae_step":
+        return _codec_step_graph(spec, setting)
+    if component in ("vae_encode", "vae_decode"):
+        return _codec_graph(spec, component, setting)
+    _check_denoiser(spec)
+    return _denoiser_graph(spec, component, setting)
+
+
+def _check_denoiser(spec: Spec) -> None:
+    backbone = spec.backbone
+    if not isinstance(backbone, Transformer):
+        raise _unknown(spec, "backbone.kind", backbone.kind)
+    if not isinstance(backbone.conditioning, AdaLnZero):
+        raise _unknown(spec, "backbone.conditioning.kind", backbone.conditioning.kind)
+    if isinstance(backbone.position, Learned):
+        raise _unknown(spec, "backbone.position.kind", backbone.position.kind)
+    if not isinstance(spec.temporal, NoTemporal | Joint | Alternating):
+        raise _unknown(spec, "temporal.kind", spec.temporal.kind)
+    if isinstance(spec.condition, TextCondition) and not spec.condition.pooled:
+        raise _unknown(spec, "condition.pooled", "false")
+
+
+def _unknown(spec: Spec, path: str, value: str) -> UserError:
+    return UserError(f"{spec.name}: there is no model graph for {path} {value!r} yet")
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """The blocks that are run for all that the spec has."""
+
+    axes: tuple[Axis, ...]
+    recomputed: frozenset[int]
+    repeat: Repeat | None
+
+
+def _blocks(spec: Spec, setting: Setting) -> _Blocks:
+    """First, middle and last blocks of the pattern; the middle stands for all in between."""
+    assert isinstance(spec.backbone, Transformer)
+    depth = spec.backbone.depth
+    axes = block_axes(spec.temporal, depth)
+    every = _recompute_every(spec, setting)
+    recomputed = [every > 0 and index % every == 0 for index in range(depth)]
+    period = lcm(2 if isinstance(spec.temporal, Alternating) else 1, max(every, 1))
+    times = (depth - 2 * period) // period
+    if setting.full or times < 2:
+        return _Blocks(axes, frozenset(i for i, again in enumerate(recomputed) if again), None)
+    kept = [*range(2 * period), *range(period * (1 + times), depth)]
+    return _Blocks(
+        tuple(axes[i] for i in kept),
+        frozenset(place for place, i in enumerate(kept) if recomputed[i]),
+        Repeat(period, 2 * period, times),
+    )
+
+
+def _recompute_every(spec: Spec, setting: Setting) -> int:
+    """Every how manyth block is recomputed; 0 for none."""
+    match setting.recompute:
+        case "none":
+            return 0
+        case "blocks" | "selective":
+            return 1
+        case "spec":
+            recompute = spec.train.recompute
+            return recompute.every if isinstance(recompute, BlockRecompute) else 0
+
+
+class _Inputs:
+    """Makes the tensors that a caller hands in."""
+
+    def __init__(self, tape: Tape) -> None:
+        self.tape = tape
+        self.made: list[Tensor] = []
+
+    def __call__(self, name: str, shape: Shape, dtype: DType = DType.F32) -> Tensor:
+        tensor = leaf(self.tape, shape, dtype, name=name)
+        self.made.append(tensor)
+        return tensor
+
+
+def _denoiser_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
+    step = component == "denoiser_step"
+    tape, blocks = _tape(setting), _blocks(spec, setting)
+    policy = Policy(_dtype(setting), setting.attention, setting.fused_rms_norm, train=step)
+    weights, inputs = Weights(tape, policy), _Inputs(tape)
+    with tape.enter("backbone", ("backbone",)):
+        network = TransformerDenoiser(weights, spec, blocks.axes)
+    if step:
+        network.recomputed = blocks.recomputed
+        network.selected = setting.selected if setting.recompute == "selective" else ()
+    batch, latent = setting.batch, derive_shapes(spec).latent
+    x, time = inputs("latents", (batch, *latent)), inputs("time", (batch,))
+    condition = _condition(spec, inputs, batch)
+
+    def denoise(noisy: Tensor, at: Tensor) -> Tensor:
+        with tape.enter("backbone", outer=0):
+            return network(noisy, at, condition)
+
+    if not step:
+        tape.grad_enabled = False
+        return _finish(spec, component, weights, inputs, lambda: denoise(x, time), blocks.repeat)
+    with tape.enter("objective", ("objective",)):
+        loss = build_loss(weights, spec.objective)
+    noise = inputs("noise", (batch, *latent))
+
+    def forward() -> Tensor:
+        with tape.enter("objective"):
+            return mean(loss(denoise, x, time, noise))
+
+    return _finish(spec, component, weights, inputs, forward, blocks.repeat)
+
+
+def _tape(setting: Setting) -> Tape:
+    return Tape(setting.rounding, setting.observed, setting.attention == "cpu", setting.threads)
+
+
+def _dtype(setting: Setting) -> DType:
+    return DType.BF16 if setting.precision == "bf16" else DType.F32
+
+
+def _condition(spec: Spec, inputs: _Inputs, batch: int) -> Tensor | None:
+    match spec.condition:
+        case NoCondition():
+            return None
+        case ClassCondition():
+            return inputs("labels", (batch,), DType.INT64)
+        case TextCondition():
+            return inputs("context", (batch, spec.condition.width))
+
+
+def _codec_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
+    tape = _tape(setting)
+    tape.grad_enabled = False
+    weights = Weights(tape, Policy(_dtype(setting), setting.attention, train=False))
+    inputs, shapes = _Inputs(tape), derive_shapes(spec)
+    with tape.enter("vae", ("vae",)):
+        codec = build_codec(spec, weights)
+    encodes = component == "vae_encode"
+    shape = shapes.video if encodes else shapes.latent
+    x = inputs("video" if encodes else "latents", (setting.batch, *shape), _dtype(setting))
+
+    def forward() -> Tensor:
+        with tape.enter("vae"):
+            return codec.encode(x) if encodes else codec.decode(x)
+
+    return _finish(spec, component, weights, inputs, forward, None)
+
+
+def _codec_step_graph(spec: Spec, setting: Setting) -> Graph:
+    vae = spec.vae
+    if not isinstance(vae, ImageKlVae | Causal3dVae):
+        raise _unknown(spec, "vae.kind", vae.kind)
+    if not isinstance(vae.training.perceptual, NoPerceptual):
+        raise _unknown(spec, "vae.training.perceptual.kind", vae.training.perceptual.kind)
+    tape, shapes = _tape(setting), derive_shapes(spec)
+    weights, inputs = Weights(tape, Policy(_dtype(setting), setting.attention)), _Inputs(tape)
+    with tape.enter("vae", ("vae",)):
+        codec = trained_codec(vae, weights)
+    video = inputs("video", (setting.batch, *shapes.video), _dtype(setting))
+    noise = inputs("noise", (setting.batch, *shapes.latent), _dtype(setting))
+
+    def forward() -> Tensor:
+        with tape.enter("vae"):
+            return vae_loss(codec, video, noise, vae.training.reconstruction)
+
+    return _finish(spec, "vae_step", weights, inputs, forward, None)
+
+
+def _finish(
+    spec: Spec,
+    component: Component,
+    weights: Weights,
+    inputs: _Inputs,
+    forward: Callable[[], Tensor],
+    repeat: Repeat | None,
+) -> Graph:
+    """Run the forward pass, and the backward pass where the result needs a gradient."""
+    tape = weights.tape
+    residents = _residents(weights, inputs)
+    result = forward()
+    forward_ops, forward_live_bytes = len(tape.ops), tape.live_bytes
+    output = (result.shape, result.dtype.label)
+    if result.requires_grad:
+        tape.backward = True
+        gradient = unary("ones_like", result)
+        backward(result, gradient)
+        del gradient
+    return Graph(spec.name, component, tape, residents, forward_ops, forward_live_bytes, output, repeat)
+
+
+def _residents(weights: Weights, inputs: _Inputs) -> tuple[Resident, ...]:
+    made: list[tuple[Tensor, Role]] = [
+        *((tensor, "parameter") for tensor in weights.parameters),
+        *((tensor, "buffer") for tensor in weights.buffers),
+        *((tensor, "input") for tensor in inputs.made),
+    ]
+    made.sort(key=lambda pair: pair[0].storage.index)
+    regions = weights.regions
+    return tuple(
+        Resident(x.name, role, x.shape, x.storage.nbytes, regions.get(x.storage.index, 0), x.requires_grad)
+        for x, role in made
+    )

@@ -1,0 +1,71 @@
+"""The loss of the vae stage without its perceptual term: mirrors `builders/vae/losses.py`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sora_spec.graph.dtypes import DType
+from sora_spec.graph.ops.pointwise import (
+    absolute,
+    add,
+    add_scalar,
+    cast_to,
+    clamp,
+    exp,
+    mul,
+    mul_scalar,
+    power,
+    sub,
+    unary,
+)
+from sora_spec.graph.ops.reduction import mean, mse_loss
+from sora_spec.graph.tensor import Tensor
+
+
+class Trained(Protocol):
+    """A codec that can be trained."""
+
+    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance."""
+        ...
+
+    def decode_raw(self, z: Tensor) -> Tensor:
+        """Pixels."""
+        ...
+
+
+def vae_loss(codec: Trained, video: Tensor, noise: Tensor, reconstruction: str) -> Tensor:
+    """Reconstruction and divergence of one batch; a number."""
+    output, average, logvar = reconstruct(codec, video, noise)
+    output, target = cast_to(output, DType.F32), cast_to(video, DType.F32)
+    error = mean(absolute(sub(output, target))) if reconstruction == "l1" else mse_loss(output, target)
+    divergence = mean(kl_divergence(cast_to(average, DType.F32), cast_to(logvar, DType.F32)))
+    total = add(error, mul_scalar(divergence))
+    psnr(output, target)
+    return total
+
+
+def reconstruct(codec: Trained, video: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Through one posterior sample."""
+    average, logvar = codec.moments(video)
+    return codec.decode_raw(draw(average, logvar, noise)), average, logvar
+
+
+def draw(average: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
+    """mean + std · noise."""
+    return add(average, mul(exp(mul_scalar(logvar)), cast_to(noise, average.dtype)))
+
+
+def kl_divergence(average: Tensor, logvar: Tensor) -> Tensor:
+    """Divergence from the standard normal per value."""
+    return mul_scalar(sub(add_scalar(add(power(average), exp(logvar)), "sub"), logvar))
+
+
+def psnr(output: Tensor, target: Tensor) -> Tensor:
+    """A number for the log. Its graph, which nobody walks, keeps `error` and `inverse` until the end."""
+    error = mse_loss(output, target)
+    clamped = clamp(error, 1, "clamp_min")
+    inverse = unary("reciprocal", clamped)
+    quotient = unary("mul", inverse)
+    del clamped
+    return unary("mul", unary("log10", quotient))

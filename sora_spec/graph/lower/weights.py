@@ -1,0 +1,61 @@
+"""Where lowered modules get their parameters and buffers from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sora_spec.graph.dtypes import DType
+from sora_spec.graph.layout import Shape
+from sora_spec.graph.ops import matrix
+from sora_spec.graph.ops.attention import Kernel
+from sora_spec.graph.tape import Tape
+from sora_spec.graph.tensor import Tensor, leaf
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a component runs: precision and kernels."""
+
+    weights: DType = DType.F32
+    """Type of parameters and of the arithmetic on them."""
+    attention: Kernel = "flash"
+    fused_rms_norm: bool = False
+    train: bool = True
+    """Whether parameters want gradients."""
+
+
+class Weights:
+    """Makes the tensors that outlive a step, and remembers them with the region they belong to."""
+
+    def __init__(self, tape: Tape, policy: Policy) -> None:
+        self.tape, self.policy = tape, policy
+        self.parameters: list[Tensor] = []
+        self.buffers: list[Tensor] = []
+        self.regions: dict[int, int] = {}
+        """Region by number of storage."""
+
+    def parameter(self, name: str, shape: Shape) -> Tensor:
+        """A tensor of the current region that is trained where the policy says so."""
+        tensor = leaf(self.tape, shape, self.policy.weights, self.policy.train, name)
+        self.parameters.append(tensor)
+        self.regions[tensor.storage.index] = self.tape.region
+        return tensor
+
+    def buffer(self, name: str, shape: Shape, dtype: DType = DType.F32) -> Tensor:
+        """A constant of the current region."""
+        tensor = leaf(self.tape, shape, dtype, name=name)
+        self.buffers.append(tensor)
+        self.regions[tensor.storage.index] = self.tape.region
+        return tensor
+
+
+class Linear:
+    """`nn.Linear`."""
+
+    def __init__(self, weights: Weights, name: str, width: int, out: int) -> None:
+        self.weight = weights.parameter(f"{name}.weight", (out, width))
+        self.bias = weights.parameter(f"{name}.bias", (out,))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., width) → (..., out)."""
+        return matrix.linear(x, self.weight, self.bias)

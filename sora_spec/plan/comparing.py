@@ -1,0 +1,84 @@
+"""Two specs side by side: the fields that differ, and what each costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sora_spec.errors import UserError
+from sora_spec.plan.changes import flow
+from sora_spec.plan.hardware import find_device
+from sora_spec.plan.job import Mode, planned_job
+from sora_spec.plan.planner import make_plan
+from sora_spec.plan.report import GIB, duration
+from sora_spec.schema.spec import Spec
+
+_ABSENT = "-"
+
+
+def compare(before: Spec, after: Spec, gpu: str, mode: Mode, hardware: str | None = None) -> dict[str, Any]:
+    """Fields as `{path: [a, b]}` and costs as `{name: [a, b]}`, None where there is no plan."""
+    left, right = _flat(before.model_dump(mode="json")), _flat(after.model_dump(mode="json"))
+    fields = {
+        path: [left.get(path, _ABSENT), right.get(path, _ABSENT)]
+        for path in dict.fromkeys([*left, *right])
+        if left.get(path, _ABSENT) != right.get(path, _ABSENT)
+    }
+    name = gpu or before.hardware.gpu
+    columns = [_costs(spec, name, mode, hardware) for spec in (before, after)]
+    rows = list(dict.fromkeys([*columns[0], *columns[1]]))
+    costs = {row: [columns[0].get(row), columns[1].get(row)] for row in rows}
+    return {"names": [before.name, after.name], "gpu": name, "mode": mode, "fields": fields, "costs": costs}
+
+
+def _flat(value: Any, path: str = "") -> dict[str, str]:
+    if isinstance(value, dict) and value:
+        found: dict[str, str] = {}
+        for key, inner in value.items():
+            found |= _flat(inner, f"{path}.{key}" if path else key)
+        return found
+    return {path: flow(value)}
+
+
+def _costs(spec: Spec, gpu: str, mode: Mode, hardware: str | None) -> dict[str, float | str | None]:
+    try:
+        plan = make_plan(planned_job(spec, find_device(gpu, hardware), mode=mode))
+    except UserError as error:
+        return {"problem": error.message}
+    denoiser, times = plan.components.denoiser, plan.times
+    return {
+        "parameters": denoiser.parameters,
+        "forward_flops": denoiser.forward_flops,
+        "allocated_bytes": round(plan.allocated.likely),
+        "device_bytes": round(plan.needed.likely),
+        "step_seconds": times.step.seconds.likely,
+        "total_seconds": times.total_seconds.likely,
+        "cost": None if times.cost is None else times.cost.likely,
+    }
+
+
+def comparison_text(found: dict[str, Any]) -> str:
+    """The comparison for people."""
+    names = found["names"]
+    rows = [("", *names), *((path, *pair) for path, pair in found["fields"].items())]
+    if not found["fields"]:
+        rows.append(("no field differs", "", ""))
+    rows.append((f"{found['mode']} on {found['gpu']}", "", ""))
+    rows += [(name, _shown(name, a), _shown(name, b) + _ratio(a, b)) for name, (a, b) in found["costs"].items()]
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    return "\n".join(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}".rstrip() for row in rows)
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or _ABSENT
+    if name.endswith("_bytes"):
+        return f"{value / GIB:.2f} GiB"
+    if name.endswith("_seconds"):
+        return duration(value)
+    return f"${value:,.2f}" if name == "cost" else f"{value:,}"
+
+
+def _ratio(a: Any, b: Any) -> str:
+    if isinstance(a, str) or isinstance(b, str) or not a or not b or abs(b / a - 1) < 5e-4:
+        return ""
+    return f"  (× {b / a:.3g})"

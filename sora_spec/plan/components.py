@@ -1,0 +1,74 @@
+"""Parameters and FLOPs of the parts of a system, for one forward pass of one sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sora_spec.plan.job import Job
+from sora_spec.plan.schedule import schedule_of
+from sora_spec.plan.text_encoders import find_encoder
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part. None: not known."""
+
+    parameters: int | None
+    forward_flops: int | None
+    """A multiply-accumulate is 2."""
+
+    @property
+    def forward_macs(self) -> int | None:
+        """Multiply-accumulates: what papers on image transformers call FLOPs."""
+        return None if self.forward_flops is None else self.forward_flops // 2
+
+
+@dataclass(frozen=True)
+class Components:
+    """The parts that a spec can have; one that it has not costs nothing."""
+
+    denoiser: Part
+    vae_encoder: Part
+    vae_decoder: Part
+    text_encoder: Part
+
+
+_NOTHING = Part(0, 0)
+
+
+def components_of(job: Job) -> Components:
+    """The parts of a job's spec."""
+    return Components(
+        denoiser=_denoiser(job),
+        vae_encoder=_codec(job, "encoder"),
+        vae_decoder=_codec(job, "decoder"),
+        text_encoder=_text(job),
+    )
+
+
+def _denoiser(job: Job) -> Part:
+    schedule = schedule_of(job.spec, "denoiser", job.setting("denoiser", 1))
+    parameters = sum(w.resident.numel * w.times for w in schedule.weights if w.resident.role == "parameter")
+    return Part(parameters, schedule.forward_flops(1))
+
+
+def _codec(job: Job, half: str) -> Part:
+    """Half a codec. SD's 1x1 convolutions around the latents belong to the half that runs them."""
+    if not job.has_codec:
+        return _NOTHING
+    component = "vae_encode" if half == "encoder" else "vae_decode"
+    schedule = schedule_of(job.spec, component, job.setting(component, 1, "fp32"))
+    owned = ("vae.encoder", "vae.quant_conv") if half == "encoder" else ("vae.decoder", "vae.post_quant_conv")
+    parameters = 0
+    for weight in schedule.weights:
+        if weight.resident.role == "parameter":
+            part = weight.part if weight.part != "vae" else f"vae.{weight.resident.name.partition('.')[0]}"
+            parameters += weight.resident.numel * weight.times * (part in owned)
+    return Part(parameters, schedule.forward_flops(1))
+
+
+def _text(job: Job) -> Part:
+    encoder = find_encoder(job.spec)
+    if encoder is not None:
+        return Part(encoder.parameters, encoder.forward_flops)
+    return Part(None, None) if job.spec.condition.kind == "text" else _NOTHING

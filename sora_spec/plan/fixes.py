@@ -1,0 +1,254 @@
+"""What would make a job fit: the smallest sets of changes, each with its price in time.
+
+Every knob has settings from mild to strong. Sets of one, two and three knobs are tried, cheap ones first; a set is left
+out when a part of it does the job. In a set the mildest settings that fit are taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations, product
+from typing import Any
+
+from sora_spec.errors import UserError
+from sora_spec.plan.changes import changed, overrides_between
+from sora_spec.plan.clip_sizes import frame_counts, sizes, with_frames, with_size
+from sora_spec.plan.job import Job, with_count
+from sora_spec.plan.planner import Plan, make_plan
+from sora_spec.schema.spec import Spec
+from sora_spec.schema.training import BlockRecompute, NoRecompute
+
+Move = Callable[[Job], Job]
+
+ENOUGH = 3
+"""Fixes after which none is sought that asks for other clips or more devices."""
+_DISTURBING = 3.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a knob."""
+
+    words: str
+    move: Move
+
+
+@dataclass(frozen=True)
+class Knob:
+    """Something that can be changed."""
+
+    name: str
+    weight: float
+    """How much it disturbs the user's intent: 1 changes only how the work is done."""
+    settings: tuple[Setting, ...]
+    """From mild to strong: each needs no more memory than the one before."""
+
+
+@dataclass(frozen=True)
+class Fix:
+    """A set of changes that fits."""
+
+    words: tuple[str, ...]
+    overrides: tuple[str, ...]
+    """Arguments for the same command."""
+    count: int
+    """Devices; the job's own unless more are part of the fix."""
+    plan: Plan
+
+
+def find_fixes(job: Job, original: Spec | None = None, limit: int = 6) -> list[Fix]:
+    """Smallest sets of changes that make the job fit, least disturbing first. Overrides start from `original`."""
+    knobs = [knob for knob in knobs_of(job) if knob.settings]
+    found: list[tuple[frozenset[str], float, Fix]] = []
+    for size in (1, 2, 3):
+        for chosen in sorted(combinations(knobs, size), key=lambda group: sum(knob.weight for knob in group)):
+            names = frozenset(knob.name for knob in chosen)
+            enough = limit if all(knob.weight < _DISTURBING for knob in chosen) else ENOUGH
+            if len(found) < enough and not any(smaller <= names for smaller, _, _ in found):
+                fix = _mildest(job, chosen, original or job.spec)
+                if fix is not None:
+                    found.append((names, sum(knob.weight for knob in chosen), fix))
+    found.sort(key=lambda entry: (entry[1], entry[2].plan.times.total_seconds.likely))
+    return [fix for _, _, fix in found]
+
+
+def _mildest(job: Job, knobs: tuple[Knob, ...], original: Spec) -> Fix | None:
+    ranges = [range(len(knob.settings)) for knob in knobs]
+    order = sorted(product(*ranges), key=lambda places: (sum(places), places))
+    if len(order) > 2 and _try(job, tuple(knob.settings[-1] for knob in knobs)) is None:
+        return None
+    for places in order:
+        settings = tuple(knob.settings[place] for knob, place in zip(knobs, places, strict=True))
+        plan = _try(job, settings)
+        if plan is not None:
+            overrides = tuple(overrides_between(original, plan.job.spec))
+            return Fix(tuple(setting.words for setting in settings), overrides, plan.job.count, plan)
+    return None
+
+
+def _try(job: Job, settings: tuple[Setting, ...]) -> Plan | None:
+    """The plan with these settings, or None if it does not fit or cannot be."""
+    try:
+        for setting in settings:
+            job = setting.move(job)
+        plan = make_plan(job)
+    except UserError:
+        return None
+    return plan if plan.fits else None
+
+
+def knobs_of(job: Job) -> list[Knob]:
+    """What can be changed about a job."""
+    if job.mode == "generate":
+        return [_clips_at_a_time(job), _export_precision(job), _frames(job), _resolution(job)]
+    if job.stage == "vae":
+        return [_vae_batch(job), _vae_precision(job)]
+    return [
+        _passes(job),
+        _recompute(job),
+        _precision(job),
+        _sharding(job),
+        _devices(job),
+        _frames(job),
+        _resolution(job),
+    ]
+
+
+def _spec_move(values: Callable[[Job], dict[str, Any]]) -> Move:
+    return lambda job: replace(job, spec=changed(job.spec, values(job)))
+
+
+def _value_move(values: dict[str, Any]) -> Move:
+    return _spec_move(lambda _: values)
+
+
+def _passes(job: Job) -> Knob:
+    """Fewer clips per pass and more passes: the batch stays."""
+    micro, settings = job.micro_batch, list[Setting]()
+    for smaller in _divisors(micro)[-2::-1]:
+        settings.append(Setting(f"{smaller} clips a pass instead of {micro}", _pass_move(micro // smaller)))
+    return Knob("passes", 1.0, tuple(settings))
+
+
+def _pass_move(factor: int) -> Move:
+    """Divide what a pass holds, whatever the number of ranks is by then."""
+
+    def values(job: Job) -> dict[str, Any]:
+        train = job.spec.train
+        found: dict[str, Any] = {"train.accumulation": train.accumulation * factor}
+        if train.micro_batch is not None:
+            found["train.micro_batch"] = max(1, train.micro_batch // factor)
+        if train.batch % (job.ranks * train.accumulation * factor):
+            raise UserError("the batch cannot be shared evenly")
+        return found
+
+    return _spec_move(values)
+
+
+def _divisors(number: int) -> list[int]:
+    return [value for value in range(1, number + 1) if number % value == 0]
+
+
+def _recompute(job: Job) -> Knob:
+    recompute, settings = job.spec.train.recompute, list[Setting]()
+    if isinstance(recompute, NoRecompute):
+        half = _value_move({"train.recompute": BlockRecompute(kind="blocks", every=2)})
+        settings.append(Setting("recompute every second block", half))
+    if isinstance(recompute, NoRecompute) or recompute.every > 1:
+        every = _value_move({"train.recompute": BlockRecompute(kind="blocks")})
+        settings.append(Setting("recompute every block", every))
+    return Knob("recompute", 1.1, tuple(settings))
+
+
+def _precision(job: Job) -> Knob:
+    fitting = job.precision == "fp32" and job.device.kind == "cuda"
+    setting = Setting("bf16 arithmetic", _value_move({"train.precision": "bf16"}))
+    return Knob("precision", 1.2, (setting,) if fitting else ())
+
+
+def _sharding(job: Job) -> Knob:
+    parallel = job.spec.parallel
+    settings = list[Setting]()
+    if parallel.replicate > 1:
+        values = {"parallel.shard": parallel.shard * parallel.replicate, "parallel.replicate": 1}
+        settings.append(Setting(f"shard over all {parallel.ranks} ranks", _value_move(values)))
+    return Knob("sharding", 1.0, tuple(settings))
+
+
+def _devices(job: Job) -> Knob:
+    per_rank = job.spec.train.batch // max(1, job.spec.train.accumulation)
+    counts = [job.count * factor for factor in (2, 4, 8, 16, 32) if per_rank % (job.count * factor) == 0]
+    return Knob("devices", 3.0, tuple(Setting(f"{count} devices", _count_move(count)) for count in counts))
+
+
+def _count_move(count: int) -> Move:
+    return lambda job: replace(job, count=count, spec=with_count(job.spec, count))
+
+
+def _frames(job: Job) -> Knob:
+    have = job.spec.clip.frames
+    counts = [count for count in frame_counts(job.spec, have) if count < have]
+    shown = dict.fromkeys(_nearest(counts, have * share) for share in (0.75, 0.5, 0.25, 0.1) if counts)
+    settings = [Setting(f"{count} frames instead of {have}", _frames_move(count)) for count in shown]
+    return Knob("frames", 4.0, tuple(settings))
+
+
+def _frames_move(count: int) -> Move:
+    return _spec_move(lambda job: with_frames(job.spec, count))
+
+
+def _resolution(job: Job) -> Knob:
+    clip = job.spec.clip
+    smaller = [size for size in sizes(job.spec) if size[0] < clip.height and size[1] <= clip.width]
+    shares = (0.75, 0.5, 0.25)
+    shown = dict.fromkeys(
+        min(smaller, key=lambda s, w=share: abs(s[0] - w * clip.height)) for share in shares if smaller
+    )
+    settings = [
+        Setting(f"{size[0]}x{size[1]} instead of {clip.height}x{clip.width}", _value_move(with_size(size)))
+        for size in shown
+    ]
+    return Knob("resolution", 4.0, tuple(settings))
+
+
+def _nearest(counts: list[int], wanted: float) -> int:
+    return min(counts, key=lambda count: abs(count - wanted))
+
+
+def _clips_at_a_time(job: Job) -> Knob:
+    have, low = job.generated, job.spec.export.batch[0]
+    if job.batch is not None:
+        return Knob("batch", 1.0, tuple(Setting(f"{n} clips at a time", _batch_move(n)) for n in _halves(have)))
+    settings = [
+        Setting(f"{n} clips at a time instead of {have}", _value_move({"export.batch": (min(low, n), n)}))
+        for n in _halves(have)
+    ]
+    return Knob("batch", 1.0, tuple(settings))
+
+
+def _batch_move(count: int) -> Move:
+    return lambda job: replace(job, batch=count)
+
+
+def _halves(number: int) -> Iterator[int]:
+    while number > 1:
+        number //= 2
+        yield number
+
+
+def _export_precision(job: Job) -> Knob:
+    setting = Setting("bf16 weights", _value_move({"export.precision": "bf16"}))
+    return Knob("precision", 1.1, (setting,) if job.precision == "fp32" and job.device.kind == "cuda" else ())
+
+
+def _vae_batch(job: Job) -> Knob:
+    have = job.vae_training.batch
+    fewer = [n for n in _halves(have) if n % job.ranks == 0]
+    settings = [Setting(f"{n} clips a step instead of {have}", _value_move({"vae.training.batch": n})) for n in fewer]
+    return Knob("batch", 2.0, tuple(settings))
+
+
+def _vae_precision(job: Job) -> Knob:
+    setting = Setting("bf16 arithmetic", _value_move({"vae.training.precision": "bf16"}))
+    return Knob("precision", 1.2, (setting,) if job.precision == "fp32" and job.device.kind == "cuda" else ())

@@ -1,0 +1,226 @@
+"""The table of devices: what each can hold and do; `sora_spec/hardware.yaml`, or a user's file of the same form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from sora_spec.diagnostics import nearest
+from sora_spec.errors import UserError
+from sora_spec.plan.interval import Interval
+from sora_spec.span import Text
+from sora_spec.yaml_tree import ListNode, MapNode, Node, ScalarNode, read_tree
+
+Kind = Literal["cuda", "cpu"]
+TABLE = Path(__file__).parents[1] / "hardware.yaml"
+GIB = 2**30
+_NAME = re.compile(r"^([A-Za-z0-9][\w.-]*):", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device of the table. Rates are FLOP/s and byte/s."""
+
+    name: str
+    title: str
+    kind: Kind
+    capability: float
+    """CUDA compute capability; 0 for a CPU."""
+    memory_bytes: int
+    rates: dict[str, float]
+    """Matrix rate by precision: fp32, tf32, bf16, fp8."""
+    bandwidth: float
+    link_kind: str
+    link: float
+    network: float
+    efficiency: Interval
+    """Share of the matrix rate that is reached."""
+    usd_per_hour: float | None
+    sources: dict[str, str]
+    from_file: str | None = None
+    """The user's file it comes from."""
+
+    def rate(self, precision: str) -> float:
+        """Matrix rate in a precision, or in the next wider one that the device has."""
+        wider = {"fp8": "bf16", "bf16": "fp32", "tf32": "fp32"}
+        while precision not in self.rates:
+            precision = wider[precision]
+        return self.rates[precision]
+
+
+def device_names(file: str | Path | None = None) -> list[str]:
+    """Every name that can be given, those of the user's file first."""
+    return list(dict.fromkeys([*(_NAME.findall(_content(file)) if file else []), *_NAME.findall(_content(TABLE))]))
+
+
+def find_device(name: str, file: str | Path | None = None) -> Device:
+    """The device of that name; the user's file counts first.
+
+    Raises:
+        UserError: no such device, or an entry that is wrong, with file, line and column.
+    """
+    if file is not None:
+        _check_whole(str(file))
+        found = _entry(str(file), name)
+        if found is not None:
+            return found
+    found = _entry(str(TABLE), name)
+    if found is None:
+        known = device_names(file)
+        close = nearest(name, known)
+        meant = f"did you mean {close}? " if close else ""
+        raise UserError(f"there is no device {name!r} in the table", f"{meant}known: {', '.join(known)}")
+    return found
+
+
+@lru_cache(maxsize=8)
+def _content(file: str | Path) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UserError(f"{file} cannot be read: {reason}", "give a YAML file of devices") from error
+
+
+@lru_cache(maxsize=64)
+def _entry(file: str, name: str) -> Device | None:
+    """One device. Only its lines are parsed; those above stand in as empty lines, so that positions hold."""
+    content = _content(file)
+    for match in _NAME.finditer(content):
+        if match.group(1) == name:
+            after = _NAME.search(content, match.end())
+            above = "\n" * content.count("\n", 0, match.start())
+            text = Text(_shown(file), above + content[match.start() : after.start() if after else len(content)])
+            return next(_devices(text, None if file == str(TABLE) else file))
+    return None
+
+
+def _shown(file: str) -> str:
+    return "hardware.yaml" if file == str(TABLE) else file
+
+
+@lru_cache(maxsize=8)
+def _check_whole(file: str) -> None:
+    """Every entry of a user's file must be right, not only the one that is asked for."""
+    list(_devices(Text(file, _content(file)), file))
+
+
+def _devices(text: Text, file: str | None) -> Iterator[Device]:
+    tree, problems = read_tree(text)
+    if problems:
+        raise UserError("\n".join(f"{p.where()}: {p.message}" for p in problems), "mend the file, then try again")
+    if not isinstance(tree, MapNode):
+        raise UserError(f"{text.name} holds no devices", "write `name:` and below it what `hardware.yaml` has")
+    reader = _Reader(text)
+    found = [reader.device(name, entry.node) for name, entry in tree.entries.items()]
+    if reader.problems:
+        raise UserError("\n".join(reader.problems), "the form of an entry is that of sora_spec/hardware.yaml")
+    yield from (replace(device, from_file=file) for device in found if device is not None)
+
+
+_FIELDS = (
+    *("title", "kind", "capability", "memory_gib", "tflops", "bandwidth_gbs"),
+    *("link", "network_gbs", "efficiency", "usd_per_hour", "sources"),
+)
+_OPTIONAL = {"title", "capability", "network_gbs", "usd_per_hour"}
+_SOURCED = ("memory_gib", "tflops", "bandwidth_gbs", "efficiency")
+
+
+class _Reader:
+    """Reads entries and gathers every problem with its place."""
+
+    def __init__(self, text: Text) -> None:
+        self.text = text
+        self.problems: list[str] = []
+
+    def wrong(self, node: Node, message: str) -> None:
+        """Note a problem at a node."""
+        self.problems.append(f"{self.text.name}:{node.span.line}:{node.span.column}: {message}")
+
+    def device(self, name: str, node: Node) -> Device | None:
+        """One entry, or None if anything is wrong with it."""
+        before = len(self.problems)
+        fields = self._fields(node, f"{name}", _FIELDS)
+        for missing in (key for key in _FIELDS if key not in fields and key not in _OPTIONAL):
+            self.wrong(node, f"`{name}` has no `{missing}`")
+        if len(self.problems) > before:
+            return None
+        number = self._number
+        sources = {key: str(self._scalar(value)) for key, value in self._mapping(fields["sources"]).items()}
+        for key in _SOURCED:
+            if not sources.get(key):
+                self.wrong(fields["sources"], f"`{name}.sources` does not say where `{key}` comes from")
+        rates = self._mapping(fields["tflops"], ("fp32", "tf32", "bf16", "fp8"))
+        if "fp32" not in rates:
+            self.wrong(fields["tflops"], f"`{name}.tflops` has no `fp32`")
+        link = self._mapping(fields["link"], ("kind", "gbs"))
+        price = fields.get("usd_per_hour")
+        device = Device(
+            name=name,
+            title=str(self._scalar(fields["title"])) if "title" in fields else name,
+            kind="cpu" if self._choice(fields["kind"], ("cuda", "cpu")) == "cpu" else "cuda",
+            capability=number(fields["capability"], 0, 100) if "capability" in fields else 0.0,
+            memory_bytes=int(number(fields["memory_gib"], 0.01, 1e6) * GIB),
+            rates={key: 1e12 * number(value, 1e-6, 1e6) for key, value in rates.items()},
+            bandwidth=1e9 * number(fields["bandwidth_gbs"], 0.01, 1e6),
+            link_kind=str(self._scalar(link["kind"])) if "kind" in link else "link",
+            link=1e9 * number(link["gbs"], 0.001, 1e6) if "gbs" in link else 1e9,
+            network=1e9 * number(fields["network_gbs"], 0.001, 1e6) if "network_gbs" in fields else 12.5e9,
+            efficiency=self._efficiency(fields["efficiency"]),
+            usd_per_hour=None if price is None or self._scalar(price) is None else number(price, 0, 1e6),
+            sources=sources,
+        )
+        return device if len(self.problems) == before else None
+
+    def _fields(self, node: Node, name: str, known: tuple[str, ...]) -> dict[str, Node]:
+        if not isinstance(node, MapNode):
+            self.wrong(node, f"`{name}` must be a mapping of fields")
+            return {}
+        for key, entry in node.entries.items():
+            if key not in known:
+                close = nearest(key, known)
+                span = entry.key_span
+                meant = f"; did you mean `{close}`?" if close else ""
+                self.problems.append(f"{self.text.name}:{span.line}:{span.column}: unknown field `{key}`{meant}")
+        return {key: entry.node for key, entry in node.entries.items() if key in known}
+
+    def _mapping(self, node: Node, known: tuple[str, ...] | None = None) -> dict[str, Node]:
+        if not isinstance(node, MapNode):
+            self.wrong(node, "this must be a mapping")
+            return {}
+        return self._fields(node, "this", known or tuple(node.entries))
+
+    def _scalar(self, node: Node) -> object:
+        if not isinstance(node, ScalarNode):
+            self.wrong(node, "this must be a single value")
+            return None
+        return node.value
+
+    def _choice(self, node: Node, choices: tuple[str, ...]) -> str:
+        value = self._scalar(node)
+        if value not in choices:
+            self.wrong(node, f"{value!r} is none of {', '.join(choices)}")
+        return str(value)
+
+    def _number(self, node: Node, low: float, high: float) -> float:
+        value = self._scalar(node)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            self.wrong(node, f"{value!r} is not a number")
+            return max(low, 1.0)
+        if not low <= value <= high:
+            self.wrong(node, f"{value:g} is outside {low:g} to {high:g}")
+        return float(value)
+
+    def _efficiency(self, node: Node) -> Interval:
+        items = node.items if isinstance(node, ListNode) else []
+        if len(items) != 3:
+            self.wrong(node, "efficiency is a list of three: low, likely, high")
+            return Interval(1, 1, 1)
+        low, likely, high = (self._number(item, 0.001, 1) for item in items)
+        if not low <= likely <= high:
+            self.wrong(node, f"efficiency must rise: {low:g}, {likely:g}, {high:g}")
+        return Interval(low, likely, high)

@@ -1,0 +1,183 @@
+"""What one process is to do: the spec as it will be run on a number of devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sora_spec.errors import UserError
+from sora_spec.graph import Setting
+from sora_spec.graph.component import Component, Precision
+from sora_spec.graph.ops.attention import Kernel
+from sora_spec.plan.hardware import Device
+from sora_spec.plan.workload import Workload, workload
+from sora_spec.schema.backbone import Transformer
+from sora_spec.schema.objective import Dopri5Sampler
+from sora_spec.schema.spec import Spec
+from sora_spec.schema.vae import Causal3dVae, IdentityVae, ImageKlVae
+from sora_spec.shapes import derive_shapes
+
+Mode = Literal["train", "generate"]
+Stage = Literal["denoiser", "vae"]
+Placement = Literal["resident", "sequential"]
+"""Generation with all parts in device memory, as `sora-spec generate` does, or with one part at a time."""
+
+TOKENS_PER_BATCH = 16_384
+FRAMES_PER_DECODE = 16
+_BLOCK = 512  # bytes: the unit of CUDA's caching allocator
+
+
+@dataclass(frozen=True)
+class Job:
+    """A spec on a machine."""
+
+    spec: Spec
+    device: Device
+    count: int
+    mode: Mode
+    stage: Stage = "denoiser"
+    placement: Placement = "resident"
+    batch: int | None = None
+    """Clips generated at a time; as `sora-spec generate` chooses when left out."""
+
+    @property
+    def precision(self) -> Precision:
+        """Of the arithmetic."""
+        if self.mode == "generate":
+            return "fp32" if self.spec.export.precision == "fp32" else "bf16"
+        if self.stage == "vae":
+            assert isinstance(self.spec.vae, ImageKlVae | Causal3dVae)
+            return self.spec.vae.training.precision
+        return self.spec.train.precision
+
+    @property
+    def ranks(self) -> int:
+        """Processes that work on one optimiser step."""
+        return self.spec.parallel.ranks if self.mode == "train" else 1
+
+    @property
+    def clips_per_step(self) -> int:
+        """The global batch."""
+        return self.vae_training.batch if self.stage == "vae" else self.spec.train.batch
+
+    @property
+    def accumulation(self) -> int:
+        """Forward passes per optimiser step."""
+        return self.spec.train.accumulation if self.stage == "denoiser" else 1
+
+    @property
+    def micro_batch(self) -> int:
+        """Clips of one forward pass on one rank."""
+        return max(1, self.clips_per_step // (self.ranks * self.accumulation))
+
+    @property
+    def vae_training(self) -> Any:
+        """How the codec is trained."""
+        assert isinstance(self.spec.vae, ImageKlVae | Causal3dVae)
+        return self.spec.vae.training
+
+    @property
+    def sharded(self) -> bool:
+        """Whether FSDP2 runs: on several ranks, and for bf16 on one too."""
+        return self.ranks > 1 or self.precision == "bf16"
+
+    @property
+    def generated(self) -> int:
+        """Clips generated at a time."""
+        return self.batch or default_batch(self.spec)
+
+    @property
+    def guided(self) -> bool:
+        """Whether each step runs the network with and without its condition."""
+        return self.spec.sampler.guidance != 1.0 and self.spec.condition.kind != "none"
+
+    def kernel(self, component: Component) -> Kernel:
+        """The attention kernel that PyTorch picks: flash takes 16-bit types and heads up to 256 channels wide."""
+        if self.device.kind == "cpu":
+            return "cpu"
+        backbone = self.spec.backbone
+        narrow = isinstance(backbone, Transformer) and backbone.width // backbone.heads <= 256
+        return "flash" if component.startswith("denoiser") and self.precision == "bf16" and narrow else "efficient"
+
+    def setting(self, component: Component, batch: int, precision: Precision | None = None) -> Setting:
+        """How a component runs here."""
+        cuda = self.device.kind == "cuda"
+        return Setting(
+            batch=batch,
+            precision=precision or self.precision,
+            attention=self.kernel(component),
+            fused_rms_norm=cuda,
+            rounding=_BLOCK if cuda else 1,
+        )
+
+    def work(self, component: Component, batch: int, precision: Precision | None = None) -> Workload:
+        """The needs of a component here."""
+        return workload(self.spec, component, self.setting(component, batch, precision))
+
+    @property
+    def has_codec(self) -> bool:
+        """Whether there is anything between pixels and latents."""
+        return not isinstance(self.spec.vae, IdentityVae)
+
+
+def default_batch(spec: Spec) -> int:
+    """Clips that `sora-spec generate` samples at a time."""
+    if isinstance(spec.sampler, Dopri5Sampler):
+        return 1
+    low, high = spec.export.batch
+    return max(low, min(high, TOKENS_PER_BATCH // derive_shapes(spec).tokens))
+
+
+def with_clip(spec: Spec, **sides: int) -> Spec:
+    """The spec with other frames, height or width."""
+    return spec.model_copy(update={"clip": spec.clip.model_copy(update=sides)})
+
+
+def with_count(spec: Spec, count: int) -> Spec:
+    """The spec on `count` ranks: weights sharded over all that sequence and replicas leave.
+
+    Raises:
+        UserError: the batch cannot be shared by that many.
+    """
+    parallel = spec.parallel
+    if parallel.ranks == count:
+        return spec
+    rest = parallel.sequence * parallel.replicate
+    fixed = (parallel.sequence, parallel.replicate) if count % rest == 0 else (1, 1)
+    shard = count // (fixed[0] * fixed[1])
+    share = count * spec.train.accumulation
+    if spec.train.batch % share:
+        raise UserError(
+            f"a batch of {spec.train.batch} cannot be shared by {count} devices × accumulation "
+            f"{spec.train.accumulation}",
+            f"give a batch that is a multiple of {share}: train.batch={max(share, spec.train.batch // share * share)}",
+        )
+    micro = None if spec.train.micro_batch is None else spec.train.batch // share
+    update = {"shard": shard, "sequence": fixed[0], "replicate": fixed[1]}
+    changed = {"parallel": parallel.model_copy(update=update)}
+    if micro is not None:
+        changed["train"] = spec.train.model_copy(update={"micro_batch": micro})
+    return spec.model_copy(update=changed)
+
+
+def planned_job(
+    spec: Spec,
+    device: Device,
+    count: int | None = None,
+    mode: Mode = "train",
+    stage: Stage = "denoiser",
+    placement: Placement = "resident",
+    batch: int | None = None,
+) -> Job:
+    """The job that a user means. Without `count` the spec's ranks, or its number of devices where it names no ranks.
+
+    Raises:
+        UserError: the stage has nothing to train, or the batch cannot be shared by the devices.
+    """
+    if mode == "train" and stage == "vae" and not isinstance(spec.vae, ImageKlVae | Causal3dVae):
+        raise UserError(f"{spec.name}: a codec of kind {spec.vae.kind!r} has nothing to train", "plan --stage denoiser")
+    ranks = spec.parallel.ranks if spec.parallel.ranks > 1 else spec.hardware.count
+    devices = count or ranks
+    if mode == "train":
+        spec = with_count(spec, devices)
+    return Job(spec, device, devices, mode, stage, placement, batch)

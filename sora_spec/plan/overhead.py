@@ -1,0 +1,67 @@
+"""What PyTorch and the driver take beside the tensors of a model: workspaces, fragmentation, context."""
+
+from __future__ import annotations
+
+from sora_spec.plan.hardware import Device
+from sora_spec.plan.interval import Interval
+from sora_spec.plan.terms import MIB, Term, documented, estimated
+from sora_spec.schema.backbone import Transformer
+from sora_spec.schema.spec import Spec
+from sora_spec.shapes import derive_shapes
+
+# Share of the tensors that the caching allocator holds and cannot use. Published: 8.5 % (Latte-XL on H200, 69,840 MiB
+# allocated, 75,756 reserved).
+_FRAGMENTATION = Interval(0.005, 0.06, 0.15)
+_CPU_FRAGMENTATION = Interval(0.0, 0.03, 0.15)
+# cuDNN picks its algorithms by time; a real CPU decode peaked 5.4 % above its tensors.
+_CONV_WORKSPACE = Interval(0.0, 0.05, 0.15)
+
+
+def matrix_workspace(device: Device) -> list[Term]:
+    """cuBLAS's workspace, which PyTorch allocates once per stream (`aten/src/ATen/cuda/CublasHandlePool.cpp`)."""
+    if device.kind == "cpu":
+        return []
+    hopper = device.capability >= 9
+    return [documented("cuBLAS workspace", 32 * MIB if hopper else 8_519_680)]
+
+
+def conv_workspace(activation_bytes: int, path: str = "vae") -> list[Term]:
+    """Scratch of the convolutions, as a share of the tensors alive."""
+    share = _CONV_WORKSPACE.times(activation_bytes)
+    return [Term("convolution workspace", share, "estimated", path)]
+
+
+def attention_workspace(spec: Spec, samples: int, device: Device, kernel: str) -> list[Term]:
+    """FlashAttention-2's backward pass accumulates dQ and row sums in fp32, tokens rounded to 128, heads to 32."""
+    if device.kind == "cpu" or kernel != "flash" or not isinstance(spec.backbone, Transformer):
+        return []
+    heads, width = spec.backbone.heads, spec.backbone.width // spec.backbone.heads
+    rows = max(count * (-(-tokens // 128) * 128) for count, tokens in _attended(spec, samples))
+    nbytes = 4 * rows * heads * (-(-width // 32) * 32 + 1)
+    return [estimated("attention workspace", 0, nbytes, nbytes, "backbone.heads")]
+
+
+def _attended(spec: Spec, samples: int) -> list[tuple[int, int]]:
+    """How many sequences of how many tokens attention sees."""
+    frames, rows, columns = derive_shapes(spec).grid
+    if spec.temporal.kind == "joint":
+        return [(samples, frames * rows * columns)]
+    spatial = (samples * frames, rows * columns)
+    return [spatial, (samples * rows * columns, frames)] if spec.temporal.kind == "alternating" else [spatial]
+
+
+def fragmentation(device: Device, allocated: Interval) -> Term:
+    """What the caching allocator reserves and cannot use."""
+    share = _FRAGMENTATION if device.kind == "cuda" else _CPU_FRAGMENTATION
+    nbytes = Interval(*(share[i] * allocated[i] for i in range(3)))
+    return Term("fragmentation", nbytes, "estimated", "", "reserved")
+
+
+def context(device: Device, ranks: int) -> list[Term]:
+    """Driver, kernels and communication buffers, outside PyTorch's allocator."""
+    if device.kind == "cpu":
+        return [estimated("Python and PyTorch", 300 * MIB, 450 * MIB, 700 * MIB, level="device")]
+    found = [estimated("CUDA context", 350 * MIB, 520 * MIB, 900 * MIB, level="device")]
+    if ranks > 1:
+        found.append(estimated("NCCL buffers", 150 * MIB, 500 * MIB, 1500 * MIB, "parallel", level="device"))
+    return found

@@ -1,0 +1,78 @@
+"""What a plan takes for granted, and what it leaves out."""
+
+from __future__ import annotations
+
+from sora_spec.plan.job import Job
+from sora_spec.plan.sampling import ADAPTIVE
+from sora_spec.plan.text_encoders import find_encoder
+from sora_spec.schema.objective import Dopri5Sampler
+
+
+def assumptions(job: Job) -> list[str]:
+    """What was taken for granted."""
+    return [*_machine(job), *(_training(job) if job.mode == "train" else _generation(job))]
+
+
+def _machine(job: Job) -> list[str]:
+    device = job.device
+    if device.kind == "cpu":
+        return ["eager PyTorch 2.13 on the CPU; the table's CPU is a guess: `sora-spec probe` measures this one"]
+    kernel = job.kernel("denoiser")
+    low, likely, high = device.efficiency
+    found = [
+        f"eager PyTorch 2.13, nothing else on the device; attention kernel: {kernel}",
+        f"{100 * low:.0f}-{100 * high:.0f} % of the device's matrix rate are reached, likely {100 * likely:.0f} % "
+        f"({device.sources['efficiency']})",
+    ]
+    if job.precision == "fp32":
+        found.append("fp32 matrix products run outside the tensor cores, convolutions in TF32 (PyTorch's defaults)")
+    return found
+
+
+def _training(job: Job) -> list[str]:
+    ways = "FSDP2" if job.sharded else "one process, no FSDP2"
+    weights = "fp32 weights, gradients and moments"
+    parallel = job.spec.parallel
+    found = [
+        f"{job.clips_per_step} clips a step = {job.micro_batch} per pass × {job.ranks} ranks × {job.accumulation} "
+        "passes",
+        f"{ways}: shard {parallel.shard}, sequence {parallel.sequence}, replicate {parallel.replicate}; "
+        f"{weights}, {job.precision} arithmetic",
+        "AdamW as " + ("foreach (CUDA's default)" if job.device.kind == "cuda" else "a loop over parameters"),
+    ]
+    if parallel.sequence > 1:
+        found.append("activations are shared evenly by the ranks of a sequence group")
+    if job.stage == "denoiser" and job.has_codec:
+        found.append("the frozen codec encodes every batch in fp32, on every rank")
+    return found
+
+
+def _generation(job: Job) -> list[str]:
+    doubled = ", doubled by guidance" if job.guided else ""
+    found = [
+        f"{job.generated} clips at a time{doubled}, weights and arithmetic in {job.spec.export.precision}",
+        "all parts stay on the device, as `sora-spec generate` keeps them"
+        if job.placement == "resident"
+        else "one part on the device at a time; `sora-spec generate` keeps all",
+    ]
+    if job.count > 1:
+        found.append(f"each of {job.count} devices generates on its own; times are those of one")
+    if isinstance(job.spec.sampler, Dopri5Sampler):
+        found.append(f"dopri5 calls the network {ADAPTIVE.low:g} to {ADAPTIVE.high:g} times")
+    return found
+
+
+def not_counted(job: Job) -> list[str]:
+    """What is left out."""
+    found = ["other programs on the device, and a screen on it", "torch.compile, CUDA graphs and TensorRT"]
+    if job.mode == "train":
+        found += ["loading of data, checkpoints and sample grids in the time", "memory of the host"]
+        if job.spec.condition.kind == "text":
+            found.append("the text encoder: its features are taken as given")
+        if job.stage == "vae" and job.vae_training.perceptual.kind == "lpips":
+            found.append("the LPIPS network")
+    else:
+        found += ["reading weights from disk, writing videos", "egress, storage and idle time in the cost"]
+        if job.spec.condition.kind == "text" and find_encoder(job.spec) is None:
+            found.append("the text encoder, whose size is not known")
+    return found

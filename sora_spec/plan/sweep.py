@@ -1,0 +1,184 @@
+"""Plans over devices and settings, as a table, CSV or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from sora_spec.errors import UserError
+from sora_spec.loading import check
+from sora_spec.overrides import apply_override
+from sora_spec.plan.hardware import device_names, find_device
+from sora_spec.plan.job import Mode, Stage, planned_job
+from sora_spec.plan.planner import Plan, make_plan
+from sora_spec.plan.report import GIB, duration
+from sora_spec.plan.values import whole
+from sora_spec.schema.spec import Spec
+from sora_spec.source import Document
+
+MOST_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A setting and the values that it takes."""
+
+    path: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One plan of a sweep, or why there is none."""
+
+    device: str
+    count: int | None
+    settings: tuple[str, ...]
+    plan: Plan | None
+    problem: str
+
+
+def parse_axes(texts: Sequence[str]) -> list[Axis]:
+    """`train.batch=8,16` → an axis. Commas inside brackets belong to a value. Raises UserError for another form."""
+    axes: list[Axis] = []
+    for text in texts:
+        path, equals, values = text.partition("=")
+        if not equals or not path or not values:
+            raise UserError(f"--over {text} is not KEY=A,B,…", "for example --over train.batch=8,16,32")
+        axes.append(Axis(path, tuple(_split(values))))
+    return axes
+
+
+def _split(text: str) -> list[str]:
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "{[") - (character in "}]")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
+
+
+def sweep(
+    document: Document,
+    devices: Sequence[str],
+    counts: Sequence[int | None],
+    mode: Mode,
+    stage: Stage,
+    axes: Sequence[Axis],
+    hardware: str | None = None,
+) -> list[Row]:
+    """Every combination, settings outermost: those share their graphs.
+
+    Raises:
+        UserError: a device that is not in the table, or too many combinations.
+    """
+    names = device_names(hardware) if list(devices) == ["all"] else list(devices)
+    found = [find_device(name, hardware) for name in names]
+    combinations = list(product(*[[f"{axis.path}={value}" for value in axis.values] for axis in axes]))
+    size = len(combinations) * len(found) * len(counts)
+    if size > MOST_ROWS:
+        raise UserError(f"{size:,} combinations are more than {MOST_ROWS:,}", "name fewer devices or values")
+    rows: list[Row] = []
+    for settings in combinations:
+        spec, problem = _spec(document, settings)
+        for count in counts:
+            for device in found:
+                plan = None
+                if spec is not None:
+                    try:
+                        plan = make_plan(planned_job(spec, device, count, mode, stage))
+                    except UserError as error:
+                        problem = error.message
+                rows.append(Row(device.name, count, settings, plan, "" if plan else problem))
+    return rows
+
+
+def _spec(document: Document, settings: Sequence[str]) -> tuple[Spec | None, str]:
+    """The spec with settings laid over it, or the first thing wrong with it."""
+    root = deepcopy(document.root)
+    assert root is not None
+    problems = list(document.problems)
+    for order, setting in enumerate(settings):
+        problems += apply_override(root, setting, order)
+    checked = check(Document(document.text, root, problems))
+    if checked.ok:
+        return checked.spec(), ""
+    return None, next(d.message for d in checked.diagnostics if d.severity == "error")
+
+
+def render(rows: Sequence[Row], form: str) -> str:
+    """The rows as `table`, `csv` or `json`."""
+    if form == "json":
+        return json.dumps([row_values(row) for row in rows], indent=2)
+    if form == "csv":
+        return _csv(rows)
+    return _table(rows)
+
+
+def row_values(row: Row) -> dict[str, Any]:
+    """A row as JSON values."""
+    found: dict[str, Any] = {"gpu": row.device, "count": row.count, "settings": list(row.settings)}
+    if row.plan is None:
+        return found | {"fits": None, "problem": row.problem}
+    times = row.plan.times
+    return found | {
+        "count": row.plan.job.count,
+        "fits": row.plan.fits,
+        "verdict": row.plan.verdict,
+        "allocated_bytes": whole(row.plan.allocated),
+        "device_bytes": whole(row.plan.needed),
+        "step_seconds": times.step.seconds._asdict(),
+        "total_seconds": times.total_seconds._asdict(),
+        "gpu_hours": times.gpu_hours._asdict(),
+        "cost": None if times.cost is None else times.cost._asdict(),
+    }
+
+
+_COLUMNS = ("gpu", "count", "settings", "verdict", "device_bytes", "step_seconds", "total_seconds", "gpu_hours", "cost")
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    lines = [",".join(_COLUMNS)]
+    for row in rows:
+        values = row_values(row)
+        cells = [row.device, values["count"], " ".join(row.settings), values.get("verdict", row.problem)]
+        cells += [_likely(values.get(name)) for name in _COLUMNS[4:]]
+        lines.append(",".join(_cell(cell) for cell in cells))
+    return "\n".join(lines)
+
+
+def _likely(value: dict[str, float] | None) -> str:
+    return "" if value is None else f"{value['likely']:.10g}"
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else str(value)
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n') else text
+
+
+def _table(rows: Sequence[Row]) -> str:
+    lines = [("gpu", "n", "settings", "fits", "GiB", "a step", "in all", "cost")]
+    for row in rows:
+        settings = " ".join(row.settings) or "-"
+        if row.plan is None:
+            lines.append((row.device, str(row.count or ""), settings, row.problem, "", "", "", ""))
+            continue
+        plan, times = row.plan, row.plan.times
+        cost = "-" if times.cost is None else f"${times.cost.likely:,.2f}"
+        lines.append(
+            (
+                *(row.device, str(plan.job.count), settings, plan.verdict, f"{plan.needed.likely / GIB:.1f}"),
+                *(duration(times.step.seconds.likely), duration(times.total_seconds.likely), cost),
+            )
+        )
+    planned = [line for line, row in zip(lines, [None, *rows], strict=True) if row is None or row.plan is not None]
+    widths = [max(len(line[i]) for line in planned) for i in range(8)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )

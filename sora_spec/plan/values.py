@@ -1,0 +1,140 @@
+"""A plan as plain values: the stable form that scripts and the terminal interface read (`specs/plan.schema.json`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sora_spec.plan.components import Part
+from sora_spec.plan.fixes import Fix
+from sora_spec.plan.interval import Interval
+from sora_spec.plan.planner import Plan
+from sora_spec.plan.solve import Solution
+from sora_spec.plan.terms import Phase, Term
+from sora_spec.source import locate
+
+if TYPE_CHECKING:
+    from sora_spec.source import Document
+
+CONTRACT = 1
+"""Version of the form. Keys are added without raising it, and never renamed or removed."""
+
+
+def plan_values(
+    plan: Plan,
+    fixes: Sequence[Fix] = (),
+    largest: Solution | None = None,
+    document: Document | None = None,
+) -> dict[str, Any]:
+    """A plan as JSON values. Lines are those of `document`, null without one."""
+    job, parts, times = plan.job, plan.components, plan.times
+    return {
+        "contract": CONTRACT,
+        "name": job.spec.name,
+        "mode": job.mode,
+        "stage": job.stage,
+        "gpu": job.device.name,
+        "count": job.count,
+        "fits": plan.fits,
+        "verdict": plan.verdict,
+        "precision": job.precision,
+        "micro_batch": job.micro_batch if job.mode == "train" else job.generated,
+        "phases": [_phase(phase) for phase in plan.phases],
+        "components": {
+            name: _part(getattr(parts, name)) for name in ("denoiser", "vae_encoder", "vae_decoder", "text_encoder")
+        },
+        "memory": {
+            "capacity_bytes": job.device.memory_bytes,
+            "headroom_bytes": whole(plan.headroom),
+            "allocated_bytes": whole(plan.allocated),
+            "reserved_bytes": whole(plan.reserved),
+            "device_bytes": whole(plan.needed),
+            "peak_phase": plan.peak.name,
+            "terms": [_term(term, document) for term in plan.peak.terms],
+        },
+        "time": {
+            "step_seconds": _spread(times.step.seconds),
+            "total_seconds": _spread(times.total_seconds),
+            "gpu_hours": _spread(times.gpu_hours),
+            "cost": None if times.cost is None else _spread(times.cost),
+        },
+        "largest_batch": None if largest is None else _solution(largest),
+        "fixes": [fix_values(fix, plan) for fix in fixes],
+        "assumptions": plan.assumptions,
+        "not_counted": plan.not_counted,
+    }
+
+
+def fix_values(fix: Fix, plan: Plan) -> dict[str, Any]:
+    """One fix: what to change, what it then needs, and its price in time against the plan that does not fit."""
+    before, after = plan.times.total_seconds.likely, fix.plan.times.total_seconds.likely
+    return {
+        "changes": list(fix.words),
+        "overrides": list(fix.overrides),
+        "count": fix.count,
+        "verdict": fix.plan.verdict,
+        "device_bytes": whole(fix.plan.needed),
+        "step_seconds": _spread(fix.plan.times.step.seconds),
+        "time_factor": after / before if before else 1.0,
+    }
+
+
+def line_of(path: str, document: Document | None) -> int | None:
+    """Line of a value, or of the section above it where it is a default; None where an argument gave it."""
+    if document is None or document.root is None or not path:
+        return None
+    span, _ = locate(document.root, path)
+    return None if span.text.origin == "argument" else span.line
+
+
+def whole(interval: Interval) -> dict[str, int]:
+    """Bytes."""
+    return {"low": round(interval.low), "likely": round(interval.likely), "high": round(interval.high)}
+
+
+def _spread(interval: Interval) -> dict[str, float]:
+    return {"low": interval.low, "likely": interval.likely, "high": interval.high}
+
+
+def _phase(phase: Phase) -> dict[str, Any]:
+    return {
+        "name": phase.name,
+        "allocated_bytes": whole(phase.allocated),
+        "reserved_bytes": whole(phase.reserved),
+        "device_bytes": whole(phase.device),
+    }
+
+
+def _part(part: Part) -> dict[str, int | None]:
+    return {
+        "parameters": part.parameters,
+        "forward_flops": part.forward_flops,
+        "forward_macs": part.forward_macs,
+    }
+
+
+def _term(term: Term, document: Document | None) -> dict[str, Any]:
+    return {
+        "name": term.name,
+        "bytes": round(term.bytes.likely),
+        "low_bytes": round(term.bytes.low),
+        "high_bytes": round(term.bytes.high),
+        "tag": term.tag,
+        "level": term.level,
+        "path": term.path or None,
+        "line": line_of(term.path, document),
+    }
+
+
+def _solution(solution: Solution) -> dict[str, Any]:
+    return {
+        "value": solution.value,
+        "overrides": list(solution.overrides),
+        "micro_batch": solution.plan.job.micro_batch
+        if solution.plan.job.mode == "train"
+        else solution.plan.job.generated,
+        "device_bytes": whole(solution.plan.needed),
+    }
+
+
+solution_values = _solution

@@ -1,0 +1,171 @@
+"""The model graph equals PyTorch's own trace for random specs: to the last FLOP, byte and op.
+
+A trace of even a tiny model takes half a second, so most of the examples run with `-m slow`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sora_spec.builders.verify.compare import compare
+from sora_spec.graph import Component, Setting
+from sora_spec.loading import spec_from_values
+from sora_spec.schema.spec import Spec
+
+CONDITIONS: list[dict[str, Any]] = [
+    {"kind": "none"},
+    {"kind": "class", "classes": 7, "dropout": 0.1},
+    {"kind": "class", "classes": 3, "dropout": 0.0},
+    {"kind": "text", "encoder": "clip", "tokens": 4, "width": 24, "pooled": True},
+]
+DDPM: list[dict[str, Any]] = [
+    {"kind": "ddpm", "steps": 10, "variance": "learned_range"},
+    {"kind": "ddpm", "steps": 10, "prediction": "velocity", "variance": "learned_range"},
+    {"kind": "ddpm", "steps": 10, "variance": "fixed_small"},
+]
+INTERPOLANT: list[dict[str, Any]] = [
+    {"kind": "interpolant", "path": path, "prediction": prediction, "weighting": weighting}
+    for path in ("linear", "gvp", "vp")
+    for prediction, weighting in (
+        ("velocity", "none"),
+        ("noise", "none"),
+        ("noise", "likelihood"),
+        ("score", "none"),
+        ("score", "velocity"),
+    )
+]
+
+
+def transformer(**changes: Any) -> dict[str, Any]:
+    """A `backbone` section."""
+    return {"kind": "transformer", "depth": 3, "width": 16, "heads": 2, "learn_sigma": True} | changes
+
+
+def denoiser_spec(**changes: Any) -> Spec:
+    """A tiny spec over pixels, with sections replaced."""
+    objective = changes.get("objective", {"kind": "interpolant"})
+    values: dict[str, Any] = {
+        "version": 1,
+        "name": "random",
+        "clip": {"frames": 4, "height": 4, "width": 8},
+        "vae": {"kind": "identity"},
+        "patch": {"time": 1, "space": 2},
+        "backbone": transformer(),
+        "objective": objective,
+        "sampler": {"kind": "ddpm", "steps": 5} if objective["kind"] == "ddpm" else {"kind": "euler"},
+    }
+    return spec_from_values(values | changes)
+
+
+@st.composite
+def denoiser_specs(draw: st.DrawFn) -> Spec:
+    """Any combination of what the transformer can be."""
+    patch_time, space = draw(st.sampled_from((1, 2))), draw(st.sampled_from((1, 2)))
+    frames = patch_time * draw(st.integers(1, 3))
+    clip = {"frames": frames, "height": space * draw(st.integers(1, 3)), "width": space * draw(st.integers(1, 3))}
+    heads = draw(st.sampled_from((1, 2, 3)))
+    position = draw(st.sampled_from(("sincos", "rope", "none")))
+    objective = draw(st.sampled_from(DDPM + INTERPOLANT))
+    learned = objective.get("variance") == "learned_range"
+    backbone = transformer(
+        depth=draw(st.integers(1, 6)),
+        heads=heads,
+        width=heads * draw(st.sampled_from((8, 16))),
+        mlp_ratio=draw(st.sampled_from((4.0, 1.5))),
+        position={"kind": position},
+        qk_norm=draw(st.booleans()),
+        learn_sigma=learned or (objective["kind"] == "interpolant" and draw(st.booleans())),
+    )
+    recompute = draw(st.sampled_from(({"kind": "none"}, {"kind": "blocks"}, {"kind": "blocks", "every": 2})))
+    return denoiser_spec(
+        clip=clip,
+        patch={"time": patch_time, "space": space},
+        backbone=backbone,
+        temporal={"kind": draw(st.sampled_from(("none", "joint", "alternating")))},
+        condition=draw(st.sampled_from(CONDITIONS)),
+        objective=objective,
+        train={"recompute": recompute},
+    )
+
+
+@st.composite
+def settings_for_graphs(draw: st.DrawFn) -> Setting:
+    """Any combination of precision, kernel and recomputation."""
+    return Setting(
+        batch=draw(st.integers(1, 3)),
+        precision=draw(st.sampled_from(("fp32", "bf16"))),
+        attention=draw(st.sampled_from(("flash", "efficient", "math"))),
+        recompute=draw(st.sampled_from(("spec", "none", "blocks", "selective"))),
+        rounding=draw(st.sampled_from((1, 512))),
+    )
+
+
+relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+
+
+def agree(spec: Spec, component: Component, setting: Setting) -> None:
+    found = compare(spec, component, setting)
+    assert found.divergence is None
+    assert [row for row in found.rows if not row.equal] == []
+
+
+@settings(relaxed, max_examples=24)
+@given(denoiser_specs(), settings_for_graphs())
+def test_a_training_step_equals_the_trace(spec: Spec, setting: Setting) -> None:
+    agree(spec, "denoiser_step", setting)
+
+
+@pytest.mark.slow
+@settings(relaxed, max_examples=250)
+@given(denoiser_specs(), settings_for_graphs())
+def test_many_training_steps_equal_the_trace(spec: Spec, setting: Setting) -> None:
+    agree(spec, "denoiser_step", setting)
+
+
+@settings(relaxed, max_examples=12)
+@given(denoiser_specs(), settings_for_graphs())
+def test_a_forward_pass_without_gradients_equals_the_trace(spec: Spec, setting: Setting) -> None:
+    agree(spec, "denoiser", setting)
+
+
+@st.composite
+def codec_specs(draw: st.DrawFn) -> Spec:
+    """Any codec that can be built."""
+    multipliers = draw(st.sampled_from(([1, 2], [1, 1, 2], [1, 2, 3], [2, 1, 2])))
+    space, frames = 2 ** (len(multipliers) - 1), draw(st.integers(1, 3))
+    common = {"channels": draw(st.integers(1, 4)), "width": 4, "multipliers": multipliers, "blocks": 1}
+    time = draw(st.sampled_from([1, 2, 4] if space == 4 else [1, 2]))
+    if draw(st.booleans()):
+        vae = common | {"kind": "causal3d", "compression": {"time": time, "space": space}}
+        frames = 1 + (frames - 1) * time
+    else:
+        vae = common | {"kind": "image_kl", "compression": {"time": 1, "space": space}, "groups": 2}
+    sides = {"height": 2 * space * draw(st.integers(1, 2)), "width": 2 * space}
+    backbone = transformer(depth=1, learn_sigma=False)
+    return denoiser_spec(vae=vae, clip={"frames": frames} | sides, backbone=backbone)
+
+
+@settings(relaxed, max_examples=16)
+@given(codec_specs(), settings_for_graphs())
+def test_a_codec_equals_the_trace(spec: Spec, setting: Setting) -> None:
+    agree(spec, "vae_encode", setting)
+    agree(spec, "vae_decode", setting)
+
+
+@pytest.mark.slow
+@settings(relaxed, max_examples=100)
+@given(codec_specs(), settings_for_graphs())
+def test_many_codecs_equal_the_trace(spec: Spec, setting: Setting) -> None:
+    agree(spec, "vae_encode", setting)
+    agree(spec, "vae_decode", setting)
+
+
+@settings(relaxed, max_examples=8)
+@given(codec_specs(), settings_for_graphs(), st.sampled_from(("l1", "mse")))
+def test_a_training_step_of_a_codec_equals_the_trace(spec: Spec, setting: Setting, reconstruction: str) -> None:
+    training = spec.vae.training.model_copy(update={"reconstruction": reconstruction})
+    agree(spec.model_copy(update={"vae": spec.vae.model_copy(update={"training": training})}), "vae_step", setting)

@@ -1,0 +1,177 @@
+"""`sora-spec plan`, `diff` and `probe` as processes see them."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from sora_spec.cli.main import run
+from sora_spec.cli.plan import _load
+from sora_spec.plan import find_device, make_plan
+from sora_spec.plan.job import planned_job
+from sora_spec.plan.sweep import parse_axes, render, sweep
+from sora_spec.plan.values import plan_values
+
+ROOT = Path(__file__).parents[2]
+SCHEMA: dict[str, Any] = json.loads((ROOT / "specs" / "plan.schema.json").read_text())
+
+
+@dataclass
+class Done:
+    """What a command did."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def _run(*arguments: str) -> Done:
+    """The command in this process, from the root of the command line down."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with patch.object(sys, "argv", ["sora-spec", *arguments]), redirect_stdout(out), redirect_stderr(err):
+        try:
+            run()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        finally:
+            gc.enable()
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def _problems(value: Any, schema: dict[str, Any], path: str = "") -> list[str]:
+    """Where a value breaks a schema, for the words that plan.schema.json uses."""
+    if "$ref" in schema:
+        schema = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]]
+    if "anyOf" in schema:
+        return [] if any(not _problems(value, part, path) for part in schema["anyOf"]) else [f"{path}: none fits"]
+    if "const" in schema or "enum" in schema:
+        return [] if value in schema.get("enum", [schema.get("const")]) else [f"{path}: {value!r}"]
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    if not any(_is(value, kind) for kind in kinds):
+        return [f"{path}: {value!r} is no {kinds}"]
+    found: list[str] = []
+    if isinstance(value, dict):
+        found += [f"{path}.{key} is missing" for key in schema["required"] if key not in value]
+        found += [f"{path}.{key} is unknown" for key in value if key not in schema["properties"]]
+        for key, part in schema["properties"].items():
+            found += _problems(value[key], part, f"{path}.{key}") if key in value else []
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            found += _problems(item, schema["items"], f"{path}[{index}]")
+    return found
+
+
+def _is(value: Any, kind: str) -> bool:
+    kinds = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
+    if kind in kinds:
+        return isinstance(value, kinds[kind])
+    number = isinstance(value, int) or (kind == "number" and isinstance(value, float))
+    return number and not isinstance(value, bool)
+
+
+def test_json_of_a_plan_that_fits_keeps_the_contract_and_imports_no_torch() -> None:
+    code = (
+        "import sys; from sora_spec.cli import main; sys.argv[1:] = ['plan', 'dit', '--gpu', 'h100', '--json']\n"
+        "try: main.run()\n"
+        "except SystemExit as stop: assert 'torch' not in sys.modules and not stop.code, stop.code\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert _problems(found, SCHEMA) == []
+    assert found["fits"] is True
+    assert found["components"]["denoiser"]["parameters"] == 674_834_720
+    allocated = [term["bytes"] for term in found["memory"]["terms"] if term["level"] == "allocated"]
+    assert sum(allocated) == pytest.approx(found["memory"]["allocated_bytes"]["likely"], abs=len(allocated))
+    lines = (ROOT / "specs" / "dit.yaml").read_text().splitlines()
+    mlp = next(term for term in found["memory"]["terms"] if term["path"] == "backbone.heads")
+    assert "heads: 16" in lines[mlp["line"] - 1]
+    # The same plan in process.
+    document, spec = _load("dit", [])
+    plan = make_plan(planned_job(spec, find_device("h100")))
+    again = plan_values(plan, document=document)
+    assert again["memory"] == found["memory"]
+    assert again["time"] == found["time"]
+
+
+def test_exit_one_and_fixes_that_are_in_the_contract() -> None:
+    done = _run("plan", "dit", "--gpu", "rtx4090", "--count", "1", "--json")
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert _problems(found, SCHEMA) == []
+    assert found["fits"] is False
+    assert found["fixes"]
+    fix = found["fixes"][0]
+    again = _run("plan", "dit", *fix["overrides"], "--gpu", "rtx4090", "--count", str(fix["count"]), "--check")
+    assert again.returncode == 0, again.stdout + again.stderr
+
+
+def test_the_report_fits_eighty_columns_and_says_where_and_how_sure() -> None:
+    done = _run("plan", "dit", "--gpu", "a100-80gb")
+    assert done.returncode == 0, done.stderr
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+    assert "\x1b" not in done.stdout
+    for words in ("YES, it fits", "← peak", "backbone.mlp_ratio:14", "exact", "estimated", "not counted"):
+        assert words in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "dit", "--gpu", "rtx999"], "there is no device 'rtx999'"),
+        (["plan", "dit", "--mode", "dream"], "--mode dream is none of train, generate"),
+        (["plan", "dit", "--count", "0"], "--count 0 is not a number from 1 to 4096"),
+        (["plan", "dit", "--count", "7"], "a batch of 256 cannot be shared by 7 devices"),
+        (["plan", "tiny-dit", "--stage", "vae"], "has nothing to train"),
+        (["diff", "dit"], "this takes two specs"),
+    ],
+)
+def test_mistakes_are_told(arguments: list[str], message: str) -> None:
+    done = _run(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_sweep_shares_the_numbers_of_single_plans() -> None:
+    document, spec = _load("tiny-latte", [])
+    axes = parse_axes(["train.batch=8,16", "train.precision=fp32,bf16"])
+    rows = sweep(document, ["rtx4090", "h100"], [None], "train", "denoiser", axes)
+    assert len(rows) == 8
+    alone = make_plan(planned_job(spec, find_device("h100")))
+    row = next(r for r in rows if r.device == "h100" and r.settings == ("train.batch=16", "train.precision=fp32"))
+    assert row.plan is not None
+    assert row.plan.phases == alone.phases
+    assert row.plan.times == alone.times
+    assert len(render(rows, "csv").splitlines()) == 9
+    assert [entry["fits"] for entry in json.loads(render(rows, "json"))] == [True] * 8
+    assert "train.precision=bf16" in render(rows, "table")
+
+
+def test_a_sweep_tells_why_a_row_has_no_plan() -> None:
+    document, _ = _load("tiny-latte", [])
+    rows = sweep(document, ["rtx4090"], [None], "train", "denoiser", parse_axes(["backbone.heads=4,5"]))
+    assert rows[0].plan is not None
+    assert rows[1].plan is None
+    assert "192" in rows[1].problem
+
+
+def test_diff_shows_fields_and_costs() -> None:
+    done = _run("diff", "dit", "backbone.depth=14", "--gpu", "h100", "--json")
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert found["fields"] == {"backbone.depth": ["28", "14"]}
+    a, b = found["costs"]["parameters"]
+    assert a == 674_834_720
+    assert b < a
+    assert _run("diff", "dit", "dit").returncode == 0
