@@ -39,6 +39,10 @@ class Job:
     placement: Placement = "resident"
     batch: int | None = None
     """Clips generated at a time; as `sora-spec generate` chooses when left out."""
+    attention: Kernel | None = None
+    """An attention kernel in place of the one that PyTorch picks."""
+    tf32: bool = False
+    """Whether fp32 matrix products may use TF32, which PyTorch's default forbids."""
 
     @property
     def precision(self) -> Precision:
@@ -93,6 +97,8 @@ class Job:
 
     def kernel(self, component: Component) -> Kernel:
         """The attention kernel that PyTorch picks: flash takes 16-bit types and heads up to 256 channels wide."""
+        if self.attention is not None:
+            return self.attention
         if self.device.kind == "cpu":
             return "cpu"
         backbone = self.spec.backbone

@@ -123,7 +123,7 @@ class _Machineless:
         self.job = job
         device = job.device
         places = (device.kind, device.capability >= 9)
-        self.key = (id(job.spec), places, job.mode, job.stage, job.placement, job.batch)
+        self.key = (id(job.spec), places, job.mode, job.stage, job.placement, job.batch, job.attention)
 
     def __hash__(self) -> int:
         return hash(self.key)

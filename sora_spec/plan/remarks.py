@@ -24,7 +24,7 @@ def _machine(job: Job) -> list[str]:
         f"{100 * low:.0f}-{100 * high:.0f} % of the device's matrix rate are reached, likely {100 * likely:.0f} % "
         f"({device.sources['efficiency']})",
     ]
-    if job.precision == "fp32":
+    if job.precision == "fp32" and not job.tf32:
         found.append("fp32 matrix products run outside the tensor cores, convolutions in TF32 (PyTorch's defaults)")
     return found
 

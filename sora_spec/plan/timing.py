@@ -39,9 +39,9 @@ class StepTime:
         return total(self.parts.values())
 
 
-def compute_seconds(rows: tuple[Row, ...], device: Device, precision: str) -> Interval:
+def compute_seconds(rows: tuple[Row, ...], device: Device, precision: str, tf32: bool = False) -> Interval:
     """Time of a run of ops."""
-    matrix, conv = _rates(device, precision)
+    matrix, conv = _rates(device, precision, tf32)
     found = [0.0, 0.0, 0.0]
     bandwidth = device.bandwidth
     launches = 0
@@ -58,7 +58,7 @@ def compute_seconds(rows: tuple[Row, ...], device: Device, precision: str) -> In
     return Interval(*[max(found[end], launches * launch[end]) for end in range(3)])
 
 
-def _rates(device: Device, precision: str) -> tuple[Interval, Interval]:
+def _rates(device: Device, precision: str, tf32: bool) -> tuple[Interval, Interval]:
     """FLOP/s that are reached by matrix products and attention, and by convolutions, which use TF32 by default."""
     if precision == "bf16":
         both = device.efficiency.times(device.rate("bf16"))
@@ -66,7 +66,8 @@ def _rates(device: Device, precision: str) -> tuple[Interval, Interval]:
     if device.kind == "cpu":
         both = device.efficiency.times(device.rate("fp32"))
         return both, both
-    return _SIMT.times(device.rate("fp32")), device.efficiency.times(max(device.rate("tf32"), device.rate("fp32")))
+    tensor_cores = device.efficiency.times(max(device.rate("tf32"), device.rate("fp32")))
+    return tensor_cores if tf32 else _SIMT.times(device.rate("fp32")), tensor_cores
 
 
 def message_seconds(nbytes: float, device: Device, ranks: int) -> Interval:
@@ -122,11 +123,11 @@ def optimizer_seconds(job: Job, work: Workload) -> Interval:
 def train_step(job: Job, work: Workload) -> StepTime:
     """One optimiser step on one rank; all ranks take as long."""
     sequence = job.spec.parallel.sequence
-    compute = compute_seconds(work.rows, job.device, job.precision).times(1 / sequence)
+    compute = compute_seconds(work.rows, job.device, job.precision, job.tf32).times(1 / sequence)
     parts = {"forward and backward": compute}
     if job.stage == "denoiser" and job.has_codec:
         encode = job.work("vae_encode", job.micro_batch, "fp32")
-        parts["encode"] = compute_seconds(encode.rows, job.device, "fp32")
+        parts["encode"] = compute_seconds(encode.rows, job.device, "fp32", job.tf32)
     if job.ranks > 1:
         messages = sharding_seconds(job, work)
         parts["messages"] = exposed(messages, compute).plus(sequence_seconds(job, work))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sora_spec.errors import UserError
-from sora_spec.graph.component import COMPONENTS
+from dataclasses import replace
+
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.job import Job, with_clip
 from sora_spec.plan.overhead import attention_workspace, conv_workspace, matrix_workspace
@@ -32,14 +32,12 @@ def step_work(job: Job) -> Workload:
     """Forward and backward of what is trained, for what one rank holds of it."""
     clips = job.micro_batch * job.spec.parallel.sequence
     if job.stage == "vae":
-        return _vae_job(job).work("vae_step", clips)  # pyright: ignore[reportArgumentType]
+        return _vae_job(job).work("vae_step", clips)
     return job.work("denoiser_step", clips)
 
 
 def _vae_job(job: Job) -> Job:
-    if "vae_step" not in COMPONENTS:
-        raise UserError(f"{job.spec.name}: there is no model graph for training a codec yet", "plan --stage denoiser")
-    return Job(crop_spec(job.spec), job.device, job.count, job.mode, job.stage)
+    return replace(job, spec=crop_spec(job.spec))
 
 
 def crop_spec(spec: Spec) -> Spec:

@@ -89,8 +89,8 @@ def worst_error(module: torch.nn.Module, path: Path, spec: Spec, lengths: tuple[
         for frames in lengths:
             inputs = []
             for port in session.get_inputs():
-                extents: list[Any] = list(port.shape)
-                shape = [{"batch": batch, "frames": frames}.get(extent, extent) for extent in extents]
+                named: dict[Any, int] = {"batch": batch, "frames": frames}
+                shape: list[Any] = [named.get(extent, extent) for extent in port.shape]
                 if port.type == "tensor(int64)":
                     inputs.append(torch.randint(0, 4, shape, generator=generator))
                 else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,18 @@ def test_a_measurement_is_an_entry(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there() -> None:
     with pytest.raises(UserError, match="cannot be read"):
         find_device("mine", "/nowhere/mine.yaml")
+
+
+def test_efficiencies_are_those_of_the_published_timings() -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "calibration.py"
+    module_spec = importlib.util.spec_from_file_location("calibration", path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    calibration = importlib.util.module_from_spec(module_spec)
+    sys.modules["calibration"] = calibration
+    module_spec.loader.exec_module(calibration)
+    for device in {row.device for row in calibration.ROWS}:
+        fitted = calibration.fitted([row for row in calibration.ROWS if row.device == device])
+        assert find_device(device).efficiency.likely == pytest.approx(fitted, abs=1e-3)
+    errors = sorted(abs(seconds / row.seconds - 1) for row, seconds in calibration.leave_one_out())
+    assert errors[len(errors) // 2] <= 0.15

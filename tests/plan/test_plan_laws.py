@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
+from dataclasses import replace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from sora_spec.loading import load_spec, spec_from_values
+from sora_spec.loading import check_document, dump_spec, load_spec, spec_from_values
 from sora_spec.plan import Job, Plan, find_device, make_plan
 from sora_spec.plan.changes import changed, overrides_between
 from sora_spec.plan.fixes import find_fixes
@@ -16,10 +16,12 @@ from sora_spec.plan.job import planned_job
 from sora_spec.plan.solve import solve
 from sora_spec.schema.spec import Spec
 from sora_spec.schema.training import BlockRecompute, NoRecompute
+from sora_spec.source import parse_document
+from sora_spec.span import Text
 
 BASE = load_spec("tiny-latte")
 DEVICE = find_device("rtx4090")
-GENTLE = settings(max_examples=8, deadline=None)
+GENTLE = settings(max_examples=8, deadline=None, phases=(Phase.explicit, Phase.generate), database=None)
 
 
 @st.composite
@@ -101,23 +103,14 @@ def test_a_suggested_change_applied_fits(spec: Spec, share: float, mode: Any) ->
 
 
 def _with_memory(nbytes: int) -> Any:
-    from dataclasses import replace
-
     return replace(DEVICE, memory_bytes=nbytes)
 
 
 def _loaded(spec: Spec, overrides: tuple[str, ...]) -> Spec:
     """The spec with the overrides as a user would give them, checked by every rule."""
-    import sys
-    from unittest.mock import patch
-
-    from sora_spec.loading import dump_spec
-
-    class Input:
-        buffer = io.BytesIO(dump_spec(spec).encode())
-
-    with patch.object(sys, "stdin", Input()):
-        return load_spec("-", list(overrides))
+    loaded, problems = check_document(parse_document(Text("spec", dump_spec(spec)), overrides))
+    assert loaded is not None, [problem.message for problem in problems]
+    return loaded
 
 
 @GENTLE

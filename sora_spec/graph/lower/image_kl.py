@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from sora_spec.graph.lower.weights import Weights
 from sora_spec.graph.ops import conv
-from sora_spec.graph.ops.attention import attention
+from sora_spec.graph.ops.attention import Kernel, attention
 from sora_spec.graph.ops.norm import group_norm
 from sora_spec.graph.ops.pointwise import add, clamp, div_scalar, mul_scalar, silu
 from sora_spec.graph.ops.views import chunk, expand_to, rearrange, reshape, unsqueeze
@@ -192,7 +192,7 @@ class Attention:
     """Single-head self-attention over the positions of a frame."""
 
     def __init__(self, weights: Weights, width: int, groups: int) -> None:
-        self.kernel = weights.policy.attention
+        self.kernel: Kernel = weights.policy.attention
         self.norm = GroupNorm(weights, "norm", width, groups)
         self.q = Conv2d(weights, "q", width, width, 1)
         self.k = Conv2d(weights, "k", width, width, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from sora_spec.graph.ops.pointwise import add, add_scalar, binary, minus_from, mul, mul_scalar, neg, sub, unary
 from sora_spec.graph.tensor import Tensor
 from sora_spec.schema.objective import Interpolant
@@ -11,7 +13,7 @@ class Path:
     """α, σ and their derivatives, by the kind of path."""
 
     def __init__(self, objective: Interpolant) -> None:
-        self.kind = objective.path
+        self.kind: Literal["linear", "gvp", "vp"] = objective.path
 
     def alpha(self, t: Tensor) -> Tensor:
         """α(t)."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 from sora_spec.graph.dtypes import DType
 from sora_spec.graph.lower.weights import Linear, Weights
-from sora_spec.graph.ops.attention import attention
+from sora_spec.graph.ops.attention import Kernel, attention
 from sora_spec.graph.ops.embedding import embedding
 from sora_spec.graph.ops.norm import fused_rms_norm, layer_norm, rms_norm
 from sora_spec.graph.ops.pointwise import add, add_in_place, add_scalar, cast_to, gelu, mul, silu, sub, unary
@@ -107,7 +107,8 @@ class Attention:
     """Multi-head self-attention of (N, L, D)."""
 
     def __init__(self, weights: Weights, width: int, heads: int, qk_norm: bool) -> None:
-        self.heads, self.kernel = heads, weights.policy.attention
+        self.heads = heads
+        self.kernel: Kernel = weights.policy.attention
         self.qkv = Linear(weights, "attention.qkv", width, 3 * width)
         self.q_norm = RmsNorm(weights, "attention.q_norm", width // heads) if qk_norm else None
         self.k_norm = RmsNorm(weights, "attention.k_norm", width // heads) if qk_norm else None
@@ -134,7 +135,8 @@ class Block:
     """The DiT block with adaLN-Zero."""
 
     def __init__(self, weights: Weights, axis: Axis, backbone: Transformer) -> None:
-        self.tape, self.axis = weights.tape, axis
+        self.tape = weights.tape
+        self.axis: Axis = axis
         width, hidden = backbone.width, int(backbone.width * backbone.mlp_ratio)
         with self.tape.enter("attention", ("backbone", "heads")):
             self.attention = Attention(weights, width, backbone.heads, backbone.qk_norm)

@@ -110,5 +110,5 @@ def _group_norm_rule(node: Node, grads: Grads) -> Grads:
     x, weight, mu, rstd = node.unpack()
     outputs = [(x.shape, contiguous_strides(x.shape), x.dtype)] if node.needs(0) else []
     outputs += [(weight.shape, (1,), weight.dtype)] * 2
-    made = list(run("native_group_norm_backward", (g, x, weight, mu, rstd), outputs))
+    made: Grads = list(run("native_group_norm_backward", (g, x, weight, mu, rstd), outputs))
     return made if node.needs(0) else [None, *made]
