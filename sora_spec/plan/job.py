@@ -160,7 +160,7 @@ def with_count(spec: Spec, count: int) -> Spec:
         )
     micro = None if spec.train.micro_batch is None else spec.train.batch // share
     update = {"shard": shard, "sequence": fixed[0], "replicate": fixed[1]}
-    changed = {"parallel": parallel.model_copy(update=update)}
+    changed: dict[str, Any] = {"parallel": parallel.model_copy(update=update)}
     if micro is not None:
         changed["train"] = spec.train.model_copy(update={"micro_batch": micro})
     return spec.model_copy(update=changed)

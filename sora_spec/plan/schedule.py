@@ -181,7 +181,8 @@ class _Shape:
     __slots__ = ("component", "hashed", "parts", "spec")
 
     def __init__(self, spec: Spec, component: Component) -> None:
-        self.spec, self.component = spec, component
+        self.spec = spec
+        self.component: Component = component
         clip, vae = spec.clip, spec.vae
         self.parts = (
             (component, clip.frames, clip.height, clip.width, spec.patch, vae, spec.train.recompute)
