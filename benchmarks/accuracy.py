@@ -154,7 +154,7 @@ def page() -> str:
         "Time of generation rests on fourteen published timings of models that the language cannot say yet. Each is",
         "predicted from the others of its device by `python benchmarks/calibration.py`: median error 11.9 %, largest",
         "35.9 %, and the stated interval covers 13 of 14.",
-        "The width of that interval was chosen with these residuals at hand, so the coverage is not an independent test.",
+        "The width of that interval was chosen with these residuals at hand: the coverage is no independent test.",
         "",
     ]
     return "\n".join(lines)
