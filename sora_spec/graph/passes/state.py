@@ -40,5 +40,5 @@ def optimizer_memory(graph: Graph, kind: AdamWKind) -> OptimizerMemory:
 
 
 def average_memory(graph: Graph) -> int:
-    """Bytes of the moving average: parameters and the buffers that are saved with them."""
+    """Bytes of the moving average of the parameters. Persistent buffers, which it copies too, are not counted."""
     return sum(r.nbytes * graph.times(r.region) for r in graph.residents if r.role == "parameter")
