@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import lcm
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from sora_spec.errors import UserError
 from sora_spec.graph.dtypes import DType
@@ -22,12 +22,10 @@ from sora_spec.graph.ops.pointwise import unary
 from sora_spec.graph.ops.reduction import mean
 from sora_spec.graph.tape import Tape
 from sora_spec.graph.tensor import Tensor, leaf
-from sora_spec.schema.backbone import AdaLnZero, Alternating, Joint, Learned, NoTemporal, Transformer
-from sora_spec.schema.condition import ClassCondition, NoCondition, TextCondition
-from sora_spec.schema.spec import Spec
-from sora_spec.schema.training import BlockRecompute
-from sora_spec.schema.vae import Causal3dVae, ImageKlVae, NoPerceptual
 from sora_spec.shapes import derive_shapes
+
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
 
 Component = Literal["denoiser", "denoiser_step", "vae_encode", "vae_decode", "vae_step"]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
@@ -84,15 +82,15 @@ def graph_from_spec(spec: Spec, component: Component, setting: Setting | None = 
 
 def _check_denoiser(spec: Spec) -> None:
     backbone = spec.backbone
-    if not isinstance(backbone, Transformer):
+    if backbone.kind != "transformer":
         raise _unknown(spec, "backbone.kind", backbone.kind)
-    if not isinstance(backbone.conditioning, AdaLnZero):
+    if backbone.conditioning.kind != "adaln_zero":
         raise _unknown(spec, "backbone.conditioning.kind", backbone.conditioning.kind)
-    if isinstance(backbone.position, Learned):
+    if backbone.position.kind == "learned":
         raise _unknown(spec, "backbone.position.kind", backbone.position.kind)
-    if not isinstance(spec.temporal, NoTemporal | Joint | Alternating):
+    if spec.temporal.kind not in ("none", "joint", "alternating"):
         raise _unknown(spec, "temporal.kind", spec.temporal.kind)
-    if isinstance(spec.condition, TextCondition) and not spec.condition.pooled:
+    if spec.condition.kind == "text" and not spec.condition.pooled:
         raise _unknown(spec, "condition.pooled", "false")
 
 
@@ -111,12 +109,12 @@ class _Blocks:
 
 def _blocks(spec: Spec, setting: Setting) -> _Blocks:
     """First, middle and last blocks of the pattern; the middle stands for all in between."""
-    assert isinstance(spec.backbone, Transformer)
+    assert spec.backbone.kind == "transformer"
     depth = spec.backbone.depth
     axes = block_axes(spec.temporal, depth)
     every = _recompute_every(spec, setting)
     recomputed = [every > 0 and index % every == 0 for index in range(depth)]
-    period = lcm(2 if isinstance(spec.temporal, Alternating) else 1, max(every, 1))
+    period = lcm(2 if spec.temporal.kind == "alternating" else 1, max(every, 1))
     times = (depth - 2 * period) // period
     if setting.full or times < 2:
         return _Blocks(axes, frozenset(i for i, again in enumerate(recomputed) if again), None)
@@ -137,7 +135,7 @@ def _recompute_every(spec: Spec, setting: Setting) -> int:
             return 1
         case "spec":
             recompute = spec.train.recompute
-            return recompute.every if isinstance(recompute, BlockRecompute) else 0
+            return recompute.every if recompute.kind == "blocks" else 0
 
 
 class _Inputs:
@@ -194,13 +192,10 @@ def _dtype(setting: Setting) -> DType:
 
 
 def _condition(spec: Spec, inputs: _Inputs, batch: int) -> Tensor | None:
-    match spec.condition:
-        case NoCondition():
-            return None
-        case ClassCondition():
-            return inputs("labels", (batch,), DType.INT64)
-        case TextCondition():
-            return inputs("context", (batch, spec.condition.width))
+    condition = spec.condition
+    if condition.kind == "class":
+        return inputs("labels", (batch,), DType.INT64)
+    return inputs("context", (batch, condition.width)) if condition.kind == "text" else None
 
 
 def _codec_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
@@ -223,9 +218,9 @@ def _codec_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
 
 def _codec_step_graph(spec: Spec, setting: Setting) -> Graph:
     vae = spec.vae
-    if not isinstance(vae, ImageKlVae | Causal3dVae):
+    if vae.kind != "image_kl" and vae.kind != "causal3d":
         raise _unknown(spec, "vae.kind", vae.kind)
-    if not isinstance(vae.training.perceptual, NoPerceptual):
+    if vae.training.perceptual.kind != "none":
         raise _unknown(spec, "vae.training.perceptual.kind", vae.training.perceptual.kind)
     tape, shapes = _tape(setting), derive_shapes(spec)
     weights, inputs = Weights(tape, Policy(_dtype(setting), setting.attention)), _Inputs(tape)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
-from sora_spec.schema.spec import Spec
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def changed(spec: Spec, values: dict[str, Any]) -> Spec:
-    """The spec with the values at dotted paths replaced; a value is what the models hold."""
+    """The spec with the values at dotted paths replaced: by what the models hold, or a whole section as a mapping."""
     for path, value in values.items():
         spec = _set(spec, path.split("."), value)
     return spec
@@ -20,6 +21,8 @@ def changed(spec: Spec, values: dict[str, Any]) -> Spec:
 
 def _set(model: Model, path: list[str], value: Any) -> Model:
     head, rest = path[0], path[1:]
+    if not rest and isinstance(value, dict):
+        return type(model).model_validate({**model.model_dump(), head: value})
     inner = _set(getattr(model, head), rest, value) if rest else value
     return model.model_copy(update={head: inner})
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sora_spec.schema.spec import Spec
 from sora_spec.shapes import latent_frames, pixel_frames
+
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
 
 
 def frame_counts(spec: Spec, most: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sora_spec.errors import UserError
 from sora_spec.plan.changes import flow
@@ -10,7 +10,9 @@ from sora_spec.plan.hardware import find_device
 from sora_spec.plan.job import Mode, planned_job
 from sora_spec.plan.planner import make_plan
 from sora_spec.plan.report import GIB, duration
-from sora_spec.schema.spec import Spec
+
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
 
 _ABSENT = "-"
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations, product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sora_spec.errors import UserError
 from sora_spec.plan.changes import changed, overrides_between
 from sora_spec.plan.clip_sizes import frame_counts, sizes, with_frames, with_size
 from sora_spec.plan.job import Job, with_count
 from sora_spec.plan.planner import Plan, make_plan
-from sora_spec.schema.spec import Spec
-from sora_spec.schema.training import BlockRecompute, NoRecompute
+
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
 
 Move = Callable[[Job], Job]
 
@@ -152,11 +153,11 @@ def _divisors(number: int) -> list[int]:
 
 def _recompute(job: Job) -> Knob:
     recompute, settings = job.spec.train.recompute, list[Setting]()
-    if isinstance(recompute, NoRecompute):
-        half = _value_move({"train.recompute": BlockRecompute(kind="blocks", every=2)})
+    if recompute.kind == "none":
+        half = _value_move({"train.recompute": {"kind": "blocks", "every": 2}})
         settings.append(Setting("recompute every second block", half))
-    if isinstance(recompute, NoRecompute) or recompute.every > 1:
-        every = _value_move({"train.recompute": BlockRecompute(kind="blocks")})
+    if recompute.kind == "none" or recompute.every > 1:
+        every = _value_move({"train.recompute": {"kind": "blocks"}})
         settings.append(Setting("recompute every block", every))
     return Knob("recompute", 1.1, tuple(settings))
 

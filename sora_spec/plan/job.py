@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sora_spec.errors import UserError
 from sora_spec.graph import Setting
@@ -11,11 +11,11 @@ from sora_spec.graph.component import Component, Precision
 from sora_spec.graph.ops.attention import Kernel
 from sora_spec.plan.hardware import Device
 from sora_spec.plan.workload import Workload, workload
-from sora_spec.schema.backbone import Transformer
-from sora_spec.schema.objective import Dopri5Sampler
-from sora_spec.schema.spec import Spec
-from sora_spec.schema.vae import Causal3dVae, IdentityVae, ImageKlVae
 from sora_spec.shapes import derive_shapes
+
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
+    from sora_spec.schema.vae import VaeTraining
 
 Mode = Literal["train", "generate"]
 Stage = Literal["denoiser", "vae"]
@@ -50,8 +50,7 @@ class Job:
         if self.mode == "generate":
             return "fp32" if self.spec.export.precision == "fp32" else "bf16"
         if self.stage == "vae":
-            assert isinstance(self.spec.vae, ImageKlVae | Causal3dVae)
-            return self.spec.vae.training.precision
+            return self.vae_training.precision
         return self.spec.train.precision
 
     @property
@@ -75,10 +74,11 @@ class Job:
         return max(1, self.clips_per_step // (self.ranks * self.accumulation))
 
     @property
-    def vae_training(self) -> Any:
+    def vae_training(self) -> VaeTraining:
         """How the codec is trained."""
-        assert isinstance(self.spec.vae, ImageKlVae | Causal3dVae)
-        return self.spec.vae.training
+        vae = self.spec.vae
+        assert vae.kind == "image_kl" or vae.kind == "causal3d"
+        return vae.training
 
     @property
     def sharded(self) -> bool:
@@ -102,7 +102,7 @@ class Job:
         if self.device.kind == "cpu":
             return "cpu"
         backbone = self.spec.backbone
-        narrow = isinstance(backbone, Transformer) and backbone.width // backbone.heads <= 256
+        narrow = backbone.kind == "transformer" and backbone.width // backbone.heads <= 256
         return "flash" if component.startswith("denoiser") and self.precision == "bf16" and narrow else "efficient"
 
     def setting(self, component: Component, batch: int, precision: Precision | None = None) -> Setting:
@@ -123,12 +123,12 @@ class Job:
     @property
     def has_codec(self) -> bool:
         """Whether there is anything between pixels and latents."""
-        return not isinstance(self.spec.vae, IdentityVae)
+        return self.spec.vae.kind != "identity"
 
 
 def default_batch(spec: Spec) -> int:
     """Clips that `sora-spec generate` samples at a time."""
-    if isinstance(spec.sampler, Dopri5Sampler):
+    if spec.sampler.kind == "dopri5":
         return 1
     low, high = spec.export.batch
     return max(low, min(high, TOKENS_PER_BATCH // derive_shapes(spec).tokens))
@@ -180,7 +180,7 @@ def planned_job(
     Raises:
         UserError: the stage has nothing to train, or the batch cannot be shared by the devices.
     """
-    if mode == "train" and stage == "vae" and not isinstance(spec.vae, ImageKlVae | Causal3dVae):
+    if mode == "train" and stage == "vae" and spec.vae.kind not in ("image_kl", "causal3d"):
         raise UserError(f"{spec.name}: a codec of kind {spec.vae.kind!r} has nothing to train", "plan --stage denoiser")
     ranks = spec.parallel.ranks if spec.parallel.ranks > 1 else spec.hardware.count
     devices = count or ranks

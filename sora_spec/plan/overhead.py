@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sora_spec.plan.hardware import Device
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.terms import MIB, Term, documented, estimated
-from sora_spec.schema.backbone import Transformer
-from sora_spec.schema.spec import Spec
 from sora_spec.shapes import derive_shapes
+
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
 
 # Share of the tensors that the caching allocator holds and cannot use. Published: 8.5 % (Latte-XL on H200, 69,840 MiB
 # allocated, 75,756 reserved).
@@ -33,7 +36,7 @@ def conv_workspace(activation_bytes: int, path: str = "vae") -> list[Term]:
 
 def attention_workspace(spec: Spec, samples: int, device: Device, kernel: str) -> list[Term]:
     """FlashAttention-2's backward pass accumulates dQ and row sums in fp32, tokens rounded to 128, heads to 32."""
-    if device.kind == "cpu" or kernel != "flash" or not isinstance(spec.backbone, Transformer):
+    if device.kind == "cpu" or kernel != "flash" or spec.backbone.kind != "transformer":
         return []
     heads, width = spec.backbone.heads, spec.backbone.width // spec.backbone.heads
     rows = max(count * (-(-tokens // 128) * 128) for count, tokens in _attended(spec, samples))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from sora_spec.plan.job import Job
 from sora_spec.plan.sampling import ADAPTIVE
 from sora_spec.plan.text_encoders import find_encoder
-from sora_spec.schema.objective import Dopri5Sampler
 
 
 def assumptions(job: Job) -> list[str]:
@@ -57,7 +56,7 @@ def _generation(job: Job) -> list[str]:
     ]
     if job.count > 1:
         found.append(f"each of {job.count} devices generates on its own; times are those of one")
-    if isinstance(job.spec.sampler, Dopri5Sampler):
+    if job.spec.sampler.kind == "dopri5":
         found.append(f"dopri5 calls the network {ADAPTIVE.low:g} to {ADAPTIVE.high:g} times")
     return found
 

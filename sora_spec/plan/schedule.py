@@ -11,12 +11,15 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from sora_spec.graph import Graph, Setting, graph_from_spec
 from sora_spec.graph.component import Component
 from sora_spec.graph.ir import Kind, Resident, kind_of
 from sora_spec.graph.tape import YamlPath
-from sora_spec.schema.spec import Spec
+
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
 
 Coefficients = tuple[int, int]
 """a and b of a + b·batch."""

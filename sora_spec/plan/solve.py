@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sora_spec.errors import UserError
 from sora_spec.plan.changes import changed, overrides_between
 from sora_spec.plan.clip_sizes import frame_counts, sizes, with_frames, with_size
 from sora_spec.plan.job import Job, with_count
 from sora_spec.plan.planner import Plan, make_plan
-from sora_spec.schema.spec import Spec
+
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
 
 Field = Literal["batch", "frames", "resolution", "gpus"]
 MOST_CLIPS = 4096

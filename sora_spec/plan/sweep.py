@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sora_spec.errors import UserError
 from sora_spec.loading import check
@@ -17,8 +17,10 @@ from sora_spec.plan.job import Mode, Stage, planned_job
 from sora_spec.plan.planner import Plan, make_plan
 from sora_spec.plan.report import GIB, duration
 from sora_spec.plan.values import whole
-from sora_spec.schema.spec import Spec
 from sora_spec.source import Document
+
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
 
 MOST_ROWS = 20_000
 

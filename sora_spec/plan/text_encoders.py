@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from sora_spec.schema.condition import TextCondition
-from sora_spec.schema.spec import Spec
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ _KNOWN = {
 def find_encoder(spec: Spec) -> TextEncoder | None:
     """The encoder of a text condition; None without one, and for an encoder that is not known here."""
     condition = spec.condition
-    if not isinstance(condition, TextCondition):
+    if condition.kind != "text":
         return None
     name = condition.encoder.rstrip("/").rpartition("/")[2].lower()
     for known, (parameters, table, width) in _KNOWN.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.job import Job, with_clip
@@ -17,7 +18,9 @@ from sora_spec.plan.resident import (
 )
 from sora_spec.plan.terms import Phase, Term, documented, estimated, exact, some
 from sora_spec.plan.workload import Peak, Workload
-from sora_spec.schema.spec import Spec
+
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
 
 SHOWN = 8
 """Clips of a sample grid."""

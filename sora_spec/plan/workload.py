@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from sora_spec.graph import Setting
 from sora_spec.graph.component import Component
 from sora_spec.graph.tape import YamlPath
 from sora_spec.plan.schedule import Row, Schedule, Weight, schedule_of
-from sora_spec.schema.spec import Spec
+
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from sora_spec.graph.dtypes import DType
 from sora_spec.graph.lower.weights import Weights
@@ -11,7 +12,9 @@ from sora_spec.graph.ops.pointwise import add, add_scalar, cast_to, clamp, div, 
 from sora_spec.graph.ops.reduction import mean
 from sora_spec.graph.ops.views import cat, chunk, expand_to, narrow, permute, reshape, unsqueeze
 from sora_spec.graph.tensor import Tensor
-from sora_spec.schema.vae import Causal3dVae
+
+if TYPE_CHECKING:
+    from sora_spec.schema.vae import Causal3dVae
 
 
 class Causal3dCodec:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sora_spec.errors import UserError
 from sora_spec.graph.lower.causal3d import Causal3dCodec
 from sora_spec.graph.lower.image_kl import ImageKlCodec
 from sora_spec.graph.lower.weights import Weights
 from sora_spec.graph.tensor import Tensor
-from sora_spec.schema.spec import Spec
-from sora_spec.schema.vae import Causal3dVae, IdentityVae, ImageKlVae, KlDecoder
+
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
+    from sora_spec.schema.vae import Causal3dVae, ImageKlVae
 
 
 class Codec(Protocol):
@@ -40,13 +42,13 @@ class IdentityCodec:
 def build_codec(spec: Spec, weights: Weights) -> Codec:
     """The codec of a spec. Raises UserError for a variant without a model graph."""
     vae = spec.vae
-    if isinstance(vae, IdentityVae):
+    if vae.kind == "identity":
         return IdentityCodec()
-    if isinstance(vae, ImageKlVae | Causal3dVae) and isinstance(vae.decoder, KlDecoder):
+    if (vae.kind == "image_kl" or vae.kind == "causal3d") and vae.decoder.kind == "kl":
         return trained_codec(vae, weights)
     raise UserError(f"{spec.name}: there is no model graph for vae.kind {vae.kind!r} with this decoder yet")
 
 
 def trained_codec(vae: ImageKlVae | Causal3dVae, weights: Weights) -> ImageKlCodec | Causal3dCodec:
     """A codec with parameters."""
-    return ImageKlCodec(weights, vae) if isinstance(vae, ImageKlVae) else Causal3dCodec(weights, vae)
+    return ImageKlCodec(weights, vae) if vae.kind == "image_kl" else Causal3dCodec(weights, vae)

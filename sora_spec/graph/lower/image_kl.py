@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from sora_spec.graph.lower.weights import Weights
 from sora_spec.graph.ops import conv
@@ -11,7 +12,9 @@ from sora_spec.graph.ops.norm import group_norm
 from sora_spec.graph.ops.pointwise import add, clamp, div_scalar, mul_scalar, silu
 from sora_spec.graph.ops.views import chunk, expand_to, rearrange, reshape, unsqueeze
 from sora_spec.graph.tensor import Tensor
-from sora_spec.schema.vae import ImageKlVae
+
+if TYPE_CHECKING:
+    from sora_spec.schema.vae import ImageKlVae
 
 
 class ImageKlCodec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from sora_spec.graph.dtypes import DType
 from sora_spec.graph.layout import contiguous_strides
@@ -30,7 +31,9 @@ from sora_spec.graph.ops.pointwise import (
 from sora_spec.graph.ops.reduction import mean
 from sora_spec.graph.ops.views import narrow, reshape
 from sora_spec.graph.tensor import Tensor, run_one
-from sora_spec.schema.objective import Ddpm, Interpolant, Objective
+
+if TYPE_CHECKING:
+    from sora_spec.schema.objective import Ddpm, Interpolant, Objective
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
@@ -39,7 +42,7 @@ TABLES = ("signal", "spread", "posterior_clean", "posterior_noisy", "posterior_l
 
 def build_loss(weights: Weights, objective: Objective) -> DdpmLoss | InterpolantLoss:
     """The loss of an objective."""
-    return DdpmLoss(weights, objective) if isinstance(objective, Ddpm) else InterpolantLoss(objective)
+    return DdpmLoss(weights, objective) if objective.kind == "ddpm" else InterpolantLoss(objective)
 
 
 class DdpmLoss:

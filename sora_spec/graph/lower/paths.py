@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sora_spec.graph.ops.pointwise import add, add_scalar, binary, minus_from, mul, mul_scalar, neg, sub, unary
 from sora_spec.graph.tensor import Tensor
-from sora_spec.schema.objective import Interpolant
+
+if TYPE_CHECKING:
+    from sora_spec.schema.objective import Interpolant
 
 
 class Path:

@@ -6,7 +6,7 @@ Legend: `B` batch, `C` channels, `F H W` latent frames, rows, columns, `f` token
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sora_spec.graph.dtypes import DType
 from sora_spec.graph.lower.weights import Linear, Weights
@@ -17,10 +17,12 @@ from sora_spec.graph.ops.pointwise import add, add_in_place, add_scalar, cast_to
 from sora_spec.graph.ops.views import cat, chunk, narrow, rearrange, unbind, unsqueeze
 from sora_spec.graph.recompute import checkpoint
 from sora_spec.graph.tensor import Tensor
-from sora_spec.schema.backbone import Alternating, Joint, NoTemporal, Rope, Sincos, Temporal, Transformer
-from sora_spec.schema.condition import ClassCondition, NoCondition, TextCondition
-from sora_spec.schema.spec import Spec
 from sora_spec.shapes import Shapes, derive_shapes
+
+if TYPE_CHECKING:
+    from sora_spec.schema.backbone import Temporal, Transformer
+    from sora_spec.schema.condition import ClassCondition, TextCondition
+    from sora_spec.schema.spec import Spec
 
 Axis = Literal["space", "time", "joint"]
 Rotation = tuple[Tensor, Tensor]
@@ -33,15 +35,15 @@ WAVE = 256
 
 def block_axes(temporal: Temporal, depth: int) -> tuple[Axis, ...]:
     """Axis of each block's attention."""
-    match temporal:
-        case NoTemporal():
+    match temporal.kind:
+        case "none":
             return ("space",) * depth
-        case Joint():
+        case "joint":
             return ("joint",) * depth
-        case Alternating():
+        case "alternating":
             return tuple("time" if i % 2 else "space" for i in range(depth))
-        case _:
-            raise AssertionError(temporal.kind)
+        case kind:
+            raise AssertionError(kind)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -228,7 +230,7 @@ class TransformerDenoiser:
 
     def __init__(self, weights: Weights, spec: Spec, axes: tuple[Axis, ...]) -> None:
         backbone = spec.backbone
-        assert isinstance(backbone, Transformer)
+        assert backbone.kind == "transformer"
         self.tape, self.axes, self.spec = weights.tape, axes, spec
         self.shapes = shapes = derive_shapes(spec)
         self.recomputed: frozenset[int] = frozenset()
@@ -250,23 +252,20 @@ class TransformerDenoiser:
             self.patch_out = PatchOut(weights, width, shapes, spec)
 
     def _condition(self, weights: Weights, width: int) -> LabelEmbedding | PooledText | None:
-        match self.spec.condition:
-            case NoCondition():
-                return None
-            case ClassCondition() as condition:
-                return LabelEmbedding(weights, condition, width)
-            case TextCondition() as condition:
-                return PooledText(weights, condition, width)
+        condition = self.spec.condition
+        if condition.kind == "class":
+            return LabelEmbedding(weights, condition, width)
+        return PooledText(weights, condition, width) if condition.kind == "text" else None
 
     def _positions(self, weights: Weights, backbone: Transformer) -> None:
         frames, rows, columns = self.shapes.grid
         longest = max(LONGEST // self.spec.patch.time, frames)
-        sincos, moves = isinstance(backbone.position, Sincos), set(self.axes) != {"space"}
+        sincos, moves = backbone.position.kind == "sincos", set(self.axes) != {"space"}
         kind, width = weights.policy.weights, backbone.width
         self.pos_embed = weights.buffer("pos_embed", (1, rows * columns, width), kind) if sincos else None
         self.time_table = weights.buffer("time_table", (1, longest, width)) if sincos and moves else None
         self.rope = None
-        if isinstance(backbone.position, Rope):
+        if backbone.position.kind == "rope":
             self.rope = Rope3d(weights, width // backbone.heads // 2, (longest, rows, columns))
 
     def __call__(self, latents: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
