@@ -223,11 +223,28 @@ CODES = (
         "sampler: {kind: euler_maruyama, last_step_size: 0.0, last_step: none}",
     ),
     Code(
+        "E329",
+        "tiles that do not fit the codec",
+        "Tiles are cut in pixels and in latents alike, so their side and their overlap are multiples of the space "
+        "compression; and each tile must reach beyond the one before, so the overlap is below the side. An overlap of "
+        "a quarter of the side hides the seams; what a tile's border does not see is faded out over it.",
+        _VAE + ", tiling: {kind: spatial, tile: 256, overlap: 60}}",
+        _VAE + ", tiling: {kind: spatial, tile: 256, overlap: 64}}",
+    ),
+    Code(
         "W301",
         "temporal layers without time",
         "The network attends over time, but a clip has one frame. It can be built and trained; the temporal layers see "
         "one token each.",
         "clip: {frames: 1, height: 32, width: 32}\ntemporal: {kind: alternating}",
         "clip: {frames: 1, height: 32, width: 32}\ntemporal: {kind: none}",
+    ),
+    Code(
+        "W302",
+        "a switch that changes nothing",
+        "`parallel.reshard` says how long gathered weights are kept: they are gathered on several ranks, in bf16, and "
+        "under `parallel.offload`. `train.ema_device` says where the average is kept, which a decay of 0 leaves out.",
+        "train: {ema: 0.0, ema_device: cpu}",
+        "train: {ema: 0.9999, ema_device: cpu}",
     ),
 )

@@ -126,4 +126,33 @@ def training_crop_fits(spec: Spec) -> Iterator[Problem]:
         )
 
 
-RULES = (compression_fits_levels, groups_divide_channels, levels_are_bounded, training_crop_fits)
+def tiles_fit(spec: Spec) -> Iterator[Problem]:
+    """E329."""
+    if spec.vae.kind != "image_kl" and spec.vae.kind != "causal3d":
+        return
+    tiling, space = spec.vae.tiling, spec.vae.compression.space
+    if tiling.kind == "none":
+        return
+    for name, pixels in (("tile", tiling.tile), ("overlap", tiling.overlap)):
+        if pixels % space:
+            yield Problem(
+                "E329",
+                f"{'tiles' if name == 'tile' else 'overlaps'} of {pixels} pixels are no multiple of the codec's "
+                f"compression {space}",
+                At(f"vae.tiling.{name}", f"{pixels} pixels"),
+                (At("vae.compression.space", f"compression {space}"),),
+                f"Use {multiples_around(pixels, space)}.",
+            )
+    if tiling.overlap >= tiling.tile:
+        yield Problem(
+            "E329",
+            f"tiles of {tiling.tile} pixels cannot overlap by {tiling.overlap}: the next tile would not advance",
+            At("vae.tiling.overlap", f"{tiling.overlap} pixels"),
+            (At("vae.tiling.tile", f"{tiling.tile} pixels"),),
+            f"Use an overlap below the tile; a quarter of it, {max(space, tiling.tile // 4 // space * space)}, is usual."
+            if tiling.tile > space
+            else f"Use `overlap: 0`, or a tile larger than {space} pixels.",
+        )
+
+
+RULES = (compression_fits_levels, groups_divide_channels, levels_are_bounded, training_crop_fits, tiles_fit)

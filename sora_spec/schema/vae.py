@@ -38,6 +38,29 @@ class ConsistencyDecoder(Section):
 Decoder = Annotated[KlDecoder | ConsistencyDecoder, Field(discriminator="kind")]
 
 
+class NoTiling(Section):
+    """Encode and decode the whole picture at once."""
+
+    kind: Literal["none"] = "none"
+
+
+class SpatialTiling(Section):
+    """Encode and decode overlapping square tiles one after another, faded into each other.
+
+    Memory then follows the tile and not the clip's size. What lies in a tile no longer sees what lies outside, so the
+    result differs a little from that of the whole picture. Training the codec is not affected.
+    """
+
+    kind: Literal["spatial"]
+    tile: Size = 256
+    """Side of a tile in pixels; a side of the clip that is shorter is not cut. A multiple of the space compression."""
+    overlap: Annotated[int, Field(ge=0, le=65_536)] = 64
+    """Pixels that neighbouring tiles share, over which they are faded. Below `tile`, a multiple of the compression."""
+
+
+Tiling = Annotated[NoTiling | SpatialTiling, Field(discriminator="kind")]
+
+
 class NoPerceptual(Section):
     """No perceptual term."""
 
@@ -122,6 +145,8 @@ class ImageKlVae(Section):
     """Folder in diffusers' format, or an official checkpoint file."""
     decoder: Decoder = KlDecoder()
     """What turns latents back into pixels."""
+    tiling: Tiling = NoTiling()
+    """Whether clips are encoded and decoded whole or in tiles. Changes memory and time, and pixels only slightly."""
     training: VaeTraining = VaeTraining()
     """How `train --stage vae` trains it."""
 
@@ -147,6 +172,10 @@ class Causal3dVae(Section):
     """Safetensors file written by `train --stage vae`."""
     decoder: Decoder = KlDecoder()
     """What turns latents back into pixels."""
+    tiling: Tiling = NoTiling()
+    """Whether clips are encoded and decoded whole or in tiles. Changes memory and time, and pixels only slightly."""
+    streaming: bool = False
+    """Encode and decode one latent frame at a time, in memory that does not grow with the clip. Changes no value."""
     training: VaeTraining = VaeTraining()
     """How `train --stage vae` trains it."""
 
