@@ -12,6 +12,7 @@ from sora_spec.diagnostics import Diagnostic, SpecErrors, has_errors
 from sora_spec.errors import UserError
 from sora_spec.grammar import check_tree
 from sora_spec.packaged import find_spec_file
+from sora_spec.record import record_spec
 from sora_spec.rules import check_rules
 from sora_spec.source import Document, load_document, parse_document
 from sora_spec.span import Text
@@ -34,12 +35,18 @@ class Checked:
         return self.values is not None and not has_errors(self.diagnostics)
 
     def spec(self) -> Spec:
-        """The models. Only for a document without errors."""
+        """The models. Only for a document without errors; imports pydantic."""
         from sora_spec.schema.spec import Spec
 
         assert self.ok
         assert self.values is not None
         return Spec.model_validate(self.values.given)
+
+    def record(self) -> Spec:
+        """The same spec for those who only read it. Only for a document without errors; imports no pydantic."""
+        assert self.ok
+        assert self.values is not None
+        return record_spec(self.values.given)
 
 
 def check(document: Document) -> Checked:
@@ -69,6 +76,27 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
         SpecErrors: with every problem of the file.
     """
     return _spec(load_document(find_spec_file(str(path)), overrides))
+
+
+def load_record(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
+    """As `load_spec`, for those who only read the spec: imports no pydantic.
+
+    Raises:
+        SpecErrors: with every problem of the file.
+    """
+    return record_of(load_document(find_spec_file(str(path)), overrides))
+
+
+def record_of(document: Document) -> Spec:
+    """The spec of a document for those who only read it.
+
+    Raises:
+        SpecErrors: with every problem of the document.
+    """
+    checked = check(document)
+    if not checked.ok:
+        raise SpecErrors(checked.diagnostics)
+    return checked.record()
 
 
 def spec_from_values(values: Mapping[str, Any]) -> Spec:

@@ -30,7 +30,7 @@ def diff(
 
     Exit code 0: they are the same. 1: they differ.
     """
-    from sora_spec.loading import load_spec
+    from sora_spec.loading import load_record
     from sora_spec.plan.comparing import compare, comparison_text
 
     if mode not in ("train", "generate"):
@@ -40,7 +40,7 @@ def diff(
         specs *= 2
     if len(specs) != 2:
         raise UserError(f"this takes two specs, and the arguments name {len(specs)}", "sora-spec diff A B")
-    before, after = load_spec(specs[0]), load_spec(specs[1], overrides)
+    before, after = load_record(specs[0]), load_record(specs[1], overrides)
     found = compare(before, after, gpu, "generate" if mode == "generate" else "train", hardware or None)
     output.data(json.dumps(found, indent=2, ensure_ascii=False) if as_json else comparison_text(found))
     raise typer.Exit(1 if found["fields"] else 0)

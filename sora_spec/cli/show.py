@@ -9,7 +9,7 @@ import typer
 
 from sora_spec import output
 from sora_spec.cli.arguments import complete_spec, one_spec
-from sora_spec.loading import dump_spec, load_spec
+from sora_spec.loading import dump_spec, load_record
 from sora_spec.shapes import Shapes, derive_shapes
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def show(
     The shapes are YAML comments: what is printed is a spec again.
     """
     path, overrides = one_spec(arguments)
-    spec = load_spec(path, overrides)
+    spec = load_record(path, overrides)
     shapes = derive_shapes(spec)
     if as_json:
         values = {"spec": spec.model_dump(mode="json"), "shapes": shape_values(spec, shapes)}

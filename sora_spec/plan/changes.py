@@ -1,15 +1,15 @@
-"""Changes of a spec: made on the models, and written as the `key=value` arguments that make them."""
+"""Changes of a spec: made on it, be it models or a record, and written as the `key=value` arguments that make them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel
+from sora_spec.record import Section, as_record, is_section, section_from
 
 if TYPE_CHECKING:
     from sora_spec.schema.spec import Spec
 
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound=Section)
 
 
 def changed(spec: Spec, values: dict[str, Any]) -> Spec:
@@ -21,21 +21,24 @@ def changed(spec: Spec, values: dict[str, Any]) -> Spec:
 
 def _set(model: Model, path: list[str], value: Any) -> Model:
     head, rest = path[0], path[1:]
-    if not rest and isinstance(value, dict):
-        return type(model).model_validate({**model.model_dump(), head: value})
-    inner = _set(getattr(model, head), rest, value) if rest else value
-    return model.model_copy(update={head: inner})
+    if rest:
+        value = _set(getattr(model, head), rest, value)
+    elif isinstance(value, dict):
+        value = section_from(model, head, value)
+    return model.model_copy(update={head: value})
 
 
-def overrides_between(before: BaseModel, after: BaseModel, path: str = "") -> list[str]:
-    """`key=value` arguments that turn one spec into the other."""
+def overrides_between(before: Section, after: Section, path: str = "") -> list[str]:
+    """`key=value` arguments that turn one spec into the other; one may be models and the other a record."""
+    before, after = as_record(before), as_record(after)
     found: list[str] = []
-    for name in type(before).model_fields:
+    fields: Any = type(before)
+    for name in fields.model_fields:
         old, new = getattr(before, name), getattr(after, name)
         if old == new:
             continue
         inner = f"{path}{name}"
-        if isinstance(old, BaseModel) and type(old) is type(new):
+        if is_section(old) and type(old) is type(new):
             found += overrides_between(old, new, f"{inner}.")
         else:
             found.append(f"{inner}={flow(new)}")
@@ -44,7 +47,7 @@ def overrides_between(before: BaseModel, after: BaseModel, path: str = "") -> li
 
 def flow(value: Any) -> str:
     """A value as YAML on one line."""
-    if isinstance(value, BaseModel):
+    if is_section(value):
         fields = {"kind": getattr(value, "kind", None), **value.model_dump(mode="json", exclude_defaults=True)}
         return flow({key: inner for key, inner in fields.items() if inner is not None})
     if isinstance(value, dict):

@@ -110,7 +110,7 @@ def _spec(document: Document, settings: Sequence[str]) -> tuple[Spec | None, str
         problems += apply_override(root, setting, order)
     checked = check(Document(document.text, root, problems))
     if checked.ok:
-        return checked.spec(), ""
+        return checked.record(), ""
     return None, next(d.message for d in checked.diagnostics if d.severity == "error")
 
 

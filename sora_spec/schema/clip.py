@@ -6,12 +6,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from sora_spec.schema.derived import ClipLength
 from sora_spec.schema.section import Frames, Section
 
 Side = Annotated[int, Field(ge=1, le=16_384)]
 
 
-class Clip(Section):
+class Clip(ClipLength, Section):
     """The clip that is trained and generated, before compression."""
 
     frames: Frames
@@ -22,11 +23,6 @@ class Clip(Section):
     """Width in pixels."""
     fps: Annotated[float, Field(gt=0, le=1000)] = 16.0
     """Frames a second. Source videos of another rate are resampled to it."""
-
-    @property
-    def seconds(self) -> float:
-        """Length of the clip in seconds."""
-        return self.frames / self.fps
 
 
 class Patch(Section):

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from sora_spec.schema.derived import RankCount
 from sora_spec.schema.section import NonNegative, Positive, Probability, Section, Size, Small, Steps
 
 Precision = Literal["fp32", "bf16"]
@@ -69,6 +70,8 @@ class Train(Section):
     """Activation checkpointing."""
     ema: Probability = 0.9999
     """Decay of the moving average of the weights. 0 keeps no average."""
+    ema_device: Literal["device", "cpu"] = "device"
+    """Where the average is kept: `device`, beside the weights, or `cpu`, in host memory, copied there at every step."""
     ema_warmup: bool = False
     """Let the decay grow as (1 + step) / (10 + step) up to `ema`, so that short runs have a useful average."""
     steps: Steps = 400_000
@@ -89,7 +92,7 @@ class Train(Section):
     """Background processes that decode video."""
 
 
-class Parallel(Section):
+class Parallel(RankCount, Section):
     """How ranks share the work: ranks = shard × sequence × replicate."""
 
     shard: Small = 1
@@ -97,12 +100,13 @@ class Parallel(Section):
     sequence: Small = 1
     """Ranks that share one clip's tokens (sequence parallelism). Must divide tokens and heads."""
     replicate: Small = 1
-    """Groups of ranks that hold the same shards."""
-
-    @property
-    def ranks(self) -> int:
-        """Number of processes."""
-        return self.shard * self.sequence * self.replicate
+    """Groups of ranks that hold the same shards. With `shard: 1`, data parallelism: every rank holds everything."""
+    reshard: bool = True
+    """Free the gathered weights of a block after its forward pass and gather them again for the backward pass (ZeRO-3).
+    `false` keeps them until its backward pass has ended (ZeRO-2): fewer messages, more memory."""
+    offload: bool = False
+    """Keep weights, gradients and optimiser states in host memory (FSDP2's CPU offload). Blocks are copied to the
+    device one at a time, and the optimiser runs on the host."""
 
 
 class Hardware(Section):

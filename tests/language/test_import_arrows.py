@@ -62,13 +62,24 @@ def test_arrows_between_packages(folder: str, package: str) -> None:
         assert wrong == set(), path
 
 
-@pytest.mark.parametrize("command", [["--help"], ["validate", "dit"], ["ls"], ["explain", "E301"], ["--version"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["--help"], ["validate", "dit"], ["ls"], ["explain", "E301"], ["--version"]),
+        *(["show", "dit"], ["diff", "dit", "dit"], ["plan", "dit", "--gpu", "h100"]),
+        ["plan", "dit", "--gpu", "rtx4090", "--count", "1"],  # does not fit: fixes are sought
+        ["plan", "latte", "--mode", "generate", "--gpu", "rtx4090", "--json"],
+        ["plan", "tiny-latte", "--sweep", "--gpu", "cpu,h100", "--over", "train.batch=8,16"],
+        ["plan", "tiny-latte", "--solve", "frames", "--gpu", "cpu"],
+    ],
+    ids=" ".join,
+)
 def test_light_verbs_import_nothing_heavy_and_no_pydantic(command: list[str]) -> None:
     loaded = modules_after(command)
     assert loaded & (HEAVY | {"pydantic"}) == set()
 
 
-@pytest.mark.parametrize("command", [["show", "dit"], ["schema", "--check"], ["init", "-"], ["validate", "--help"]])
+@pytest.mark.parametrize("command", [["schema", "--check"], ["init", "-"], ["validate", "--help"]])
 def test_other_verbs_import_nothing_heavy(command: list[str]) -> None:
     assert modules_after(command) & HEAVY == set()
 
@@ -105,7 +116,7 @@ def modules_after(command: list[str]) -> set[str]:
         f"import sys; sys.argv = ['sora-spec', *{command!r}]\n"
         "from sora_spec.cli.main import run\n"
         "try: run()\n"
-        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "except SystemExit as stop: assert stop.code in (0, 1, None), stop.code\n"
         "print(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
