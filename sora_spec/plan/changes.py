@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sora_spec.record import Section, as_record, is_section, section_from
+from sora_spec.scalars import plain_scalar
 
 if TYPE_CHECKING:
     from sora_spec.schema.spec import Spec
 
 Model = TypeVar("Model", bound=Section)
+
+_PLAIN = re.compile(r"[\w/.][\w./-]*", re.ASCII)
 
 
 def changed(spec: Spec, values: dict[str, Any]) -> Spec:
@@ -48,8 +53,8 @@ def overrides_between(before: Section, after: Section, path: str = "") -> list[s
 def flow(value: Any) -> str:
     """A value as YAML on one line."""
     if is_section(value):
-        fields = {"kind": getattr(value, "kind", None), **value.model_dump(mode="json", exclude_defaults=True)}
-        return flow({key: inner for key, inner in fields.items() if inner is not None})
+        kinds = {"kind": value.model_dump()["kind"]} if hasattr(value, "kind") else {}
+        return flow({**kinds, **value.model_dump(mode="json", exclude_defaults=True)})
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {flow(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -58,4 +63,10 @@ def flow(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value)
+    return _text(value) if isinstance(value, str) else str(value)
+
+
+def _text(value: str) -> str:
+    """Text without quotes where it then still means itself."""
+    plain = _PLAIN.fullmatch(value) is not None and plain_scalar(value) == value
+    return value if plain else json.dumps(value, ensure_ascii=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -165,7 +166,7 @@ def _fixes(plan: Plan, fixes: Sequence[Fix]) -> list[str]:
 
 
 def _quoted(override: str) -> str:
-    return f"'{override}'" if any(character in override for character in " {}[]") else override
+    return shlex.quote(override)
 
 
 def _list(title: str, entries: Sequence[str]) -> list[str]:
