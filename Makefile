@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := sora_spec builders train compile tests benchmarks
+SOURCES := sora_spec builders train compile tui tests benchmarks
 
 .PHONY: help demo test test-slow check format types benchmarks constraints schema clean
 
@@ -42,7 +42,7 @@ format: $(VENV)/.development  ## rewrite the sources in the house format
 types: $(VENV)/.development
 	@rm -rf build/types && mkdir -p build/types/sora_spec
 	@ln -s $(CURDIR)/sora_spec/* build/types/sora_spec/
-	@for folder in builders train compile specs; do ln -s $(CURDIR)/$$folder build/types/sora_spec/$$folder; done
+	@for folder in builders train compile tui specs; do ln -s $(CURDIR)/$$folder build/types/sora_spec/$$folder; done
 	$(BIN)/basedpyright --warnings
 
 constraints: $(VENV)/.development  ## pin what is installed now

@@ -11,12 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "textual", "numpy", "av", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "PIL", "einops"}
-FOLDERS = {"sora_spec": "core", "builders": "builders", "train": "train", "compile": "compile"}
+FOLDERS = {"sora_spec": "core", "builders": "builders", "train": "train", "compile": "compile", "tui": "tui"}
 FORBIDDEN = {
-    "core": {"builders", "train", "compile"},
-    "builders": {"train", "compile"},
-    "train": {"compile"},
-    "compile": {"train"},
+    "core": {"builders", "train", "compile", "tui"},
+    "builders": {"train", "compile", "tui"},
+    "train": {"compile", "tui"},
+    "compile": {"train", "tui"},
+    "tui": {"builders", "train", "compile"},
 }
 
 

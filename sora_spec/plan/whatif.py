@@ -1,0 +1,225 @@
+"""A plan under changed settings: what a user asks on top of a spec, its answer, and the command that prints the same.
+
+`WhatIf` is a value: widgets and sweeps make new ones, and nothing is ever changed in place. `plan_of` never raises for
+what a user can get wrong; the answer carries the problem.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from sora_spec.diagnostics import Diagnostic
+from sora_spec.errors import UserError
+from sora_spec.loading import check
+from sora_spec.overrides import apply_override
+from sora_spec.plan.fixes import Fix, find_fixes
+from sora_spec.plan.hardware import find_device
+from sora_spec.plan.job import Job, Mode, Placement, Stage, planned_job
+from sora_spec.plan.planner import Plan, make_plan
+from sora_spec.plan.solve import Solution, solve
+from sora_spec.plan.values import plan_values
+from sora_spec.source import Document
+from sora_spec.yaml_tree import MapNode
+
+if TYPE_CHECKING:
+    from sora_spec.graph.ops.attention import Kernel
+    from sora_spec.schema.spec import Spec
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """What is asked of a spec: everything that `sora-spec plan` takes as an argument."""
+
+    mode: Mode = "train"
+    stage: Stage = "denoiser"
+    gpu: str = ""
+    """Device of the table; the spec's when empty."""
+    count: int | None = None
+    """Number of devices; the spec's when None."""
+    batch: int | None = None
+    """Clips generated at a time; as `sora-spec generate` chooses when None."""
+    placement: Placement = "resident"
+    attention: Kernel | None = None
+    """An attention kernel in place of the one that PyTorch picks."""
+    tf32: bool = False
+    hardware: str = ""
+    """File of the user's own devices."""
+    overrides: tuple[tuple[str, str], ...] = ()
+    """Dotted paths of the spec and the YAML that stands in their place, in the order in which they were given."""
+
+    def having(self, path: str, value: str) -> WhatIf:
+        """With one more override, in place of what was said about the same path and what lies inside it."""
+        kept = tuple((old, text) for old, text in self.overrides if not _covers(path, old))
+        return replace(self, overrides=(*kept, (path, value)))
+
+    def without(self, path: str) -> WhatIf:
+        """Without what was said about a path."""
+        return replace(self, overrides=tuple((old, text) for old, text in self.overrides if not _covers(path, old)))
+
+    def given(self, path: str) -> str | None:
+        """The YAML that was given for a path."""
+        return dict(self.overrides).get(path)
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The overrides as `key=value` arguments."""
+        return tuple(f"{path}={value}" for path, value in self.overrides)
+
+
+def _covers(path: str, inner: str) -> bool:
+    return inner == path or inner.startswith(f"{path}.")
+
+
+def whatif_from(overrides: Iterable[str], **settings: Any) -> WhatIf:
+    """A question from `key=value` arguments and settings by name."""
+    pairs = [argument.partition("=")[::2] for argument in overrides]
+    return WhatIf(overrides=tuple((path, value) for path, value in pairs), **settings)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the planner says. `plan` is None where there is none, and then `diagnostics` or `problem` says why."""
+
+    whatif: WhatIf
+    document: Document
+    """With the overrides laid over it: its lines are those that terms come from."""
+    diagnostics: tuple[Diagnostic, ...] = ()
+    spec: Spec | None = None
+    """As written, overrides included; `plan.job.spec` is the spec as it will run on the devices."""
+    plan: Plan | None = None
+    problem: str = ""
+    """Why a right spec has no plan: such as a batch that cannot be shared."""
+    hint: str = ""
+
+    @property
+    def standing(self) -> str:
+        """`yes`, `tight`, `no`, or `errors` where there is no plan."""
+        return "errors" if self.plan is None else self.plan.verdict
+
+    @property
+    def job(self) -> Job | None:
+        """The job that was planned."""
+        return None if self.plan is None else self.plan.job
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What takes longer than the plan: changes that make it fit, or how much more fits."""
+
+    fixes: tuple[Fix, ...] = ()
+    largest: Solution | None = None
+
+
+def plan_of(document: Document, whatif: WhatIf) -> Answer:
+    """The plan of a spec under a question. `document` is read without overrides and stays as it is."""
+    laid = _laid(document, whatif.arguments)
+    checked = check(laid)
+    diagnostics = tuple(checked.diagnostics)
+    if not checked.ok:
+        return Answer(whatif, laid, diagnostics)
+    spec = _once(document, whatif.arguments, checked.spec)
+    try:
+        return Answer(whatif, laid, diagnostics, spec, make_plan(_job(spec, whatif)))
+    except UserError as error:
+        return Answer(whatif, laid, diagnostics, spec, None, error.message, error.hint or "")
+
+
+def advise(answer: Answer) -> Advice:
+    """Fixes of a plan that does not fit, or the largest batch of one that does: as `sora-spec plan` prints them."""
+    if answer.plan is None:
+        return Advice()
+    job = answer.plan.job
+    if answer.plan.fits:
+        return Advice(largest=solve(job, "batch", answer.spec))
+    return Advice(fixes=tuple(find_fixes(job, answer.spec)))
+
+
+def answer_values(answer: Answer, advice: Advice | None = None) -> dict[str, Any] | None:
+    """What `sora-spec plan --json` prints for the same question; None where there is no plan."""
+    if answer.plan is None:
+        return None
+    advice = advice or advise(answer)
+    return plan_values(answer.plan, advice.fixes, advice.largest, answer.document)
+
+
+def with_fix(whatif: WhatIf, fix: Fix, plan: Plan) -> WhatIf:
+    """The question whose answer is the fix of `plan`."""
+    changed = whatif
+    for override in fix.overrides:
+        path, _, value = override.partition("=")
+        changed = changed.having(path, value)
+    if fix.count != plan.job.count:
+        changed = replace(changed, count=fix.count)
+    return replace(changed, batch=fix.plan.job.batch)
+
+
+def command_line(path: str, whatif: WhatIf) -> str:
+    """The `sora-spec plan` line that prints the same numbers, quoted for a POSIX shell."""
+    words = ["sora-spec", "plan", path, *whatif.arguments]
+    if whatif.gpu:
+        words += ["--gpu", whatif.gpu]
+    if whatif.count is not None:
+        words += ["--count", str(whatif.count)]
+    if whatif.mode != "train":
+        words += ["--mode", whatif.mode]
+    if whatif.stage != "denoiser" and whatif.mode == "train":
+        words += ["--stage", whatif.stage]
+    if whatif.mode == "generate" and whatif.batch is not None:
+        words += ["--batch", str(whatif.batch)]
+    if whatif.mode == "generate" and whatif.placement == "sequential":
+        words.append("--one-at-a-time")
+    if whatif.attention is not None:
+        words += ["--attention", whatif.attention]
+    if whatif.tf32:
+        words.append("--tf32")
+    if whatif.hardware:
+        words += ["--hardware", whatif.hardware]
+    return shlex.join(words)
+
+
+def _job(spec: Spec, whatif: WhatIf) -> Job:
+    """The job, without the settings that its mode ignores: they would only make the same plan twice."""
+    generates = whatif.mode == "generate"
+    job = planned_job(
+        spec,
+        find_device(whatif.gpu or spec.hardware.gpu, whatif.hardware or None),
+        whatif.count,
+        whatif.mode,
+        "denoiser" if generates else whatif.stage,
+        whatif.placement if generates else "resident",
+        whatif.batch if generates else None,
+    )
+    if whatif.attention is None and not whatif.tf32:
+        return job
+    return replace(job, attention=whatif.attention, tf32=whatif.tf32)
+
+
+def _laid(document: Document, arguments: tuple[str, ...]) -> Document:
+    """A document with overrides, which copy what they change: the original is shared and stays as it is."""
+    if document.root is None or not arguments:
+        return document
+    root = MapNode(document.root.span, dict(document.root.entries), document.root.size, document.root.depth)
+    problems = list(document.problems)
+    for order, argument in enumerate(arguments):
+        problems += apply_override(root, argument, order)
+    return Document(document.text, root, problems)
+
+
+_SPECS: dict[tuple[int, tuple[str, ...]], tuple[Document, Spec]] = {}
+_MOST_SPECS = 256
+
+
+def _once(document: Document, arguments: tuple[str, ...], make: Any) -> Spec:
+    """The same spec object for the same text and overrides: the planner's caches go by identity."""
+    key = (id(document), arguments)
+    found = _SPECS.get(key)
+    if found is not None and found[0] is document:
+        return found[1]
+    spec: Spec = make()
+    if len(_SPECS) >= _MOST_SPECS:
+        _SPECS.clear()
+    _SPECS[key] = (document, spec)
+    return spec
