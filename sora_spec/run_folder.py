@@ -6,12 +6,40 @@ runs/NAME/
   run.json                   versions and arguments
   classes.json               class names in label order, where there are labels
   vae/  denoiser/            one folder per stage
+    plan.json                what was predicted for this machine, as `sora-spec plan --json` prints it
+    measured.json            what it took: see below
     metrics.jsonl
     tensorboard/  samples/
     checkpoints/step-00001000/{model,ema,optimizer}.safetensors, state.json
 ```
 
 A checkpoint is a folder that appears whole, by one rename, or not at all.
+
+`plan.json` is there before the first step, except where a spec cannot be planned; its lines are those of `spec.yaml`.
+`measured.json` appears after the third step of a process, is renewed with every checkpoint and completed at the end:
+
+```
+{
+  "contract": 1,                         raised only when a key changes its meaning; keys may be added
+  "status": "running",                   then "finished" or "interrupted"
+  "step": 40,                            optimiser steps behind the weights when this was written
+  "device": "CPU, 2 threads",
+  "memory": {
+    "scope": "step",                     on a CPU: one early step; "run" on a GPU: all up to now, sample grids too
+    "of_step": 2,                        the step that was measured, counted from 1; null for "run"
+    "allocated_bytes": 285000000,        most bytes of tensors alive at once, weights included; null: not measured
+    "reserved_bytes": null,              most bytes that CUDA's caching allocator held; null on a CPU
+    "predicted_allocated_bytes": {"low": …, "likely": …, "high": …},     of the same scope; null without a plan
+    "predicted_reserved_bytes": {"low": …, "likely": …, "high": …}
+  },
+  "time": {
+    "step_seconds": 0.61,                median over the newest steps, waiting for data and the first two left out
+    "data_seconds": 0.002,               median wait for data in them
+    "steps": 38,                         how many those are
+    "predicted_step_seconds": {"low": …, "likely": …, "high": …}
+  }
+}
+```
 """
 
 from __future__ import annotations
@@ -94,6 +122,8 @@ class StageFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.plan_path = path / "plan.json"
+        self.measured_path = path / "measured.json"
         self.metrics_path = path / "metrics.jsonl"
         self.samples_path = path / "samples"
         self.tensorboard_path = path / "tensorboard"

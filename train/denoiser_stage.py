@@ -100,6 +100,10 @@ class DenoiserTask:
             labels = torch.where(uniform < condition.dropout, self.null_label, labels)
         return labels.to(self.ranks.device)
 
+    def held(self) -> list[Tensor]:
+        """See `Task.held`."""
+        return [*self.codec.parameters(), *self.codec.buffers(), *self.loss.tables(self.ranks.device)]
+
     def describe(self) -> dict[str, str]:
         """See `Task.describe`."""
         shapes = self.shapes

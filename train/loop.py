@@ -15,7 +15,9 @@ from sora_spec.train.checkpoint import State, load_checkpoint, save_checkpoint
 from sora_spec.train.data.loader import Batch, load_batches
 from sora_spec.train.data.order import BatchOrder
 from sora_spec.train.interrupt import StopRequest
+from sora_spec.train.measuring import Measurement
 from sora_spec.train.metrics import MetricsLog
+from sora_spec.train.preflight import Preflight, write_plan
 from sora_spec.train.ranks import Ranks
 from sora_spec.train.task import Task
 from sora_spec.train.trainer import NotFiniteError, StepResult, Trainer
@@ -37,11 +39,13 @@ class Outcome:
 class Loop:
     """Runs one task from its newest checkpoint, or from the start, to its last step."""
 
-    def __init__(self, task: Task, folder: StageFolder, ranks: Ranks) -> None:
+    def __init__(self, task: Task, folder: StageFolder, ranks: Ranks, found: Preflight) -> None:
         self.task, self.folder, self.ranks, self.settings = task, folder, ranks, task.settings
+        self.found = found
         self.trainer = Trainer(task, ranks)
         self.state = State(0, self.settings.stage, task.dataset.fingerprint())
         self.log: MetricsLog | None = None
+        self.measurement: Measurement | None = None
         self.last_loss: float | None = None
 
     def run(self) -> Outcome:
@@ -52,8 +56,10 @@ class Loop:
             return Outcome("already finished", first, None, 0.0)
         order = self.trainer.order(first)
         batches = load_batches(self.task.dataset, order, self.settings.workers)
+        self.measurement = Measurement(self.trainer, self.found, self.settings.steps - first)
         if self.ranks.is_main:
             self.log = MetricsLog(self.folder, first)
+            write_plan(self.folder, self.found)
         try:
             with StopRequest() as stop:
                 stopped = self._steps(stop, batches, order)
@@ -61,6 +67,7 @@ class Loop:
             if self.log is not None:
                 self.log.close()
         status = "interrupted" if stopped else "finished"
+        self._tell(status)
         return Outcome(status, self.state.step, self.last_loss, time.perf_counter() - begin)
 
     def _resume(self) -> None:
@@ -94,7 +101,7 @@ class Loop:
 
     def _one(self, step: int, batches: Iterator[Batch], order: BatchOrder) -> StepResult:
         try:
-            result = self.trainer.step(step, batches, order)
+            result = self._measured(step + 1, lambda: self.trainer.step(step, batches, order))
         except NotFiniteError as error:
             newest = self.folder.latest()
             kept = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
@@ -106,6 +113,14 @@ class Loop:
         self.state.step = step + 1
         self._record(result)
         return result
+
+    def _measured(self, step: int, make: Callable[[], StepResult]) -> StepResult:
+        return make() if self.measurement is None else self.measurement.step(step, make)
+
+    def _tell(self, status: str) -> None:
+        """Renew what is known of memory and time."""
+        if self.measurement is not None and self.ranks.is_main:
+            self.measurement.write(self.folder, status, self.state.step)
 
     def _record(self, result: StepResult) -> None:
         """Add a step to the window, and write a line when it is full: means since the last line."""
@@ -139,6 +154,9 @@ class Loop:
                 self.trainer.trained.average.copy_buffers()
         if last or stopping or step % settings.checkpoint_every == 0:
             save_checkpoint(self.folder, self.trainer.trained, self.state, self.ranks, settings.keep)
+            self._tell("running")
+        elif self.measurement is not None and self.measurement.settled:
+            self._tell("running")
         return stopping and not last
 
     def _show(self) -> None:

@@ -5,20 +5,28 @@ from __future__ import annotations
 import json
 import platform
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from sora_spec import output
 from sora_spec.errors import UserError
+from sora_spec.plan.values import plan_values
 from sora_spec.run_folder import RunFolder, StageName, write_atomically
 from sora_spec.schema.spec import Spec
 from sora_spec.train.data.loader import load_batches
 from sora_spec.train.loop import Loop, Outcome
+from sora_spec.train.measuring import Measurement
+from sora_spec.train.preflight import preflight
 from sora_spec.train.ranks import Ranks, started_ranks
 from sora_spec.train.resume import check_same_run
 from sora_spec.train.settings import stage_settings
 from sora_spec.train.task import Task
 from sora_spec.train.trainer import NotFiniteError, Trainer
+
+_REHEARSED = 3
+"""Steps of a rehearsal: one to warm up, one under the profiler, one to time."""
 
 
 def build_task(spec: Spec, stage: StageName, run: RunFolder | None, ranks: Ranks, fresh: bool = True) -> Task:
@@ -33,23 +41,33 @@ def build_task(spec: Spec, stage: StageName, run: RunFolder | None, ranks: Ranks
 
 
 def train_stage(
-    spec: Spec, path: Path, stage: StageName = "denoiser", *, resume: bool = False, device: str | None = None
+    spec: Spec,
+    path: Path,
+    stage: StageName = "denoiser",
+    *,
+    resume: bool = False,
+    device: str | None = None,
+    force: bool = False,
+    hardware: Path | None = None,
 ) -> Outcome:
     """Train one stage of `spec` into the run folder `path`, from its newest checkpoint with `resume`.
 
-    Everything that can fail for a user's reason is checked before the first file is written.
+    Everything that can fail for a user's reason is checked before the first file is written. `hardware`: a file of
+    devices that count before the table's, as `sora-spec probe` writes it.
 
-    Raises UserError for a spec, data, device or run folder that does not allow it, and when the loss diverges.
+    Raises UserError for a spec, data, device or run folder that does not allow it, when the plan says that it does not
+    fit and `force` is not given, and when the loss diverges.
     """
     settings = stage_settings(spec, stage)
     known = check_run(spec, path, stage, resume)
     with started_ranks(spec, device, settings.precision) as ranks:
+        found = preflight(spec, stage, ranks, force, hardware)
         fresh = known is None or known.stage(stage).latest() is None
         task = build_task(spec, stage, known, ranks, fresh)
         if ranks.is_main:
             _record_run(spec, path, known, task)
         ranks.wait()
-        return Loop(task, RunFolder.open(path).stage(stage), ranks).run()
+        return Loop(task, RunFolder.open(path).stage(stage), ranks, found).run()
 
 
 def check_run(spec: Spec, path: Path, stage: StageName, resume: bool) -> RunFolder | None:
@@ -94,6 +112,10 @@ class Rehearsal:
     seconds_per_step: float
     steps: int
     loss: float
+    predicted: dict[str, Any] | None
+    """`memory` and `time` of the plan, as `plan --json` has them; None where the spec cannot be planned."""
+    measured: dict[str, Any]
+    """What the steps took, as `measured.json` has it."""
 
     @property
     def seconds(self) -> float:
@@ -101,22 +123,34 @@ class Rehearsal:
         return self.seconds_per_step * self.steps
 
 
-def try_stage(spec: Spec, path: Path, stage: StageName = "denoiser", device: str | None = None) -> Rehearsal:
-    """Build everything, make two steps on real clips and time the second. Nothing is written.
+def try_stage(
+    spec: Spec,
+    path: Path,
+    stage: StageName = "denoiser",
+    device: str | None = None,
+    force: bool = False,
+    hardware: Path | None = None,
+) -> Rehearsal:
+    """Build everything and make three steps on real clips: memory is measured in the second, time in the third.
 
-    Raises UserError for whatever `train_stage` would refuse, except that a stage which has begun is no hindrance.
+    Nothing is written. Raises UserError for whatever `train_stage` would refuse, except that a stage which has begun is
+    no hindrance.
     """
     settings = stage_settings(spec, stage)
     known = check_run(spec, path, stage, resume=path.exists())
     with started_ranks(spec, device, settings.precision) as ranks:
+        found = preflight(spec, stage, ranks, force, hardware)
         task = build_task(spec, stage, known, ranks)
         trainer = Trainer(task, ranks)
         order = trainer.order(0)
         batches = load_batches(task.dataset, order, workers=0)
+        steps = min(_REHEARSED, settings.steps)
+        measurement = Measurement(trainer, found, steps)
         try:
-            results = [trainer.step(step, batches, order) for step in range(min(2, settings.steps))]
+            results = [measurement.step(step + 1, partial(trainer.step, step, batches, order)) for step in range(steps)]
         except NotFiniteError as error:
-            raise UserError(f"in the first two steps {error}", "lower the learning rate") from None
+            raise UserError(f"in the first steps {error}", "lower the learning rate") from None
+        measured = measurement.values("rehearsed", 0)
     result = results[-1]
     facts = task.describe() | {
         "data": f"{len(task.dataset)} files of {settings.data}",
@@ -125,4 +159,8 @@ def try_stage(spec: Spec, path: Path, stage: StageName = "denoiser", device: str
         "run folder": str(path),
     }
     compute = result.seconds - (result.data_seconds if settings.workers else 0.0)
-    return Rehearsal(facts, compute, settings.steps, result.terms["loss"])
+    predicted = None
+    if found.plan is not None:
+        values = plan_values(found.plan)
+        predicted = {"verdict": values["verdict"], "memory": values["memory"], "time": values["time"]}
+    return Rehearsal(facts, compute, settings.steps, result.terms["loss"], predicted, measured)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +36,10 @@ class Task(Protocol):
 
     def terms(self, batch: Batch, step: int, positions: Sequence[int]) -> Terms:
         """Loss of one micro-batch: samples `positions` of the global batch of update `step`, counted from 0."""
+        ...
+
+    def held(self) -> Iterable[Tensor]:
+        """Tensors that outlive a step beside those of `module`: frozen parts and tables."""
         ...
 
     def describe(self) -> dict[str, str]:

@@ -62,6 +62,10 @@ class VaeTask:
         shape = self.module.latent_shape(video.shape)[1:]
         return normal(self.settings.seed, "posterior", samples, shape).to(video.device)
 
+    def held(self) -> list[Tensor]:
+        """See `Task.held`."""
+        return [*self.loss.parameters(), *self.loss.buffers()]
+
     def describe(self) -> dict[str, str]:
         """See `Task.describe`."""
         crop = self.dataset

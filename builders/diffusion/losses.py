@@ -38,6 +38,10 @@ class Loss(ABC):
     def terms(self, network: Denoise, latents: Tensor, time: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """The loss and its parts, each (B,): `loss`, `mse`, and `vb` where a variance is learned."""
 
+    def tables(self, device: torch.device) -> list[Tensor]:
+        """Constants that the loss keeps on `device` from its first use on."""
+        return []
+
     def __call__(self, network: Denoise, latents: Tensor, time: Tensor, noise: Tensor) -> Tensor:
         """The loss of every sample (B,) at its time, with `noise` in the shape of `latents`."""
         return self.terms(network, latents, time, noise)["loss"]
@@ -94,15 +98,21 @@ class DdpmLoss(Loss):
     def _learns_variance(self) -> bool:
         return self.objective.variance == "learned_range"
 
+    def tables(self, device: torch.device) -> list[Tensor]:
+        """See `Loss.tables`."""
+        return list(self._tables_on(device).values())
+
+    def _tables_on(self, device: torch.device) -> dict[str, Tensor]:
+        if device not in self._on_device:
+            self._on_device[device] = {
+                name: torch.tensor(table, dtype=torch.float32, device=device) for name, table in self._tables.items()
+            }
+        return self._on_device[device]
+
     def _gather(self, time: Tensor) -> dict[str, Tensor]:
         """Every table at `time`, (B, 1, 1, 1, 1) float32."""
-        if time.device not in self._on_device:
-            self._on_device[time.device] = {
-                name: torch.tensor(table, dtype=torch.float32, device=time.device)
-                for name, table in self._tables.items()
-            }
         step = time.long()
-        return {name: _as_latents(table[step]) for name, table in self._on_device[time.device].items()}
+        return {name: _as_latents(table[step]) for name, table in self._tables_on(time.device).items()}
 
     def _variational_bound(
         self, at: dict[str, Tensor], clean: Tensor, noisy: Tensor, prediction: Tensor, values: Tensor, time: Tensor

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import (
 from sora_spec.builders.backbones.interface import Denoiser
 from sora_spec.builders.codec import build_codec
 from sora_spec.builders.denoiser import build_denoiser
-from sora_spec.builders.diffusion.losses import DdpmLoss, Loss, build_loss
+from sora_spec.builders.diffusion.losses import Loss, build_loss
 from sora_spec.builders.vae.losses import VaeLoss
 from sora_spec.builders.verify.trace import MemoryTrace, forced_attention
 from sora_spec.graph import Component, Setting
@@ -128,15 +128,13 @@ def _condition(spec: Spec, batch: int, device: torch.device) -> Tensor | None:
         case ClassCondition():
             return torch.zeros(batch, device=device, dtype=torch.int64)
         case TextCondition():
-            return torch.zeros(batch, spec.condition.width, device=device)
+            tokens = () if spec.condition.pooled else (spec.condition.tokens,)
+            return torch.zeros(batch, *tokens, spec.condition.width, device=device)
 
 
 def _tables(loss: Loss, time: Tensor) -> list[Tensor]:
     """The loss's tables, which it puts on a device when it first sees it."""
-    if not isinstance(loss, DdpmLoss):
-        return []
-    loss._gather(time)
-    return list(loss._on_device[time.device].values())
+    return loss.tables(time.device)
 
 
 def _recompute(spec: Spec, network: Denoiser, setting: Setting) -> None:

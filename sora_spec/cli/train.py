@@ -28,21 +28,32 @@ def train(
     ] = None,
     stage: Annotated[Stage, typer.Option(help="What to train.")] = "denoiser",
     run: Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder; runs/NAME when left out.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Build, make two steps, estimate; write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build, make three steps, measure beside the plan; write nothing.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; a GPU where there is one.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Start although the plan says that it does not fit.")] = False,
+    hardware: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Your own devices, as `sora-spec probe` writes them.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
-    """Train a spec's denoiser, or its codec with --stage vae, into a run folder."""
+    """Train a spec's denoiser, or its codec with --stage vae, into a run folder.
+
+    The plan is printed first. Exit code 1: it says that the machine's memory does not suffice.
+    """
     if os.environ.get("RANK", "0") != "0":
         output.set_verbosity(-1)
     loaded, path = _load(spec, overrides or [], run, resume or dry_run)
     if dry_run:
-        _rehearse(loaded, path, stage, device, as_json)
+        from sora_spec.train.start import try_stage
+
+        _show(try_stage(loaded, path, stage, device, force, hardware), as_json)
         return
     from sora_spec.train.start import train_stage
 
-    outcome = train_stage(loaded, path, stage, resume=resume, device=device)
+    outcome = train_stage(loaded, path, stage, resume=resume, device=device, force=force, hardware=hardware)
     if os.environ.get("RANK", "0") == "0":
         _report(outcome, path, stage, as_json)
     if outcome.status == "interrupted":
@@ -82,21 +93,34 @@ def _report(outcome: Outcome, path: Path, stage: Stage, as_json: bool) -> None:
     output.data(json.dumps({"run": str(path), "stage": stage} | asdict(outcome)) if as_json else str(path))
 
 
-def _rehearse(spec: Spec, path: Path, stage: Stage, device: str | None, as_json: bool) -> None:
-    from sora_spec.train.start import try_stage
-
-    rehearsal: Rehearsal = try_stage(spec, path, stage, device)
+def _show(rehearsal: Rehearsal, as_json: bool) -> None:
     if as_json:
         output.data(json.dumps(asdict(rehearsal) | {"seconds": rehearsal.seconds}))
         return
     facts = rehearsal.facts | {
-        "loss": f"{rehearsal.loss:.4f} in the second step",
-        "time": f"{rehearsal.seconds_per_step:.3g} s a step, about {_duration(rehearsal.seconds)} for "
-        f"{rehearsal.steps:,} steps, without checkpoints and samples",
+        "loss": f"{rehearsal.loss:.4f} in the last of the steps",
+        "memory": _memory(rehearsal),
+        "time": f"{rehearsal.seconds_per_step:.3g} s a step{_predicted_time(rehearsal)}, about "
+        f"{_duration(rehearsal.seconds)} for {rehearsal.steps:,} steps, without checkpoints and samples",
     }
     width = max(len(name) for name in facts)
     output.data("\n".join(f"{name:<{width}}  {value}" for name, value in facts.items()))
     output.note("dry run: nothing was written")
+
+
+def _memory(rehearsal: Rehearsal) -> str:
+    """Measured peak of a step beside the predicted one."""
+    memory = rehearsal.measured["memory"]
+    measured, predicted = memory["allocated_bytes"], memory["predicted_allocated_bytes"]
+    found = "not measured" if measured is None else f"{measured / 2**30:.4g} GiB allocated at most"
+    return found if predicted is None else f"{found}, predicted {predicted['likely'] / 2**30:.4g}"
+
+
+def _predicted_time(rehearsal: Rehearsal) -> str:
+    predicted = rehearsal.measured["time"]["predicted_step_seconds"]
+    if predicted is None:
+        return ""
+    return f" (predicted {predicted['likely']:.3g}, {predicted['low']:.3g}-{predicted['high']:.3g})"
 
 
 def _duration(seconds: float) -> str:
