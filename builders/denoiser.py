@@ -6,7 +6,16 @@ from sora_spec.builders.backbones.interface import Denoiser
 from sora_spec.builders.backbones.transformer import Layout, TransformerDenoiser
 from sora_spec.builders.blocks.adaln import Axis
 from sora_spec.errors import UserError
-from sora_spec.schema.backbone import AdaLnZero, Alternating, Joint, Learned, NoTemporal, Transformer
+from sora_spec.schema.backbone import (
+    AdaLnLora,
+    Alternating,
+    CrossAttention,
+    Factorized,
+    Joint,
+    Learned,
+    NoTemporal,
+    Transformer,
+)
 from sora_spec.schema.condition import ClassCondition, NoCondition, TextCondition
 from sora_spec.schema.spec import Spec
 from sora_spec.shapes import derive_shapes
@@ -22,11 +31,13 @@ def build_denoiser(spec: Spec) -> Denoiser:
     backbone = spec.backbone
     if not isinstance(backbone, Transformer):
         raise _unbuildable(spec, "backbone.kind", backbone.kind, "transformer")
-    if not isinstance(backbone.conditioning, AdaLnZero):
-        raise _unbuildable(spec, "backbone.conditioning.kind", backbone.conditioning.kind, "adaln_zero")
+    if isinstance(backbone.conditioning, AdaLnLora):
+        known = "adaln_zero, adaln_single, cross_attention"
+        raise _unbuildable(spec, "backbone.conditioning.kind", backbone.conditioning.kind, known)
     if isinstance(backbone.position, Learned):
         raise _unbuildable(spec, "backbone.position.kind", backbone.position.kind, "sincos, rope, none")
-    layout = Layout(derive_shapes(spec), spec.patch, _axes(spec, backbone.depth), _condition(spec))
+    attends = isinstance(backbone.conditioning, CrossAttention)
+    layout = Layout(derive_shapes(spec), spec.patch, _axes(spec, backbone.depth), _condition(spec, attends))
     return TransformerDenoiser(backbone, layout)
 
 
@@ -39,15 +50,17 @@ def _axes(spec: Spec, depth: int) -> tuple[Axis, ...]:
             return ("joint",) * depth
         case Alternating():
             return tuple("time" if i % 2 else "space" for i in range(depth))
+        case Factorized():
+            return ("factorized",) * depth
         case _:
-            raise _unbuildable(spec, "temporal.kind", spec.temporal.kind, "none, joint, alternating")
+            raise _unbuildable(spec, "temporal.kind", spec.temporal.kind, "none, joint, alternating, factorized")
 
 
-def _condition(spec: Spec) -> ClassCondition | TextCondition | None:
+def _condition(spec: Spec, attends: bool) -> ClassCondition | TextCondition | None:
     match spec.condition:
         case NoCondition():
             return None
-        case TextCondition() if not spec.condition.pooled:
+        case TextCondition() if not spec.condition.pooled and not attends:
             raise _unbuildable(spec, "condition.pooled", False, "true: the prompt's one pooled vector")
         case condition:
             return condition

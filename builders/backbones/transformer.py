@@ -1,7 +1,8 @@
-"""The diffusion transformer: DiT and SiT on images, OpenDiT's VDiT (`joint`) and Latte (`alternating`) on video.
+"""The diffusion transformer: DiT and SiT on images, OpenDiT's VDiT (`joint`) and Latte (`alternating`) on video, and with
+cross-attention the text-to-video transformers in the manner of PixArt-α (Open-Sora, Latte-1, Wan).
 
 Legend: `B` batch, `C` channels, `F H W` latent frames, rows, columns, `f` token frames, `S` tokens of
-a frame, `D` width.
+a frame, `D` width, `M` text tokens.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from sora_spec.builders.backbones.interface import Denoiser
-from sora_spec.builders.blocks.adaln import AdaLnBlock, Axis
+from sora_spec.builders.blocks.adaln import AdaLnBlock, Axis, Modulation
 from sora_spec.builders.blocks.patch import PatchIn, PatchOut
 from sora_spec.builders.blocks.position import Rope3d, Rotation, rope_axes, spatial_table, temporal_table
 from sora_spec.builders.blocks.table import FixedTable
 from sora_spec.builders.conditions.label import LabelEmbedding
-from sora_spec.builders.conditions.text import PooledText
+from sora_spec.builders.conditions.text import PooledText, TextTokens
 from sora_spec.builders.conditions.time import TimeEmbedding
-from sora_spec.schema.backbone import Rope, Sincos, Transformer
+from sora_spec.schema.backbone import Conditioning, CrossAttention, Rope, Sincos, Transformer
 from sora_spec.schema.clip import Patch
 from sora_spec.schema.condition import ClassCondition, TextCondition
 from sora_spec.shapes import Shapes
@@ -47,7 +48,7 @@ class Layout:
 
 
 class TransformerDenoiser(Denoiser):
-    """Patches, blocks with adaLN-Zero, patches."""
+    """Patches, blocks with adaLN, patches."""
 
     pos_embed: Tensor | None
 
@@ -61,10 +62,12 @@ class TransformerDenoiser(Denoiser):
         self.condition_embed = _condition_embed(layout.condition, width)
         self._add_positions(backbone, layout)
         hidden = int(width * backbone.mlp_ratio)
+        kind, attends = modulation_of(backbone.conditioning), isinstance(backbone.conditioning, CrossAttention)
+        self.modulation = nn.Linear(width, 6 * width) if kind == "single" else None
         self.blocks = nn.ModuleList(
-            AdaLnBlock(axis, width, backbone.heads, hidden, backbone.qk_norm) for axis in layout.axes
+            AdaLnBlock(axis, width, backbone.heads, hidden, backbone.qk_norm, kind, attends) for axis in layout.axes
         )
-        self.patch_out = PatchOut(width, shapes.out_channels, layout.patch, shapes.grid[2])
+        self.patch_out = PatchOut(width, shapes.out_channels, layout.patch, shapes.grid[2], kind)
         self.reset_parameters()
 
     def _add_positions(self, backbone: Transformer, layout: Layout) -> None:
@@ -79,19 +82,30 @@ class TransformerDenoiser(Denoiser):
             self.rope = Rope3d(axes, backbone.position.theta, (layout.longest, rows, columns))
 
     def reset_parameters(self) -> None:
-        """DiT's initialisation: Xavier linears, N(0, 0.02) embeddings, zero modulation and head: the output is zero."""
+        """DiT's initialisation: Xavier linears, N(0, 0.02) embeddings, zero modulation and head: the output is zero.
+
+        With adaLN-single PixArt-α's: N(0, 0.02) for the shared modulation and the text, and cross-attention adds zero.
+        """
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        for linear in (self.time_embed.fc1, self.time_embed.fc2):
-            nn.init.normal_(linear.weight, std=0.02)
+        text = (
+            (self.condition_embed.fc1, self.condition_embed.fc2) if isinstance(self.condition_embed, TextTokens) else ()
+        )
+        for linear in (self.time_embed.fc1, self.time_embed.fc2, self.modulation, *text):
+            if linear is not None:
+                nn.init.normal_(linear.weight, std=0.02)
         if isinstance(self.condition_embed, LabelEmbedding):
             nn.init.normal_(self.condition_embed.table.weight, std=0.02)
         for block in self.blocks:
             assert isinstance(block, AdaLnBlock)
-            nn.init.zeros_(block.modulation.weight)
-        nn.init.zeros_(self.patch_out.modulation.weight)
+            if isinstance(block.modulation, nn.Linear):
+                nn.init.zeros_(block.modulation.weight)
+            if block.cross is not None:
+                nn.init.zeros_(block.cross.out.weight)
+        if isinstance(self.patch_out.modulation, nn.Linear):
+            nn.init.zeros_(self.patch_out.modulation.weight)
         nn.init.zeros_(self.patch_out.proj.weight)
 
     @property
@@ -103,29 +117,44 @@ class TransformerDenoiser(Denoiser):
         """See `Denoiser`."""
         assert latents.shape[-2:] == self.size, f"latents are {tuple(latents.shape[-2:])}, the spec's are {self.size}"
         x = self.patch_in(latents)  # (B, f, S, D)
-        c = silu(self.embed(time, condition))  # (B, D)
+        text = self.text_tokens(condition)  # (B, M, D) or None
+        c, shared = self.modulations(self.embed(time, condition))  # (B, D) and (B, D) or (B, 6·D)
         x = self.add_positions(x)  # (B, f, S, D)
         rotations = self.rotations(x.shape[1], x.dtype)
         for i, block in enumerate(self.blocks):
             if i == self.first_temporal_block:
                 x = x + self.frame_positions(x)  # (B, f, S, D)
-            x = block(x, c, rotations.get(self.axes[i]))  # (B, f, S, D)
+            x = block(x, shared, rotations.get(self.axes[i]), text, rotations.get("time"))  # (B, f, S, D)
         return self.patch_out(x, c).to(latents.dtype)  # (B, Cout, F, H, W)
 
     def embed(self, time: Tensor, condition: Tensor | None) -> Tensor:
-        """Sum of time and condition (B, D)."""
+        """Sum of time and of a condition that is one vector (B, D)."""
         c = self.time_embed(time)
-        if self.condition_embed is None:
+        if self.condition_embed is None or isinstance(self.condition_embed, TextTokens):
             return c
         assert condition is not None, "this network needs a condition"
         return c + self.condition_embed(condition)
 
+    def text_tokens(self, condition: Tensor | None) -> Tensor | None:
+        """The text that blocks attend to: (B, M, D)."""
+        if not isinstance(self.condition_embed, TextTokens):
+            return None
+        assert condition is not None, "this network needs a condition"
+        return self.condition_embed(condition)
+
+    def modulations(self, c: Tensor) -> tuple[Tensor, Tensor]:
+        """What modulates the head, and what modulates the blocks."""
+        if self.modulation is None:
+            active = silu(c)
+            return active, active
+        return c, self.modulation(silu(c))
+
     def add_positions(self, x: Tensor) -> Tensor:
-        """Add the table over a frame, and that over frames too where all blocks see all tokens (VDiT)."""
+        """Add the table over a frame, and that over frames too where all blocks look across frames (VDiT, STDiT)."""
         if self.pos_embed is None:
             return x
         table = self.pos_embed.to(x.dtype)[:, None]  # (1, 1, S, D)
-        return x + (table + self.frame_positions(x) if "joint" in self.axes else table)
+        return x + (table + self.frame_positions(x) if self.axes[0] in ("joint", "factorized") else table)
 
     @property
     def first_temporal_block(self) -> int | None:
@@ -143,16 +172,31 @@ class TransformerDenoiser(Denoiser):
         if rope is None:
             return {}
         make = {"space": rope.space, "time": partial(rope.time, frames), "joint": partial(rope.joint, frames)}
-        return {axis: make[axis](dtype) for axis in dict.fromkeys(self.axes)}
+        make["factorized"] = rope.space
+        axes = dict.fromkeys((*self.axes, "time") if "factorized" in self.axes else self.axes)
+        return {axis: make[axis](dtype) for axis in axes}
+
+
+def modulation_of(conditioning: Conditioning) -> Modulation:
+    """adaLN-Zero or adaLN-single."""
+    match conditioning.kind:
+        case "adaln_zero":
+            return "zero"
+        case "adaln_single":
+            return "single"
+        case "cross_attention":
+            return conditioning.modulation
+        case "adaln_lora":
+            raise AssertionError("refused by `build_denoiser`")
 
 
 def _condition_embed(
     condition: ClassCondition | TextCondition | None, width: int
-) -> LabelEmbedding | PooledText | None:
+) -> LabelEmbedding | PooledText | TextTokens | None:
     match condition:
         case ClassCondition():
             return LabelEmbedding(condition, width)
         case TextCondition():
-            return PooledText(condition, width)
+            return PooledText(condition, width) if condition.pooled else TextTokens(condition, width)
         case None:
             return None

@@ -1,18 +1,20 @@
-"""The DiT block with adaLN-Zero, over tokens (B, F, S, D): F frames of S places."""
+"""The DiT block with adaLN-Zero or adaLN-single, over tokens (B, F, S, D): F frames of S places."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from sora_spec.builders.blocks.attention import Attention
+from sora_spec.builders.blocks.attention import Attention, CrossAttention
 from sora_spec.builders.blocks.position import Rotation
 
-Axis = Literal["space", "time", "joint"]
-"""Which tokens attend to each other: those of a frame, those of a place, or all of a clip."""
+Axis = Literal["space", "time", "joint", "factorized"]
+"""Which tokens attend to each other: those of a frame, those of a place, all of a clip, or those of a frame and then, in
+a second attention of the same block, those of a place."""
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -41,39 +43,96 @@ class Mlp(nn.Module):
         return self.fc2(gelu(self.fc1(x), approximate="tanh"))
 
 
+Modulation = Literal["zero", "single"]
+"""adaLN-Zero: a linear layer for each block. adaLN-single: one for all blocks, and a table for each."""
+
+
+class ModulationTable(nn.Module):
+    """What a block adds to the modulation that all blocks share (PixArt-α, arXiv 2310.00426 §2.3): (parts, D).
+
+    Starts as N(0, 1/D), as published.
+    """
+
+    def __init__(self, parts: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(parts, width) / width**0.5)
+
+    def forward(self, shared: Tensor) -> Tensor:
+        """Shared (B, D) for every part, or (B, parts·D) for one each → (B, parts·D)."""
+        parts, width = self.weight.shape
+        return rearrange(self.weight + shared.view(-1, shared.shape[-1] // width, width), "b p d -> b (p d)")
+
+
 class AdaLnBlock(nn.Module):
     """x += gate·Attention(modulate(LN x)); x += gate·MLP(modulate(LN x)) (DiT, arXiv 2212.09748 §3.2).
 
-    Shift, scale and gate, twice, in this order, come from one linear layer on the condition. It starts at zero, so that
-    a fresh block is the identity.
+    Shift, scale and gate, twice, in this order. With `zero` they come from one linear layer on the condition that starts
+    at zero, so that a fresh block is the identity; with `single` from the modulation of all blocks and this block's
+    table. Between the two stand, where asked for, x += gate·TemporalAttention(x) (`factorized`) and
+    x += CrossAttention(x, text) (`attends_text`), neither with a norm of its own (PixArt-α; Open-Sora's STDiT).
     """
 
-    def __init__(self, axis: Axis, width: int, heads: int, hidden: int, qk_norm: bool) -> None:
+    def __init__(
+        self,
+        axis: Axis,
+        width: int,
+        heads: int,
+        hidden: int,
+        qk_norm: bool,
+        modulation: Modulation = "zero",
+        attends_text: bool = False,
+    ) -> None:
         super().__init__()
         self.axis: Axis = axis
         self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.attention = Attention(width, heads, qk_norm)
+        self.temporal = Attention(width, heads, qk_norm) if axis == "factorized" else None
+        self.cross = CrossAttention(width, heads) if attends_text else None
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.mlp = Mlp(width, hidden)
-        self.modulation = nn.Linear(width, 6 * width)
+        self.modulation = nn.Linear(width, 6 * width) if modulation == "zero" else ModulationTable(6, width)
 
-    def forward(self, x: Tensor, c: Tensor, rotation: Rotation | None = None) -> Tensor:
-        """(B, F, S, D) → (B, F, S, D) under `c` (B, D), the condition after its SiLU."""
+    def forward(
+        self,
+        x: Tensor,
+        c: Tensor,
+        rotation: Rotation | None = None,
+        context: Tensor | None = None,
+        time_rotation: Rotation | None = None,
+    ) -> Tensor:
+        """(B, F, S, D) → (B, F, S, D).
+
+        `c`: with `zero` the condition after its SiLU (B, D), with `single` the shared modulation (B, 6·D). `context`: the
+        text (B, M, D) of a block that attends to it. `rotation` belongs to the block's axis, `time_rotation` to the second
+        attention of a factorized block.
+        """
         modulation = rearrange(self.modulation(c), "b d -> b 1 1 d")
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)  # (B, 1, 1, D) each
-        x = gated(x, gate1, self.attend(modulate(self.norm1(x), shift1, scale1), rotation))
+        x = gated(x, gate1, attend(self.axis, self.attention, modulate(self.norm1(x), shift1, scale1), rotation))
+        if self.temporal is not None:
+            x = gated(x, gate1, attend("time", self.temporal, x, time_rotation))
+        if self.cross is not None:
+            assert context is not None, "this block attends to a text"
+            x = x + self.attend_text(x, context)
         return gated(x, gate2, self.mlp(modulate(self.norm2(x), shift2, scale2)))
 
-    def attend(self, x: Tensor, rotation: Rotation | None) -> Tensor:
-        """Attention along this block's axis: the three kinds differ in one reshape."""
-        frames, places = x.shape[1:3]
-        match self.axis:
-            case "space":
-                y = self.attention(rearrange(x, "b f s d -> (b f) s d"), rotation)
-                return rearrange(y, "(b f) s d -> b f s d", f=frames)
-            case "time":
-                y = self.attention(rearrange(x, "b f s d -> (b s) f d"), rotation)
-                return rearrange(y, "(b s) f d -> b f s d", s=places)
-            case "joint":
-                y = self.attention(rearrange(x, "b f s d -> b (f s) d"), rotation)
-                return rearrange(y, "b (f s) d -> b f s d", s=places)
+    def attend_text(self, x: Tensor, context: Tensor) -> Tensor:
+        """All tokens of a clip to all of its text, whatever the axis of the block."""
+        assert self.cross is not None
+        y = self.cross(rearrange(x, "b f s d -> b (f s) d"), context)
+        return rearrange(y, "b (f s) d -> b f s d", f=x.shape[1])
+
+
+def attend(axis: Axis, attention: Attention, x: Tensor, rotation: Rotation | None) -> Tensor:
+    """Attention of (B, F, S, D) along an axis: the kinds differ in one reshape."""
+    frames, places = x.shape[1:3]
+    match axis:
+        case "space" | "factorized":
+            y = attention(rearrange(x, "b f s d -> (b f) s d"), rotation)
+            return rearrange(y, "(b f) s d -> b f s d", f=frames)
+        case "time":
+            y = attention(rearrange(x, "b f s d -> (b s) f d"), rotation)
+            return rearrange(y, "(b s) f d -> b f s d", s=places)
+        case "joint":
+            y = attention(rearrange(x, "b f s d -> b (f s) d"), rotation)
+            return rearrange(y, "b (f s) d -> b f s d", s=places)

@@ -1,4 +1,4 @@
-"""Multi-head self-attention with fused query, key and value (timm's `Attention`, which DiT uses)."""
+"""Multi-head attention: of tokens among themselves (timm's `Attention`, which DiT uses), and of tokens to a text."""
 
 from __future__ import annotations
 
@@ -32,3 +32,23 @@ class Attention(nn.Module):
             q, k = rotate(q, rotation), rotate(k, rotation)
         x = scaled_dot_product_attention(q, k, v)
         return self.out(rearrange(x, "n h l d -> n l (h d)"))
+
+
+class CrossAttention(nn.Module):
+    """Attention of the L tokens of a clip to the M tokens of its text (PixArt-α's `MultiHeadCrossAttention`).
+
+    All M tokens are attended to: a prompt that is shorter is padded by the encoder.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """(B, L, D) tokens and (B, M, D) context → (B, L, D)."""
+        q = rearrange(self.q(x), "n l (h d) -> n h l d", h=self.heads)
+        k, v = (rearrange(part, "n m (h d) -> n h m d", h=self.heads) for part in self.kv(context).chunk(2, dim=-1))
+        return self.out(rearrange(scaled_dot_product_attention(q, k, v), "n h l d -> n l (h d)"))

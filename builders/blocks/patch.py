@@ -8,7 +8,7 @@ from __future__ import annotations
 from einops import rearrange
 from torch import Tensor, nn
 
-from sora_spec.builders.blocks.adaln import modulate
+from sora_spec.builders.blocks.adaln import Modulation, ModulationTable, modulate
 from sora_spec.schema.clip import Patch
 
 
@@ -35,16 +35,18 @@ class PatchIn(nn.Module):
 class PatchOut(nn.Module):
     """Tokens → latents: DiT's final layer and unpatchify, with the channel last inside a patch."""
 
-    def __init__(self, width: int, out_channels: int, patch: Patch, columns: int) -> None:
+    def __init__(
+        self, width: int, out_channels: int, patch: Patch, columns: int, modulation: Modulation = "zero"
+    ) -> None:
         super().__init__()
         self.patch = patch
         self.columns = columns
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.proj = nn.Linear(width, patch.time * patch.space**2 * out_channels)
-        self.modulation = nn.Linear(width, 2 * width)
+        self.modulation = nn.Linear(width, 2 * width) if modulation == "zero" else ModulationTable(2, width)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """(B, f, h·w, D) → (B, Cout, F, H, W) under `c` (B, D), the condition after its SiLU."""
+        """(B, f, h·w, D) → (B, Cout, F, H, W) under `c` (B, D): the condition after its SiLU, with `single` before it."""
         shift, scale = rearrange(self.modulation(c), "b d -> b 1 1 d").chunk(2, dim=-1)
         return rearrange(
             self.proj(modulate(self.norm(x), shift, scale)),

@@ -1,8 +1,9 @@
-"""One vector for a whole prompt (OpenDiT's `y_embedder.output_projection`)."""
+"""A prompt as one vector (OpenDiT's `y_embedder.output_projection`), or as tokens (PixArt-α's `CaptionEmbedder`)."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 
 from sora_spec.schema.condition import TextCondition
 
@@ -17,3 +18,19 @@ class PooledText(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         """Project, in the dtype of the weights."""
         return self.proj(pooled.to(self.proj.weight.dtype))
+
+
+class TextTokens(nn.Module):
+    """(B, M, width) features of the frozen encoder → (B, M, D): linear, tanh-GELU, linear.
+
+    Guidance uses the features of the empty prompt.
+    """
+
+    def __init__(self, condition: TextCondition, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(condition.width, width)
+        self.fc2 = nn.Linear(width, width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Project, in the dtype of the weights."""
+        return self.fc2(gelu(self.fc1(features.to(self.fc1.weight.dtype)), approximate="tanh"))

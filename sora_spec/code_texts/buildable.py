@@ -34,15 +34,16 @@ CODES = (
     Code(
         "E404",
         "temporal layers that cannot be built yet",
-        _PROMISE + "Can be built: `none`, `joint`, `alternating`.",
-        "temporal: {kind: factorized}",
+        _PROMISE + "Can be built: `none`, `joint`, `alternating`, `factorized`.",
+        "temporal: {kind: inserted}",
         "temporal: {kind: alternating}",
     ),
     Code(
         "E405",
         "a conditioning that cannot be built yet",
-        _PROMISE + "Can be built: `adaln_zero`, with no condition, a class, or a pooled text vector.",
-        "backbone: {kind: transformer, depth: 2, width: 64, heads: 4, conditioning: {kind: adaln_single}}",
+        _PROMISE + "Can be built: `adaln_zero` and `adaln_single`, with no condition, a class, or a pooled text vector; "
+        "`cross_attention`, with the tokens of a text.",
+        "backbone: {kind: transformer, depth: 2, width: 64, heads: 4, conditioning: {kind: adaln_lora}}",
         "backbone: {kind: transformer, depth: 2, width: 64, heads: 4, conditioning: {kind: adaln_zero}}",
     ),
     Code(

@@ -17,9 +17,9 @@ from sora_spec.graph.lower.losses import build_loss
 from sora_spec.graph.lower.transformer import Axis, TransformerDenoiser, block_axes
 from sora_spec.graph.lower.vae_loss import vae_loss
 from sora_spec.graph.lower.weights import Policy, Weights
-from sora_spec.graph.ops.attention import Kernel
 from sora_spec.graph.ops.pointwise import unary
 from sora_spec.graph.ops.reduction import mean
+from sora_spec.graph.setting import MATRIX_AND_ATTENTION, Precision, Recompute, Setting, compute_dtype, new_tape
 from sora_spec.graph.tape import Tape
 from sora_spec.graph.tensor import Tensor, leaf
 from sora_spec.shapes import derive_shapes
@@ -29,46 +29,6 @@ if TYPE_CHECKING:
 
 Component = Literal["denoiser", "denoiser_step", "vae_encode", "vae_decode", "vae_step"]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
-Precision = Literal["fp32", "bf16"]
-Recompute = Literal["spec", "none", "blocks", "selective"]
-
-MATRIX_AND_ATTENTION = (
-    "addmm",
-    "mm",
-    "bmm",
-    "_scaled_dot_product_flash_attention",
-    "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_flash_attention_for_cpu",
-)
-"""Ops whose results selective recomputation keeps by default: the dear ones."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How a component runs."""
-
-    batch: int = 1
-    """Samples of one pass. Guidance doubles them; the caller does that."""
-    precision: Precision = "fp32"
-    """`bf16`: weights, activations and gradients in bfloat16; a step's loss stays in float32."""
-    attention: Kernel = "flash"
-    """Attention kernel; `cpu` makes all kernels the CPU's."""
-    recompute: Recompute = "spec"
-    """What a step recomputes: as `train.recompute` says, nothing, every block, or every block but `selected` ops."""
-    selected: tuple[str, ...] = MATRIX_AND_ATTENTION
-    """ATen names of the ops whose outputs selective recomputation keeps."""
-    fused_rms_norm: bool = False
-    """Whether RMS norm is one kernel (CUDA) or composed (CPU, `meta`)."""
-    rounding: int = 1
-    """Every storage takes a multiple of so many bytes: 512 in CUDA's caching allocator."""
-    observed: bool = False
-    """Whether a dispatch mode is watching, as in a trace: PyTorch then makes some sums anew and not in place."""
-    threads: int = 0
-    """Threads of the CPU whose buffers in attention are counted as workspace; 0 counts none, as no trace sees them."""
-    full: bool = False
-    """Run every block, and not only as many as differ."""
-
-
 def graph_from_spec(spec: Spec, component: Component, setting: Setting | None = None) -> Graph:
     """The graph of one component. Raises UserError for a variant that can be described but not lowered."""
     setting = setting or Setting()
@@ -84,13 +44,14 @@ def _check_denoiser(spec: Spec) -> None:
     backbone = spec.backbone
     if backbone.kind != "transformer":
         raise _unknown(spec, "backbone.kind", backbone.kind)
-    if backbone.conditioning.kind != "adaln_zero":
+    if backbone.conditioning.kind == "adaln_lora":
         raise _unknown(spec, "backbone.conditioning.kind", backbone.conditioning.kind)
     if backbone.position.kind == "learned":
         raise _unknown(spec, "backbone.position.kind", backbone.position.kind)
-    if spec.temporal.kind not in ("none", "joint", "alternating"):
+    if spec.temporal.kind not in ("none", "joint", "alternating", "factorized"):
         raise _unknown(spec, "temporal.kind", spec.temporal.kind)
-    if spec.condition.kind == "text" and not spec.condition.pooled:
+    attends = backbone.conditioning.kind == "cross_attention"
+    if spec.condition.kind == "text" and not spec.condition.pooled and not attends:
         raise _unknown(spec, "condition.pooled", "false")
 
 
@@ -153,8 +114,8 @@ class _Inputs:
 
 def _denoiser_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
     step = component == "denoiser_step"
-    tape, blocks = _tape(setting), _blocks(spec, setting)
-    policy = Policy(_dtype(setting), setting.attention, setting.fused_rms_norm, train=step)
+    tape, blocks = new_tape(setting), _blocks(spec, setting)
+    policy = Policy(compute_dtype(setting), setting.attention, setting.fused_rms_norm, train=step)
     weights, inputs = Weights(tape, policy), _Inputs(tape)
     with tape.enter("backbone", ("backbone",)):
         network = TransformerDenoiser(weights, spec, blocks.axes)
@@ -183,31 +144,26 @@ def _denoiser_graph(spec: Spec, component: Component, setting: Setting) -> Graph
     return _finish(spec, component, weights, inputs, forward, blocks.repeat)
 
 
-def _tape(setting: Setting) -> Tape:
-    return Tape(setting.rounding, setting.observed, setting.attention == "cpu", setting.threads)
-
-
-def _dtype(setting: Setting) -> DType:
-    return DType.BF16 if setting.precision == "bf16" else DType.F32
-
-
 def _condition(spec: Spec, inputs: _Inputs, batch: int) -> Tensor | None:
     condition = spec.condition
     if condition.kind == "class":
         return inputs("labels", (batch,), DType.INT64)
-    return inputs("context", (batch, condition.width)) if condition.kind == "text" else None
+    if condition.kind == "none":
+        return None
+    tokens = () if condition.pooled else (condition.tokens,)
+    return inputs("context", (batch, *tokens, condition.width))
 
 
 def _codec_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
-    tape = _tape(setting)
+    tape = new_tape(setting)
     tape.grad_enabled = False
-    weights = Weights(tape, Policy(_dtype(setting), setting.attention, train=False))
+    weights = Weights(tape, Policy(compute_dtype(setting), setting.attention, train=False))
     inputs, shapes = _Inputs(tape), derive_shapes(spec)
     with tape.enter("vae", ("vae",)):
         codec = build_codec(spec, weights)
     encodes = component == "vae_encode"
     shape = shapes.video if encodes else shapes.latent
-    x = inputs("video" if encodes else "latents", (setting.batch, *shape), _dtype(setting))
+    x = inputs("video" if encodes else "latents", (setting.batch, *shape), compute_dtype(setting))
 
     def forward() -> Tensor:
         with tape.enter("vae"):
@@ -222,12 +178,12 @@ def _codec_step_graph(spec: Spec, setting: Setting) -> Graph:
         raise _unknown(spec, "vae.kind", vae.kind)
     if vae.training.perceptual.kind != "none":
         raise _unknown(spec, "vae.training.perceptual.kind", vae.training.perceptual.kind)
-    tape, shapes = _tape(setting), derive_shapes(spec)
-    weights, inputs = Weights(tape, Policy(_dtype(setting), setting.attention)), _Inputs(tape)
+    tape, shapes = new_tape(setting), derive_shapes(spec)
+    weights, inputs = Weights(tape, Policy(compute_dtype(setting), setting.attention)), _Inputs(tape)
     with tape.enter("vae", ("vae",)):
         codec = trained_codec(vae, weights)
-    video = inputs("video", (setting.batch, *shapes.video), _dtype(setting))
-    noise = inputs("noise", (setting.batch, *shapes.latent), _dtype(setting))
+    video = inputs("video", (setting.batch, *shapes.video), compute_dtype(setting))
+    noise = inputs("noise", (setting.batch, *shapes.latent), compute_dtype(setting))
 
     def forward() -> Tensor:
         with tape.enter("vae"):

@@ -50,7 +50,7 @@ def _attended(spec: Spec, samples: int) -> list[tuple[int, int]]:
     if spec.temporal.kind == "joint":
         return [(samples, frames * rows * columns)]
     spatial = (samples * frames, rows * columns)
-    return [spatial, (samples * rows * columns, frames)] if spec.temporal.kind == "alternating" else [spatial]
+    return [spatial, (samples * rows * columns, frames)] if spec.temporal.kind in ("alternating", "factorized") else [spatial]
 
 
 def fragmentation(device: Device, allocated: Interval) -> Term:

@@ -14,9 +14,9 @@ BUILDABLE = {
     "vae": ("identity", "image_kl", "causal3d"),
     "vae.decoder": ("kl",),
     "backbone": ("transformer",),
-    "backbone.conditioning": ("adaln_zero",),
+    "backbone.conditioning": ("adaln_zero", "adaln_single", "cross_attention"),
     "backbone.position": ("sincos", "rope", "none"),
-    "temporal": ("none", "joint", "alternating"),
+    "temporal": ("none", "joint", "alternating", "factorized"),
 }
 """Kinds that a builder exists for. Conditions can all be built, but for text tokens."""
 

@@ -30,9 +30,13 @@ class AdaLnLora(Section):
 
 
 class CrossAttention(Section):
-    """Condition tokens enter by cross-attention in every block."""
+    """Text tokens enter every block by cross-attention between self-attention and MLP (PixArt-α, arXiv 2310.00426 §2.3;
+    Open-Sora, Latte-1, Wan)."""
 
     kind: Literal["cross_attention"]
+    modulation: Literal["single", "zero"] = "single"
+    """How the time reaches the blocks: one modulation for all plus a learned table per block (adaLN-single), or a
+    linear layer per block (adaLN-Zero)."""
 
 
 Conditioning = Annotated[AdaLnZero | AdaLnSingle | AdaLnLora | CrossAttention, Field(discriminator="kind")]
@@ -131,7 +135,7 @@ class Alternating(Section):
 
 
 class Factorized(Section):
-    """Spatial and temporal attention inside every block (Open-Sora's STDiT, Latte variant 3)."""
+    """Attention within a frame, then across frames, inside every block (Open-Sora's STDiT, Latte variant 3)."""
 
     kind: Literal["factorized"]
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from transformer_specs import transformer_spec
 
 TEN = {"kind": "class", "classes": 10, "dropout": 0.1}
-KINDS = ["none", "joint", "alternating"]
+KINDS = ["none", "joint", "alternating", "factorized"]
 POSITIONS = ["sincos", "rope", "none"]
 
 
@@ -75,7 +75,7 @@ def frames_that_change(model: Denoiser, changed: int) -> list[bool]:
     return (difference > 1e-4).tolist()
 
 
-@pytest.mark.parametrize("temporal", ["joint", "alternating"])
+@pytest.mark.parametrize("temporal", ["joint", "alternating", "factorized"])
 @pytest.mark.parametrize("position", POSITIONS)
 def test_temporal_layers_let_every_frame_see_every_other(temporal: str, position: str) -> None:
     assert frames_that_change(awake(video_spec(temporal, position)), changed=2) == [True] * 4
@@ -207,8 +207,8 @@ def test_export_takes_any_batch_and_any_number_of_frames(temporal: str, position
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"temporal": "factorized"}, ("temporal.kind 'factorized'", "none, joint, alternating")),
-        ({"conditioning": {"kind": "adaln_single"}}, ("backbone.conditioning.kind 'adaln_single'", "adaln_zero")),
+        ({"temporal": "inserted"}, ("temporal.kind 'inserted'", "none, joint, alternating, factorized")),
+        ({"conditioning": {"kind": "adaln_lora"}}, ("backbone.conditioning.kind 'adaln_lora'", "adaln_zero")),
         ({"position": {"kind": "learned"}}, ("backbone.position.kind 'learned'", "sincos, rope, none")),
         ({"condition": {"kind": "text", "encoder": "t5"}}, ("condition.pooled false", "true")),
     ],

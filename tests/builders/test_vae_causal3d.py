@@ -14,7 +14,7 @@ from sora_spec.builders.vae.block_transform import BlockAnalysis, BlockSynthesis
 from sora_spec.builders.vae.causal3d import Causal3dCodec
 from sora_spec.builders.vae.causal_layers import CausalConv3d, Stream, to_positions
 from sora_spec.builders.vae.statistics import LatentStatistics
-from sora_spec.builders.vae.streaming import decode_stream, encode_stream
+from sora_spec.builders.vae.streaming import decode_pieces, encode_pieces
 from sora_spec.errors import UserError
 from sora_spec.schema.vae import Causal3dVae, Compression
 
@@ -86,12 +86,12 @@ def test_the_first_frame_is_an_image_and_an_image_is_a_still_video(time: int) ->
 def test_pieces_equal_the_whole(time: int) -> None:
     codec, video = build(time), clip(time, latent_frames=4)
     latents = codec.encode(video)
-    pieces = list(encode_stream(codec, video))
+    pieces = list(encode_pieces(codec.encoder, video, time))
     assert [piece.shape[2] for piece in pieces] == [1, 1, 1, 1]
-    torch.testing.assert_close(torch.cat(pieces, dim=2), latents, atol=1e-12, rtol=0)
-    pieces = list(decode_stream(codec, latents))
+    torch.testing.assert_close(torch.cat(pieces, dim=2), codec.encode_raw(video), atol=1e-12, rtol=0)
+    pieces = list(decode_pieces(codec.decoder, latents))
     assert [piece.shape[2] for piece in pieces] == [1, time, time, time]
-    torch.testing.assert_close(torch.cat(pieces, dim=2), codec.decode(latents), atol=1e-12, rtol=0)
+    torch.testing.assert_close(torch.cat(pieces, dim=2), codec.decode_raw(latents), atol=1e-12, rtol=0)
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """The diffusion transformer: mirrors `builders/backbones/transformer.py` and `builders/blocks`.
 
 Legend: `B` batch, `C` channels, `F H W` latent frames, rows, columns, `f` token frames, `S` tokens of a frame,
-`D` width.
+`D` width, `M` text tokens.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from sora_spec.graph.ops.attention import Kernel, attention
 from sora_spec.graph.ops.embedding import embedding
 from sora_spec.graph.ops.norm import fused_rms_norm, layer_norm, rms_norm
 from sora_spec.graph.ops.pointwise import add, add_in_place, add_scalar, cast_to, gelu, mul, silu, sub, unary
-from sora_spec.graph.ops.views import cat, chunk, narrow, rearrange, unbind, unsqueeze
+from sora_spec.graph.ops.views import cat, chunk, narrow, rearrange, reshape, unbind, unsqueeze
 from sora_spec.graph.recompute import checkpoint
 from sora_spec.graph.tensor import Tensor
 from sora_spec.shapes import Shapes, derive_shapes
 
 if TYPE_CHECKING:
-    from sora_spec.schema.backbone import Temporal, Transformer
+    from sora_spec.schema.backbone import Conditioning, Temporal, Transformer
     from sora_spec.schema.condition import ClassCondition, TextCondition
     from sora_spec.schema.spec import Spec
 
-Axis = Literal["space", "time", "joint"]
+Axis = Literal["space", "time", "joint", "factorized"]
+Modulation = Literal["zero", "single"]
 Rotation = tuple[Tensor, Tensor]
 
 LONGEST = 512
@@ -42,6 +43,8 @@ def block_axes(temporal: Temporal, depth: int) -> tuple[Axis, ...]:
             return ("joint",) * depth
         case "alternating":
             return tuple("time" if i % 2 else "space" for i in range(depth))
+        case "factorized":
+            return ("factorized",) * depth
         case kind:
             raise AssertionError(kind)
 
@@ -93,6 +96,47 @@ class PooledText:
         return self.proj(cast_to(pooled, self.proj.weight.dtype))
 
 
+class TextTokens:
+    """The tokens of a prompt: linear, GELU, linear."""
+
+    def __init__(self, weights: Weights, condition: TextCondition, width: int) -> None:
+        self.fc1 = Linear(weights, "condition.fc1", condition.width, width)
+        self.fc2 = Linear(weights, "condition.fc2", width, width)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """(B, M, width) → (B, M, D)."""
+        return self.fc2(gelu(self.fc1(cast_to(features, self.fc1.weight.dtype))))
+
+
+def modulation_of(conditioning: Conditioning) -> Modulation:
+    """adaLN-Zero or adaLN-single."""
+    if conditioning.kind == "cross_attention":
+        return conditioning.modulation
+    return "zero" if conditioning.kind == "adaln_zero" else "single"
+
+
+class ModulationTable:
+    """What a block adds to the modulation that all blocks share."""
+
+    def __init__(self, weights: Weights, parts: int, width: int) -> None:
+        self.weight = weights.parameter("modulation.weight", (parts, width))
+
+    def __call__(self, shared: Tensor) -> Tensor:
+        """(B, D) or (B, parts·D) → (B, parts·D)."""
+        width = self.weight.shape[1]
+        parts = reshape(shared, (shared.shape[0], shared.shape[1] // width, width))
+        return rearrange(add(self.weight, parts), "b p d -> b (p d)")
+
+
+def block_modulation(weights: Weights, kind: Modulation, parts: int, width: int) -> Linear | ModulationTable:
+    """Shifts, scales and gates of a block or of the head."""
+    return (
+        Linear(weights, "modulation", width, parts * width)
+        if kind == "zero"
+        else ModulationTable(weights, parts, width)
+    )
+
+
 class RmsNorm:
     """`nn.RMSNorm` with a gain."""
 
@@ -108,13 +152,13 @@ class RmsNorm:
 class Attention:
     """Multi-head self-attention of (N, L, D)."""
 
-    def __init__(self, weights: Weights, width: int, heads: int, qk_norm: bool) -> None:
+    def __init__(self, weights: Weights, name: str, width: int, heads: int, qk_norm: bool) -> None:
         self.heads = heads
         self.kernel: Kernel = weights.policy.attention
-        self.qkv = Linear(weights, "attention.qkv", width, 3 * width)
-        self.q_norm = RmsNorm(weights, "attention.q_norm", width // heads) if qk_norm else None
-        self.k_norm = RmsNorm(weights, "attention.k_norm", width // heads) if qk_norm else None
-        self.out = Linear(weights, "attention.out", width, width)
+        self.qkv = Linear(weights, f"{name}.qkv", width, 3 * width)
+        self.q_norm = RmsNorm(weights, f"{name}.q_norm", width // heads) if qk_norm else None
+        self.k_norm = RmsNorm(weights, f"{name}.k_norm", width // heads) if qk_norm else None
+        self.out = Linear(weights, f"{name}.out", width, width)
 
     def __call__(self, x: Tensor, rotation: Rotation | None) -> Tensor:
         """(N, L, D) → (N, L, D)."""
@@ -126,6 +170,23 @@ class Attention:
         return self.out(rearrange(x, "n h l d -> n l (h d)"))
 
 
+class CrossAttention:
+    """Attention of (B, L, D) tokens to (B, M, D) tokens of a text."""
+
+    def __init__(self, weights: Weights, width: int, heads: int) -> None:
+        self.heads = heads
+        self.kernel: Kernel = weights.policy.attention
+        self.q = Linear(weights, "cross.q", width, width)
+        self.kv = Linear(weights, "cross.kv", width, 2 * width)
+        self.out = Linear(weights, "cross.out", width, width)
+
+    def __call__(self, x: Tensor, context: Tensor) -> Tensor:
+        """(B, L, D) → (B, L, D)."""
+        q = rearrange(self.q(x), "n l (h d) -> n h l d", h=self.heads)
+        k, v = [rearrange(part, "n m (h d) -> n h m d", h=self.heads) for part in chunk(self.kv(context), 2, -1)]
+        return self.out(rearrange(attention(q, k, v, self.kernel), "n h l d -> n l (h d)"))
+
+
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Turn the channel pairs (i, i + d/2)."""
     cos, sin = rotation
@@ -134,27 +195,47 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
 
 
 class Block:
-    """The DiT block with adaLN-Zero."""
+    """The DiT block with adaLN-Zero or adaLN-single, and cross-attention where there are text tokens."""
 
     def __init__(self, weights: Weights, axis: Axis, backbone: Transformer) -> None:
         self.tape = weights.tape
         self.axis: Axis = axis
         width, hidden = backbone.width, int(backbone.width * backbone.mlp_ratio)
         with self.tape.enter("attention", ("backbone", "heads")):
-            self.attention = Attention(weights, width, backbone.heads, backbone.qk_norm)
+            self.attention = Attention(weights, "attention", width, backbone.heads, backbone.qk_norm)
+        with self.tape.enter("temporal", ("temporal",)):
+            again = axis == "factorized"
+            self.temporal = Attention(weights, "temporal", width, backbone.heads, backbone.qk_norm) if again else None
+        attends = backbone.conditioning.kind == "cross_attention"
+        with self.tape.enter("cross", ("backbone", "conditioning")):
+            self.cross = CrossAttention(weights, width, backbone.heads) if attends else None
         with self.tape.enter("mlp", ("backbone", "mlp_ratio")):
             self.fc1 = Linear(weights, "mlp.fc1", width, hidden)
             self.fc2 = Linear(weights, "mlp.fc2", hidden, width)
         with self.tape.enter("modulation", ("backbone", "conditioning")):
-            self.modulation = Linear(weights, "modulation", width, 6 * width)
+            self.modulation = block_modulation(weights, modulation_of(backbone.conditioning), 6, width)
 
-    def __call__(self, x: Tensor, c: Tensor, rotation: Rotation | None) -> Tensor:
-        """(B, f, S, D) → (B, f, S, D) under `c` (B, D)."""
+    def __call__(
+        self,
+        x: Tensor,
+        c: Tensor,
+        rotation: Rotation | None = None,
+        context: Tensor | None = None,
+        time_rotation: Rotation | None = None,
+    ) -> Tensor:
+        """(B, f, S, D) → (B, f, S, D) under `c` (B, D) or (B, 6·D)."""
         with self.tape.enter("modulation", ("backbone", "conditioning")):
             modulation = rearrange(self.modulation(c), "b d -> b 1 1 d")
             shift1, scale1, gate1, shift2, scale2, gate2 = chunk(modulation, 6, -1)
         with self.tape.enter("attention", ("backbone", "heads")):
-            x = gated(x, gate1, self.attend(modulate(layer_norm(x), shift1, scale1), rotation))
+            x = gated(x, gate1, attend(self.axis, self.attention, modulate(layer_norm(x), shift1, scale1), rotation))
+        if self.temporal is not None:
+            with self.tape.enter("temporal", ("temporal",)):
+                x = gated(x, gate1, attend("time", self.temporal, x, time_rotation))
+        if self.cross is not None:
+            assert context is not None
+            with self.tape.enter("cross", ("backbone", "conditioning")):
+                x = add(x, self.attend_text(x, context))
         with self.tape.enter("mlp", ("backbone", "mlp_ratio")):
             return gated(x, gate2, self.mlp(modulate(layer_norm(x), shift2, scale2)))
 
@@ -162,19 +243,26 @@ class Block:
         """Linear, GELU, linear."""
         return self.fc2(gelu(self.fc1(x)))
 
-    def attend(self, x: Tensor, rotation: Rotation | None) -> Tensor:
-        """Attention along this block's axis."""
-        frames, places = x.shape[1:3]
-        match self.axis:
-            case "space":
-                y = self.attention(rearrange(x, "b f s d -> (b f) s d"), rotation)
-                return rearrange(y, "(b f) s d -> b f s d", f=frames)
-            case "time":
-                y = self.attention(rearrange(x, "b f s d -> (b s) f d"), rotation)
-                return rearrange(y, "(b s) f d -> b f s d", s=places)
-            case "joint":
-                y = self.attention(rearrange(x, "b f s d -> b (f s) d"), rotation)
-                return rearrange(y, "b (f s) d -> b f s d", s=places)
+    def attend_text(self, x: Tensor, context: Tensor) -> Tensor:
+        """All tokens of a clip to all of its text."""
+        assert self.cross is not None
+        y = self.cross(rearrange(x, "b f s d -> b (f s) d"), context)
+        return rearrange(y, "b (f s) d -> b f s d", f=x.shape[1])
+
+
+def attend(axis: Axis, attention: Attention, x: Tensor, rotation: Rotation | None) -> Tensor:
+    """Attention along an axis."""
+    frames, places = x.shape[1:3]
+    match axis:
+        case "space" | "factorized":
+            y = attention(rearrange(x, "b f s d -> (b f) s d"), rotation)
+            return rearrange(y, "(b f) s d -> b f s d", f=frames)
+        case "time":
+            y = attention(rearrange(x, "b f s d -> (b s) f d"), rotation)
+            return rearrange(y, "(b s) f d -> b f s d", s=places)
+        case "joint":
+            y = attention(rearrange(x, "b f s d -> b (f s) d"), rotation)
+            return rearrange(y, "b (f s) d -> b f s d", s=places)
 
 
 class PatchOut:
@@ -185,7 +273,8 @@ class PatchOut:
         self.proj = Linear(
             weights, "patch_out.proj", width, spec.patch.time * spec.patch.space**2 * shapes.out_channels
         )
-        self.modulation = Linear(weights, "patch_out.modulation", width, 2 * width)
+        assert spec.backbone.kind == "transformer"
+        self.modulation = block_modulation(weights, modulation_of(spec.backbone.conditioning), 2, width)
 
     def __call__(self, x: Tensor, c: Tensor) -> Tensor:
         """(B, f, S, D) → (B, Cout, F, H, W)."""
@@ -212,7 +301,7 @@ class Rope3d:
         """Cosines and sines of one axis."""
         if axis == "joint":
             return self.joint(frames, dtype)
-        table = self.space_table if axis == "space" else narrow(self.time_table, 0, 0, frames)
+        table = narrow(self.time_table, 0, 0, frames) if axis == "time" else self.space_table
         cos, sin = unbind(cast_to(table, dtype), 1)
         return cos, sin
 
@@ -244,6 +333,9 @@ class TransformerDenoiser:
             self.condition_embed = self._condition(weights, width)
         with self.tape.enter("position", ("backbone", "position")):
             self._positions(weights, backbone)
+        with self.tape.enter("modulation", ("backbone", "conditioning")):
+            shared = modulation_of(backbone.conditioning) == "single"
+            self.modulation = Linear(weights, "modulation", width, 6 * width) if shared else None
         self.blocks: list[Block] = []
         for index, axis in enumerate(axes):
             with self.tape.enter(f"blocks[{index}]", ("backbone", "depth"), index):
@@ -251,11 +343,13 @@ class TransformerDenoiser:
         with self.tape.enter("patch_out", ("patch",)):
             self.patch_out = PatchOut(weights, width, shapes, spec)
 
-    def _condition(self, weights: Weights, width: int) -> LabelEmbedding | PooledText | None:
+    def _condition(self, weights: Weights, width: int) -> LabelEmbedding | PooledText | TextTokens | None:
         condition = self.spec.condition
+        if condition.kind == "none":
+            return None
         if condition.kind == "class":
             return LabelEmbedding(weights, condition, width)
-        return PooledText(weights, condition, width) if condition.kind == "text" else None
+        return PooledText(weights, condition, width) if condition.pooled else TextTokens(weights, condition, width)
 
     def _positions(self, weights: Weights, backbone: Transformer) -> None:
         frames, rows, columns = self.shapes.grid
@@ -273,23 +367,28 @@ class TransformerDenoiser:
         enter = self.tape.enter
         with enter("patch_in"):
             x = self.patchify(latents)
-        c = silu(self.embed(time, condition))
+        text = self.text_tokens(condition)
+        c, shared = self.modulations(self.embed(time, condition))
         with enter("position"):
             x = self.add_positions(x)
             rotations = self.rotations(x.shape[1], x.dtype)
-        for index, block in enumerate(self.blocks):
+        for index in range(len(self.blocks)):
             with enter(f"blocks[{index}]"):
                 if index == self.first_temporal_block:
                     x = add(x, self.frame_positions(x))
-                x = self.run_block(index, block, x, c, rotations.get(self.axes[index]))
+                x = self.run_block(index, x, shared, rotations, text)
         with enter("patch_out"):
             return cast_to(self.patch_out(x, c), latents.dtype)
 
-    def run_block(self, index: int, block: Block, x: Tensor, c: Tensor, rotation: Rotation | None) -> Tensor:
+    def run_block(
+        self, index: int, x: Tensor, c: Tensor, rotations: dict[Axis, Rotation], text: Tensor | None
+    ) -> Tensor:
         """One block, or its checkpointed form."""
+        block, over_time = self.blocks[index], rotations.get("time")
+        rotation = rotations.get(self.axes[index])
         if index in self.recomputed:
-            return checkpoint(self.tape, block, x, c, rotation, selected=self.selected)
-        return block(x, c, rotation)
+            return checkpoint(self.tape, block, x, c, rotation, text, over_time, selected=self.selected)
+        return block(x, c, rotation, text, over_time)
 
     def patchify(self, latents: Tensor) -> Tensor:
         """(B, C, F, H, W) → (B, f, S, D)."""
@@ -304,21 +403,37 @@ class TransformerDenoiser:
         return self.patch_in(boxes)
 
     def embed(self, time: Tensor, condition: Tensor | None) -> Tensor:
-        """Sum of time and condition."""
+        """Sum of time and of a condition that is one vector."""
         with self.tape.enter("time_embed"):
             c = self.time_embed(time)
-        if self.condition_embed is None:
+        if self.condition_embed is None or isinstance(self.condition_embed, TextTokens):
             return c
         assert condition is not None
         with self.tape.enter("condition_embed"):
             return add(c, self.condition_embed(condition))
+
+    def text_tokens(self, condition: Tensor | None) -> Tensor | None:
+        """The text that blocks attend to."""
+        if not isinstance(self.condition_embed, TextTokens):
+            return None
+        assert condition is not None
+        with self.tape.enter("condition_embed"):
+            return self.condition_embed(condition)
+
+    def modulations(self, c: Tensor) -> tuple[Tensor, Tensor]:
+        """What modulates the head, and what modulates the blocks."""
+        with self.tape.enter("modulation"):
+            if self.modulation is None:
+                active = silu(c)
+                return active, active
+            return c, self.modulation(silu(c))
 
     def add_positions(self, x: Tensor) -> Tensor:
         """Add the fixed tables."""
         if self.pos_embed is None:
             return x
         table = unsqueeze(cast_to(self.pos_embed, x.dtype), 1)
-        return add(x, add(table, self.frame_positions(x)) if "joint" in self.axes else table)
+        return add(x, add(table, self.frame_positions(x)) if self.axes[0] in ("joint", "factorized") else table)
 
     @property
     def first_temporal_block(self) -> int | None:
@@ -334,4 +449,5 @@ class TransformerDenoiser:
         """Rotary tables by axis."""
         if self.rope is None:
             return {}
-        return {axis: self.rope.rotation(axis, frames, dtype) for axis in dict.fromkeys(self.axes)}
+        axes = dict.fromkeys((*self.axes, "time") if "factorized" in self.axes else self.axes)
+        return {axis: self.rope.rotation(axis, frames, dtype) for axis in axes}
