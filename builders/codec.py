@@ -7,9 +7,9 @@ from sora_spec.builders.vae.image_kl import ImageKlCodec
 from sora_spec.builders.vae.interface import Codec, IdentityCodec
 from sora_spec.errors import UserError
 from sora_spec.schema.spec import Spec
-from sora_spec.schema.vae import Causal3dVae, IdentityVae, ImageKlVae, KlDecoder
+from sora_spec.schema.vae import CascadeVae, Causal3dVae, IdentityVae, ImageKlVae, KlDecoder, SpatialTiling
 
-__all__ = ["Codec", "build_codec"]
+__all__ = ["Codec", "build_codec", "set_pieces", "unset_pieces"]
 
 
 def build_codec(spec: Spec) -> Codec:
@@ -26,8 +26,26 @@ def build_codec(spec: Spec) -> Codec:
                 f"{spec.name}: vae.decoder.kind {vae.decoder.kind!r} can be validated and planned, but not built",
                 hint="set vae.decoder.kind to kl",
             )
-        return ImageKlCodec(vae) if isinstance(vae, ImageKlVae) else Causal3dCodec(vae)
+        codec = ImageKlCodec(vae) if isinstance(vae, ImageKlVae) else Causal3dCodec(vae)
+        set_pieces(codec, vae)
+        return codec
     raise UserError(
         f"{spec.name}: vae.kind {vae.kind!r} can be validated and planned, but not built",
         hint="codecs that can be built: identity, image_kl, causal3d",
     )
+
+
+def set_pieces(codec: Codec, vae: IdentityVae | ImageKlVae | Causal3dVae | CascadeVae) -> None:
+    """Let a codec encode and decode as the section says: whole, in tiles, or one latent frame at a time."""
+    unset_pieces(codec)
+    if isinstance(vae, ImageKlVae | Causal3dVae) and isinstance(vae.tiling, SpatialTiling):
+        codec.tiles = vae.tiling.tile // codec.space, vae.tiling.overlap // codec.space
+    if isinstance(codec, Causal3dCodec) and isinstance(vae, Causal3dVae):
+        codec.streaming = vae.streaming
+
+
+def unset_pieces(codec: Codec) -> None:
+    """Let a codec encode and decode whole clips, as a graph is exported."""
+    codec.tiles = None
+    if isinstance(codec, Causal3dCodec):
+        codec.streaming = False

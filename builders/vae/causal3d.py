@@ -22,7 +22,8 @@ from sora_spec.builders.vae.causal_layers import (
     Stream,
     Upsample,
 )
-from sora_spec.builders.vae.interface import Codec, split_moments
+from sora_spec.builders.vae.interface import Codec
+from sora_spec.builders.vae.streaming import decode_pieces, encode_pieces, join_frames
 from sora_spec.errors import UserError
 from sora_spec.schema.vae import Causal3dVae
 
@@ -38,6 +39,9 @@ class Causal3dCodec(Codec):
 
     latent_mean: Tensor
     latent_std: Tensor
+    largest_logvar = LARGEST_LOGVAR
+    streaming = False
+    """Whether `moments`, `encode` and `decode` run one latent frame at a time; see `builders/vae/streaming.py`."""
 
     def __init__(self, vae: Causal3dVae) -> None:
         super().__init__()
@@ -48,15 +52,26 @@ class Causal3dCodec(Codec):
         self.register_buffer("latent_mean", torch.zeros(vae.channels))
         self.register_buffer("latent_std", torch.ones(vae.channels))
 
-    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the posterior, unnormalised. Raises UserError for sizes that do not divide."""
-        self.check_size(video)
-        self.check_frames(video)
-        return split_moments(self.encoder(video), LARGEST_LOGVAR)
+    def encode_raw(self, video: Tensor) -> Tensor:
+        """Mean and log-variance of the posterior, unnormalised."""
+        return self.encoder(video)
 
     def decode_raw(self, z: Tensor) -> Tensor:
         """Pixels of unnormalised latents; any number of latent frames."""
         return self.decoder(z)
+
+    def encode_tile(self, video: Tensor) -> Tensor:
+        """See `Codec.encode_tile`."""
+        if not self.streaming:
+            return self.encode_raw(video)
+        return join_frames(encode_pieces(self.encoder, video, self.time), self.latent_frames(video.shape[2]))
+
+    def decode_tile(self, latents: Tensor) -> Tensor:
+        """See `Codec.decode_tile`."""
+        if not self.streaming:
+            return self.decode_raw(self.denormalise(latents))
+        frames = 1 + (latents.shape[2] - 1) * self.time
+        return join_frames(decode_pieces(self.decoder, self.denormalise(latents)), frames)
 
     def normalise(self, z: Tensor) -> Tensor:
         """(z − mean) / std per channel."""
@@ -76,8 +91,9 @@ class Causal3dCodec(Codec):
         """1 + (frames − 1) / time."""
         return 1 + (frames - 1) // self.time
 
-    def check_frames(self, video: Tensor) -> None:
-        """Refuse a number of frames other than 1 + k·time. Skipped while tracing, where it is a symbol."""
+    def check(self, video: Tensor) -> None:
+        """Refuse sides that do not divide, and frames other than 1 + k·time. Skipped while tracing."""
+        super().check(video)
         frames = video.shape[2]
         if not torch.compiler.is_compiling() and (frames - 1) % self.time:
             below = frames - (frames - 1) % self.time

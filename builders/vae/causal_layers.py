@@ -26,7 +26,7 @@ class Stream:
     """
 
     def __init__(self, tails: list[Tensor] | None = None) -> None:
-        self.before = tails
+        self.before: list[Tensor | None] | None = None if tails is None else list(tails)
         self.tails: list[Tensor] = []
 
     @property
@@ -39,9 +39,12 @@ class Stream:
         self.tails.append(extended[:, :, extended.shape[2] - frames :].contiguous())
 
     def front(self) -> Tensor:
-        """The frames that the convolution which is called next remembered."""
+        """The frames that the convolution which is called next remembered. They are let go: each is asked for once."""
         assert self.before is not None
-        return self.before[len(self.tails)]
+        number = len(self.tails)
+        front, self.before[number] = self.before[number], None
+        assert front is not None, "a convolution is called once a piece"
+        return front
 
 
 class CausalConv3d(nn.Conv3d):

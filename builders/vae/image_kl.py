@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention, silu
 
-from sora_spec.builders.vae.interface import Codec, split_moments
+from sora_spec.builders.vae.interface import Codec
 from sora_spec.schema.vae import ImageKlVae
 
 
@@ -31,12 +31,11 @@ class ImageKlCodec(Codec):
         self.quant_conv = nn.Conv2d(2 * vae.channels, 2 * vae.channels, 1)
         self.post_quant_conv = nn.Conv2d(vae.channels, vae.channels, 1)
 
-    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_raw(self, video: Tensor) -> Tensor:
         """Mean and log-variance of every frame's posterior, unscaled."""
-        self.check_size(video)
         frames = rearrange(video, "b c t y x -> (b t) c y x")
         moments = self.quant_conv(self.encoder(frames))  # (B·T, 2C, H, W)
-        return split_moments(rearrange(moments, "(b t) c h w -> b c t h w", b=video.shape[0]))
+        return rearrange(moments, "(b t) c h w -> b c t h w", b=video.shape[0])
 
     def decode_raw(self, z: Tensor) -> Tensor:
         """Pixels of unscaled latents, frame by frame."""

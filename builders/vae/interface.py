@@ -8,13 +8,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sora_spec.builders.vae.tiling import in_tiles
+from sora_spec.builders.vae.torch_tiling import TORCH
 from sora_spec.errors import UserError
+from sora_spec.tiles import Cut, cut
 
 
 class Codec(nn.Module):
     """Pixels (B, 3, T, Y, X) in [-1, 1] ⇄ latents (B, C, F, H, W) of about unit variance.
 
-    A subclass supplies `moments` and `decode_raw`, and `normalise`/`denormalise` where its latents are scaled.
+    A subclass supplies `encode_raw` and `decode_raw`, and `normalise`/`denormalise` where its latents are scaled.
+    `moments`, `encode` and `decode` work in tiles where `tiles` says so; `forward`, which trains, sees whole pictures.
     """
 
     channels: int
@@ -23,14 +27,35 @@ class Codec(nn.Module):
     """Frames per latent frame."""
     space: int
     """Rows and columns per latent row and column."""
+    largest_logvar = 20.0
+    """Upper bound of the posterior's log-variance; ldm's, unless a codec has another."""
+    tiles: tuple[int, int] | None = None
+    """Side and overlap of tiles in latents; None for whole pictures."""
 
-    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the posterior, unscaled, each (B, C, F, H, W)."""
+    def encode_raw(self, video: Tensor) -> Tensor:
+        """Mean and log-variance of the posterior, (B, 2C, F, H, W): unscaled, not clamped, of the whole picture."""
         raise AssertionError("a codec defines its encoder")
 
     def decode_raw(self, z: Tensor) -> Tensor:
-        """Pixels of unscaled latents."""
+        """Pixels of unscaled latents, of the whole picture."""
         raise AssertionError("a codec defines its decoder")
+
+    def encode_tile(self, video: Tensor) -> Tensor:
+        """`encode_raw` as it is run on one tile, or on the whole picture where there are none."""
+        return self.encode_raw(video)
+
+    def decode_tile(self, latents: Tensor) -> Tensor:
+        """Pixels of normalised latents as they are made for one tile, or for the whole picture where there are none."""
+        return self.decode_raw(self.denormalise(latents))
+
+    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the posterior, unscaled, each (B, C, F, H, W)."""
+        self.check(video)
+        if self.tiles is None:
+            return split_moments(self.encode_tile(video), self.largest_logvar)
+        rows, columns = (side // self.space for side in video.shape[-2:])
+        moments = in_tiles(self.encode_tile, video, self.cut(rows, columns), (self.space, 1), TORCH)
+        return split_moments(moments, self.largest_logvar)
 
     def normalise(self, z: Tensor) -> Tensor:
         """Unscaled latents → what the denoiser sees."""
@@ -47,14 +72,23 @@ class Codec(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pixels of normalised latents; not clamped."""
-        return self.decode_raw(self.denormalise(latents))
+        if self.tiles is None:
+            return self.decode_tile(latents)
+        rows, columns = latents.shape[-2:]
+        return in_tiles(self.decode_tile, latents, self.cut(rows, columns), (1, self.space), TORCH)
+
+    def cut(self, rows: int, columns: int) -> Cut:
+        """How latents of so many rows and columns are cut into tiles."""
+        assert self.tiles is not None, "the codec has no tiles"
+        return cut(rows, columns, *self.tiles)
 
     def forward(self, video: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstruction through one posterior sample, with the posterior's mean and log-variance: a training step.
 
         `forward` and not a named method, so that what is hooked onto modules from outside (FSDP2, compilation) applies.
         """
-        mean, logvar = self.moments(video)
+        self.check(video)
+        mean, logvar = split_moments(self.encode_raw(video), self.largest_logvar)
         return self.decode_raw(draw(mean, logvar, noise)), mean, logvar
 
     def latent_shape(self, video_shape: tuple[int, ...] | torch.Size) -> tuple[int, int, int, int, int]:
@@ -66,7 +100,7 @@ class Codec(nn.Module):
         """Latent frames of `frames` pixel frames."""
         return frames // self.time
 
-    def check_size(self, video: Tensor) -> None:
+    def check(self, video: Tensor) -> None:
         """Refuse sides that the codec cannot divide. Skipped while tracing, where sides are symbols."""
         if torch.compiler.is_compiling():
             return
@@ -83,9 +117,9 @@ class IdentityCodec(Codec):
 
     channels, time, space = 3, 1, 1
 
-    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_raw(self, video: Tensor) -> Tensor:
         """The pixels, with the smallest variance that the other codecs know."""
-        return video, torch.full_like(video, -30.0)
+        return torch.cat([video, torch.full_like(video, -30.0)], dim=1)
 
     def encode(self, video: Tensor, noise: Tensor | None = None) -> Tensor:
         """The pixels; there is nothing to sample."""

@@ -144,14 +144,13 @@ def tiles_fit(spec: Spec) -> Iterator[Problem]:
                 f"Use {multiples_around(pixels, space)}.",
             )
     if tiling.overlap >= tiling.tile:
+        quarter = tiling.tile // 4 // space * space
         yield Problem(
             "E329",
             f"tiles of {tiling.tile} pixels cannot overlap by {tiling.overlap}: the next tile would not advance",
             At("vae.tiling.overlap", f"{tiling.overlap} pixels"),
             (At("vae.tiling.tile", f"{tiling.tile} pixels"),),
-            f"Use an overlap below the tile; a quarter of it, {max(space, tiling.tile // 4 // space * space)}, is usual."
-            if tiling.tile > space
-            else f"Use `overlap: 0`, or a tile larger than {space} pixels.",
+            f"Use an overlap below the tile, such as a quarter of it: {quarter}.",
         )
 
 
