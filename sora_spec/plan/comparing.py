@@ -8,7 +8,7 @@ from sora_spec.errors import UserError
 from sora_spec.plan.changes import flow
 from sora_spec.plan.hardware import find_device
 from sora_spec.plan.job import Mode, planned_job
-from sora_spec.plan.planner import make_plan
+from sora_spec.plan.planner import Plan, make_plan
 from sora_spec.plan.report import GIB, duration
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _ABSENT = "-"
 
 def compare(before: Spec, after: Spec, gpu: str, mode: Mode, hardware: str | None = None) -> dict[str, Any]:
     """Fields as `{path: [a, b]}` and costs as `{name: [a, b]}`, None where there is no plan."""
-    left, right = _flat(before.model_dump(mode="json")), _flat(after.model_dump(mode="json"))
+    left, right = fields_of(before), fields_of(after)
     fields = {
         path: [left.get(path, _ABSENT), right.get(path, _ABSENT)]
         for path in dict.fromkeys([*left, *right])
@@ -30,6 +30,11 @@ def compare(before: Spec, after: Spec, gpu: str, mode: Mode, hardware: str | Non
     rows = list(dict.fromkeys([*columns[0], *columns[1]]))
     costs = {row: [columns[0].get(row), columns[1].get(row)] for row in rows}
     return {"names": [before.name, after.name], "gpu": name, "mode": mode, "fields": fields, "costs": costs}
+
+
+def fields_of(spec: Spec) -> dict[str, str]:
+    """Every field of a spec, defaults included, as YAML by its dotted path."""
+    return _flat(spec.model_dump(mode="json"))
 
 
 def _flat(value: Any, path: str = "") -> dict[str, str]:
@@ -46,6 +51,11 @@ def _costs(spec: Spec, gpu: str, mode: Mode, hardware: str | None) -> dict[str, 
         plan = make_plan(planned_job(spec, find_device(gpu, hardware), mode=mode))
     except UserError as error:
         return {"problem": error.message}
+    return costs_of(plan)
+
+
+def costs_of(plan: Plan) -> dict[str, float | str | None]:
+    """What a plan costs: counts, bytes, seconds and dollars, the likely values."""
     denoiser, times = plan.components.denoiser, plan.times
     return {
         "parameters": denoiser.parameters,
@@ -65,12 +75,15 @@ def comparison_text(found: dict[str, Any]) -> str:
     if not found["fields"]:
         rows.append(("no field differs", "", ""))
     rows.append((f"{found['mode']} on {found['gpu']}", "", ""))
-    rows += [(name, _shown(name, a), _shown(name, b) + _ratio(a, b)) for name, (a, b) in found["costs"].items()]
+    rows += [
+        (name, shown_cost(name, a), shown_cost(name, b) + shown_ratio(a, b)) for name, (a, b) in found["costs"].items()
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     return "\n".join(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}".rstrip() for row in rows)
 
 
-def _shown(name: str, value: Any) -> str:
+def shown_cost(name: str, value: Any) -> str:
+    """A value of `costs_of` for people."""
     if value is None or isinstance(value, str):
         return value or _ABSENT
     if name.endswith("_bytes"):
@@ -80,7 +93,8 @@ def _shown(name: str, value: Any) -> str:
     return f"${value:,.2f}" if name == "cost" else f"{value:,}"
 
 
-def _ratio(a: Any, b: Any) -> str:
+def shown_ratio(a: Any, b: Any) -> str:
+    """How many times the second is the first; nothing where they are equal or no numbers."""
     if isinstance(a, str) or isinstance(b, str) or not a or not b or abs(b / a - 1) < 5e-4:
         return ""
     return f"  (× {b / a:.3g})"

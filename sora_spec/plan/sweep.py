@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from sora_spec.errors import UserError
 from sora_spec.loading import check
 from sora_spec.overrides import apply_override
-from sora_spec.plan.hardware import device_names, find_device
+from sora_spec.plan.hardware import Device, device_names, find_device
 from sora_spec.plan.job import Mode, Stage, planned_job
 from sora_spec.plan.planner import Plan, make_plan
 from sora_spec.plan.report import GIB, duration
@@ -80,25 +81,66 @@ def sweep(
     Raises:
         UserError: a device that is not in the table, or too many combinations.
     """
-    names = device_names(hardware) if list(devices) == ["all"] else list(devices)
-    found = [find_device(name, hardware) for name in names]
-    combinations = list(product(*[[f"{axis.path}={value}" for value in axis.values] for axis in axes]))
-    size = len(combinations) * len(found) * len(counts)
+    return list(sweep_rows(document, swept_devices(devices, hardware), counts, mode, stage, axes))
+
+
+def swept_devices(names: Sequence[str], hardware: str | None = None) -> list[Device]:
+    """The devices of those names; of the whole table where the only name is `all`.
+
+    Raises:
+        UserError: a device that is not in the table.
+    """
+    every = device_names(hardware) if list(names) == ["all"] else list(names)
+    return [find_device(name, hardware) for name in every]
+
+
+def sweep_size(devices: Sequence[Device], counts: Sequence[int | None], axes: Sequence[Axis]) -> int:
+    """Number of rows.
+
+    Raises:
+        UserError: too many.
+    """
+    size = prod(len(axis.values) for axis in axes) * len(devices) * len(counts)
     if size > MOST_ROWS:
         raise UserError(f"{size:,} combinations are more than {MOST_ROWS:,}", "name fewer devices or values")
-    rows: list[Row] = []
-    for settings in combinations:
+    return size
+
+
+def sweep_rows(
+    document: Document,
+    devices: Sequence[Device],
+    counts: Sequence[int | None],
+    mode: Mode,
+    stage: Stage,
+    axes: Sequence[Axis],
+) -> Iterator[Row]:
+    """The rows of `sweep` one by one, as they are planned.
+
+    Raises:
+        UserError: too many combinations.
+    """
+    sweep_size(devices, counts, axes)
+    for settings in product(*[[f"{axis.path}={value}" for value in axis.values] for axis in axes]):
         spec, problem = _spec(document, settings)
-        for count in counts:
-            for device in found:
-                plan = None
-                if spec is not None:
-                    try:
-                        plan = make_plan(planned_job(spec, device, count, mode, stage))
-                    except UserError as error:
-                        problem = error.message
-                rows.append(Row(device.name, count, settings, plan, "" if plan else problem))
-    return rows
+        for count, device in product(counts, devices):
+            yield _row(spec, problem, device, count, mode, stage, settings)
+
+
+def _row(
+    spec: Spec | None,
+    problem: str,
+    device: Device,
+    count: int | None,
+    mode: Mode,
+    stage: Stage,
+    settings: tuple[str, ...],
+) -> Row:
+    if spec is None:
+        return Row(device.name, count, settings, None, problem)
+    try:
+        return Row(device.name, count, settings, make_plan(planned_job(spec, device, count, mode, stage)), "")
+    except UserError as error:
+        return Row(device.name, count, settings, None, error.message)
 
 
 def _spec(document: Document, settings: Sequence[str]) -> tuple[Spec | None, str]:
