@@ -38,11 +38,18 @@ class Device:
     link: float
     network: float
     efficiency: Interval
-    """Share of the matrix rate that is reached."""
+    """Share of the matrix rate that large matrix products and convolutions reach."""
     usd_per_hour: float | None
     sources: dict[str, str]
     from_file: str | None = None
     """The user's file it comes from."""
+    attention_efficiency: Interval | None = None
+    """Share of the matrix rate that fused attention over long sequences reaches, where it is known apart."""
+
+    @property
+    def attention(self) -> Interval:
+        """Share of the matrix rate that fused attention reaches."""
+        return self.attention_efficiency or self.efficiency
 
     def rate(self, precision: str) -> float:
         """Matrix rate in a precision, or in the next wider one that the device has."""
@@ -159,6 +166,7 @@ class _Reader:
             self.wrong(fields["tflops"], f"`{name}.tflops` has no `fp32`")
         link = self._mapping(fields["link"], ("kind", "gbs"))
         price = fields.get("usd_per_hour")
+        matrix, attention = self._efficiencies(fields["efficiency"])
         device = Device(
             name=name,
             title=str(self._scalar(fields["title"])) if "title" in fields else name,
@@ -170,7 +178,8 @@ class _Reader:
             link_kind=str(self._scalar(link["kind"])) if "kind" in link else "link",
             link=1e9 * number(link["gbs"], 0.001, 1e6) if "gbs" in link else 1e9,
             network=1e9 * number(fields["network_gbs"], 0.001, 1e6) if "network_gbs" in fields else 12.5e9,
-            efficiency=self._efficiency(fields["efficiency"]),
+            efficiency=matrix,
+            attention_efficiency=attention,
             usd_per_hour=None if price is None or self._scalar(price) is None else number(price, 0, 1e6),
             sources=sources,
         )
@@ -214,6 +223,18 @@ class _Reader:
         if not low <= value <= high:
             self.wrong(node, f"{value:g} is outside {low:g} to {high:g}")
         return float(value)
+
+    def _efficiencies(self, node: Node) -> tuple[Interval, Interval | None]:
+        """Of matrix products and of attention: one list for both, or a mapping of two."""
+        if not isinstance(node, MapNode):
+            return self._efficiency(node), None
+        fields = self._mapping(node, ("matrix", "attention"))
+        if "matrix" not in fields:
+            self.wrong(node, "`efficiency` has no `matrix`")
+            return Interval(1, 1, 1), None
+        return self._efficiency(fields["matrix"]), self._efficiency(
+            fields["attention"]
+        ) if "attention" in fields else None
 
     def _efficiency(self, node: Node) -> Interval:
         items = node.items if isinstance(node, ListNode) else []

@@ -1,13 +1,26 @@
 """How long it takes: a roofline over the ops of a job, messages between ranks, and the optimiser.
 
-Every op takes the longer of its arithmetic at the rate that whole video models reach on the device (`efficiency`) and
-of its bytes at the memory's rate; all of them together at least the time to launch them. The ends of the interval take
-the ends of both. Ignored: data loading, checkpoints, throttling, and compilation, which can save a quarter.
+An op takes its FLOPs at the rate that ops of its class reach on the device, and its bytes at the memory's rate, and a
+little to start and to drain:
+
+    seconds = FLOPs / (share · rate) + bytes / (share · bandwidth) + start
+
+The sum instead of the larger of the two is what gives every op its efficiency curve. With I = FLOPs / bytes, which for a
+matrix product is governed by its smallest extent and for attention by the length of its sequences, and I₀ the ratio of
+the two rates, the share of the rate that an op reaches is share / (1 + I₀ / I + start · share · rate / FLOPs): it
+saturates in the op's shape and in its size, and time never falls when either grows. All ops together take at least
+the time to launch them.
+
+`share` is the device's `efficiency`, for matrix products and for attention apart, fitted to published generations by
+`benchmarks/calibration.py`; its ends make the range. Ignored: data loading, checkpoints, throttling, and compilation,
+which saves up to a quarter.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from sora_spec.plan.hardware import Device
 from sora_spec.plan.interval import ZERO, Interval, total
@@ -15,10 +28,14 @@ from sora_spec.plan.job import Job
 from sora_spec.plan.schedule import Row
 from sora_spec.plan.workload import Workload
 
-_BANDWIDTH = Interval(0.6, 0.8, 0.92)  # share of the memory's rate that pointwise kernels reach
+BANDWIDTH = Interval(0.6, 0.8, 0.92)
+"""Share of the memory's rate that pointwise kernels reach."""
 _SIMT = Interval(0.6, 0.75, 0.9)  # share of the fp32 rate that matrix products outside the tensor cores reach
-_LAUNCH = {"cuda": Interval(3e-6, 6e-6, 12e-6), "cpu": Interval(5e-6, 15e-6, 40e-6)}  # seconds per op
-_LINK = Interval(0.5, 0.7, 0.9)  # share of the link's rate that NCCL reaches
+_BACKWARD_ATTENTION = 63 / 73  # best backward to best forward rate of FlashAttention-2 on A100, arXiv 2307.08691 §4.1
+_LAUNCH = {"cuda": Interval(3e-6, 6e-6, 12e-6), "cpu": Interval(5e-6, 15e-6, 40e-6)}  # seconds of the host per op
+_START = {"cuda": Interval(1e-6, 2e-6, 4e-6), "cpu": Interval(1e-6, 3e-6, 8e-6)}  # seconds of the device per op
+_LINK = {"nvlink": Interval(0.5, 0.7, 0.9), "pcie": Interval(0.12, 0.35, 0.8), "memory": Interval(0.3, 0.6, 0.9)}
+"""Share of the link's rate that NCCL reaches. Over PCIe the devices of a node share its switches and its host."""
 _HIDDEN = 0.7  # share of FSDP2's messages that can run beside arithmetic
 NODE = 8
 """Devices of one node."""
@@ -39,35 +56,111 @@ class StepTime:
         return total(self.parts.values())
 
 
+class Work(NamedTuple):
+    """A run of ops by the rate that bounds them."""
+
+    matrix: int
+    """FLOPs of matrix products."""
+    attention: float
+    """FLOPs of fused attention, those of the backward pass raised by how much slower it runs."""
+    conv: int
+    """FLOPs of convolutions."""
+    moved: int
+    """Bytes read and written."""
+    ops: int
+
+
+class _Rows:
+    """Rows as a key by identity: they are made once for every workload, and hashing them all would cost more."""
+
+    __slots__ = ("rows",)
+
+    def __init__(self, rows: tuple[Row, ...]) -> None:
+        self.rows = rows
+
+    def __hash__(self) -> int:
+        return id(self.rows)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Rows) and self.rows is other.rows
+
+
+def work_of(rows: tuple[Row, ...]) -> Work:
+    """Sums over the ops. Cached."""
+    return _work(_Rows(rows))
+
+
+@lru_cache(maxsize=1024)
+def _work(key: _Rows) -> Work:
+    matrix = conv = moved = ops = 0
+    attention = 0.0
+    for kind, backward, flops, nbytes, count in key.rows:
+        moved += nbytes * count
+        ops += count
+        if kind == "attention":
+            attention += flops * count / (_BACKWARD_ATTENTION if backward else 1.0)
+        elif kind == "conv":
+            conv += flops * count
+        else:
+            matrix += flops * count
+    return Work(matrix, attention, conv, moved, ops)
+
+
 def compute_seconds(rows: tuple[Row, ...], device: Device, precision: str, tf32: bool = False) -> Interval:
     """Time of a run of ops."""
-    matrix, conv = _rates(device, precision, tf32)
-    found = [0.0, 0.0, 0.0]
-    bandwidth = device.bandwidth
-    launches = 0
-    for kind, _, flops, moved, count in rows:
-        launches += count
-        rates = conv if kind == "conv" else matrix
-        for end in range(3):
-            best = 2 - end
-            seconds = moved / (bandwidth * _BANDWIDTH[best])
-            if flops:
-                seconds = max(seconds, flops / rates[best])
-            found[end] += count * seconds
-    launch = _LAUNCH[device.kind]
-    return Interval(*[max(found[end], launches * launch[end]) for end in range(3)])
+    work = work_of(rows)
+    rates = _rates(device, precision, tf32)
+    launch, start, memory = _LAUNCH[device.kind], _START[device.kind], device.bandwidth
+    found: list[float] = []
+    for end in range(3):
+        best = 2 - end
+        busy = work.matrix / rates.matrix[best] + work.attention / rates.attention[best] + work.conv / rates.conv[best]
+        busy += work.moved / (memory * BANDWIDTH[best]) + work.ops * start[end]
+        found.append(max(busy, work.ops * launch[end]))
+    return Interval(*found)
 
 
-def _rates(device: Device, precision: str, tf32: bool) -> tuple[Interval, Interval]:
-    """FLOP/s that are reached by matrix products and attention, and by convolutions, which use TF32 by default."""
-    if precision == "bf16":
-        both = device.efficiency.times(device.rate("bf16"))
-        return both, both
-    if device.kind == "cpu":
-        both = device.efficiency.times(device.rate("fp32"))
-        return both, both
-    tensor_cores = device.efficiency.times(max(device.rate("tf32"), device.rate("fp32")))
-    return tensor_cores if tf32 else _SIMT.times(device.rate("fp32")), tensor_cores
+class Rates(NamedTuple):
+    """FLOP/s that ops of a class reach, low, likely, high."""
+
+    matrix: Interval
+    attention: Interval
+    conv: Interval
+
+
+@lru_cache(maxsize=256)
+def _rates_of(key: _Machine) -> Rates:
+    device = key.device
+    matrix, attention = device.efficiency, device.attention
+    if key.precision == "bf16" or device.kind == "cpu":
+        rate = device.rate("bf16" if key.precision == "bf16" else "fp32")
+        return Rates(matrix.times(rate), attention.times(rate), matrix.times(rate))
+    tensor_cores = max(device.rate("tf32"), device.rate("fp32"))
+    convs = matrix.times(tensor_cores)  # PyTorch lets cuDNN use TF32 by default
+    if key.tf32:
+        return Rates(convs, attention.times(tensor_cores), convs)
+    simt = _SIMT.times(device.rate("fp32"))
+    return Rates(simt, simt, convs)
+
+
+class _Machine:
+    """A device in a precision, as a key by identity."""
+
+    __slots__ = ("device", "key", "precision", "tf32")
+
+    def __init__(self, device: Device, precision: str, tf32: bool) -> None:
+        self.device, self.precision, self.tf32 = device, precision, tf32
+        self.key = (id(device), precision, tf32)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Machine) and self.key == other.key and self.device is other.device
+
+
+def _rates(device: Device, precision: str, tf32: bool) -> Rates:
+    return _rates_of(_Machine(device, precision, tf32))
 
 
 def message_seconds(nbytes: float, device: Device, ranks: int) -> Interval:
@@ -75,7 +168,8 @@ def message_seconds(nbytes: float, device: Device, ranks: int) -> Interval:
     if nbytes <= 0:
         return ZERO
     rate = device.link if ranks <= NODE else min(device.link, device.network)
-    return Interval(nbytes / (rate * _LINK.high), nbytes / (rate * _LINK.likely), nbytes / (rate * _LINK.low))
+    share = _LINK.get(device.link_kind, _LINK["nvlink"])
+    return Interval(*[nbytes / (rate * share[2 - end]) for end in range(3)])
 
 
 def sharding_seconds(job: Job, work: Workload) -> Interval:
@@ -117,7 +211,7 @@ def optimizer_seconds(job: Job, work: Workload) -> Interval:
     nbytes = passes * work.parameters / job.spec.parallel.shard
     rate, launch = job.device.bandwidth, _LAUNCH[job.device.kind]
     launches = 2 * sum(w.times for w in work.weights if w.resident.role == "parameter")
-    return Interval(*[max(nbytes / (rate * _BANDWIDTH[2 - end]), launches * launch[end]) for end in range(3)])
+    return Interval(*[max(nbytes / (rate * BANDWIDTH[2 - end]), launches * launch[end]) for end in range(3)])
 
 
 def train_step(job: Job, work: Workload) -> StepTime:
