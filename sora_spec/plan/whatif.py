@@ -120,7 +120,7 @@ def plan_of(document: Document, whatif: WhatIf) -> Answer:
     diagnostics = tuple(checked.diagnostics)
     if not checked.ok:
         return Answer(whatif, laid, diagnostics)
-    spec = _once(document, whatif.arguments, checked.spec)
+    spec = _once(document, whatif.arguments, checked.record)
     try:
         return Answer(whatif, laid, diagnostics, spec, make_plan(_job(spec, whatif)))
     except UserError as error:
