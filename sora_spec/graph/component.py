@@ -13,13 +13,15 @@ from sora_spec.graph.engine import backward
 from sora_spec.graph.ir import Graph, Repeat, Resident, Role
 from sora_spec.graph.layout import Shape
 from sora_spec.graph.lower.codec import build_codec, trained_codec
+from sora_spec.graph.lower.encoder_configs import known_config
 from sora_spec.graph.lower.losses import build_loss
+from sora_spec.graph.lower.text_encoder import build_text_encoder, check_tokens
 from sora_spec.graph.lower.transformer import Axis, TransformerDenoiser, block_axes
 from sora_spec.graph.lower.vae_loss import vae_loss
 from sora_spec.graph.lower.weights import Policy, Weights
 from sora_spec.graph.ops.pointwise import unary
 from sora_spec.graph.ops.reduction import mean
-from sora_spec.graph.setting import MATRIX_AND_ATTENTION, Precision, Recompute, Setting, compute_dtype, new_tape
+from sora_spec.graph.setting import Precision, Recompute, Setting, compute_dtype, new_tape
 from sora_spec.graph.tape import Tape
 from sora_spec.graph.tensor import Tensor, leaf
 from sora_spec.shapes import derive_shapes
@@ -27,8 +29,12 @@ from sora_spec.shapes import derive_shapes
 if TYPE_CHECKING:
     from sora_spec.schema.spec import Spec
 
-Component = Literal["denoiser", "denoiser_step", "vae_encode", "vae_decode", "vae_step"]
+__all__ = ["COMPONENTS", "Component", "Precision", "Recompute", "Setting", "graph_from_spec"]
+
+Component = Literal["text_encode", "denoiser", "denoiser_step", "vae_encode", "vae_decode", "vae_step"]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
+
+
 def graph_from_spec(spec: Spec, component: Component, setting: Setting | None = None) -> Graph:
     """The graph of one component. Raises UserError for a variant that can be described but not lowered."""
     setting = setting or Setting()
@@ -36,6 +42,8 @@ def graph_from_spec(spec: Spec, component: Component, setting: Setting | None = 
         return _codec_step_graph(spec, setting)
     if component in ("vae_encode", "vae_decode"):
         return _codec_graph(spec, component, setting)
+    if component == "text_encode":
+        return _text_graph(spec, setting)
     _check_denoiser(spec)
     return _denoiser_graph(spec, component, setting)
 
@@ -104,12 +112,14 @@ class _Inputs:
 
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
-        self.made: list[Tensor] = []
+        self.made: dict[str, Tensor] = {}
 
-    def __call__(self, name: str, shape: Shape, dtype: DType = DType.F32) -> Tensor:
-        tensor = leaf(self.tape, shape, dtype, name=name)
-        self.made.append(tensor)
-        return tensor
+    def __call__(self, name: str, shape: Shape, dtype: DType = DType.F32) -> str:
+        self.made[name] = leaf(self.tape, shape, dtype, name=name)
+        return name
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.made[name]
 
 
 def _denoiser_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
@@ -128,23 +138,23 @@ def _denoiser_graph(spec: Spec, component: Component, setting: Setting) -> Graph
 
     def denoise(noisy: Tensor, at: Tensor) -> Tensor:
         with tape.enter("backbone", outer=0):
-            return network(noisy, at, condition)
+            return network(noisy, at, None if condition is None else inputs[condition])
 
     if not step:
         tape.grad_enabled = False
-        return _finish(spec, component, weights, inputs, lambda: denoise(x, time), blocks.repeat)
+        return _finish(spec, component, weights, inputs, lambda: denoise(inputs[x], inputs[time]), blocks.repeat)
     with tape.enter("objective", ("objective",)):
         loss = build_loss(weights, spec.objective)
     noise = inputs("noise", (batch, *latent))
 
     def forward() -> Tensor:
         with tape.enter("objective"):
-            return mean(loss(denoise, x, time, noise))
+            return mean(loss(denoise, inputs[x], inputs[time], inputs[noise]))
 
-    return _finish(spec, component, weights, inputs, forward, blocks.repeat)
+    return _finish(spec, component, weights, inputs, forward, blocks.repeat, setting)
 
 
-def _condition(spec: Spec, inputs: _Inputs, batch: int) -> Tensor | None:
+def _condition(spec: Spec, inputs: _Inputs, batch: int) -> str | None:
     condition = spec.condition
     if condition.kind == "class":
         return inputs("labels", (batch,), DType.INT64)
@@ -152,6 +162,29 @@ def _condition(spec: Spec, inputs: _Inputs, batch: int) -> Tensor | None:
         return None
     tokens = () if condition.pooled else (condition.tokens,)
     return inputs("context", (batch, *tokens, condition.width))
+
+
+def _text_graph(spec: Spec, setting: Setting) -> Graph:
+    """Prompts that fill their tokens, through the frozen encoder; blocks but the first and the last are alike."""
+    condition = spec.condition
+    if condition.kind != "text":
+        raise UserError(f"{spec.name}: condition.kind {condition.kind!r} has no text encoder")
+    config = known_config(condition.encoder)
+    check_tokens(config, condition.tokens)
+    tape = new_tape(setting)
+    tape.grad_enabled = False
+    weights = Weights(tape, Policy(compute_dtype(setting), setting.attention, train=False))
+    inputs, repeated = _Inputs(tape), 0 if setting.full else max(0, config.depth - 2)
+    repeat = Repeat(1, 2, repeated) if repeated > 1 else None
+    with tape.enter("text_encoder", ("condition", "encoder")):
+        encoder = build_text_encoder(weights, config, config.depth if repeat is None else 3)
+    tokens = inputs("tokens", (setting.batch, condition.tokens), DType.INT64)
+
+    def forward() -> Tensor:
+        with tape.enter("text_encoder"):
+            return encoder(inputs[tokens])
+
+    return _finish(spec, "text_encode", weights, inputs, forward, repeat)
 
 
 def _codec_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
@@ -167,7 +200,7 @@ def _codec_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
 
     def forward() -> Tensor:
         with tape.enter("vae"):
-            return codec.encode(x) if encodes else codec.decode(x)
+            return codec.encode(inputs[x]) if encodes else codec.decode(inputs[x])
 
     return _finish(spec, component, weights, inputs, forward, None)
 
@@ -187,9 +220,9 @@ def _codec_step_graph(spec: Spec, setting: Setting) -> Graph:
 
     def forward() -> Tensor:
         with tape.enter("vae"):
-            return vae_loss(codec, video, noise, vae.training.reconstruction)
+            return vae_loss(codec, inputs[video], inputs[noise], vae.training.reconstruction)
 
-    return _finish(spec, "vae_step", weights, inputs, forward, None)
+    return _finish(spec, "vae_step", weights, inputs, forward, None, setting)
 
 
 def _finish(
@@ -199,11 +232,16 @@ def _finish(
     inputs: _Inputs,
     forward: Callable[[], Tensor],
     repeat: Repeat | None,
+    setting: Setting | None = None,
 ) -> Graph:
     """Run the forward pass, and the backward pass where the result needs a gradient."""
     tape = weights.tape
+    if setting is not None and setting.accumulates:
+        weights.add_gradients()
     residents = _residents(weights, inputs)
     result = forward()
+    if setting is not None and setting.owned_inputs:
+        inputs.made.clear()
     forward_ops, forward_live_bytes = len(tape.ops), tape.live_bytes
     output = (result.shape, result.dtype.label)
     if result.requires_grad:
@@ -218,7 +256,8 @@ def _residents(weights: Weights, inputs: _Inputs) -> tuple[Resident, ...]:
     made: list[tuple[Tensor, Role]] = [
         *((tensor, "parameter") for tensor in weights.parameters),
         *((tensor, "buffer") for tensor in weights.buffers),
-        *((tensor, "input") for tensor in inputs.made),
+        *((tensor, "gradient") for tensor in weights.gradients),
+        *((tensor, "input") for tensor in inputs.made.values()),
     ]
     made.sort(key=lambda pair: pair[0].storage.index)
     regions = weights.regions

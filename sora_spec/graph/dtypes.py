@@ -10,6 +10,7 @@ class DType(Enum):
 
     BOOL = ("bool", 1, 0)
     UINT64 = ("uint64", 8, 1)
+    INT32 = ("int32", 4, 1)
     INT64 = ("int64", 8, 1)
     BF16 = ("bfloat16", 2, 2)
     F16 = ("float16", 2, 2)

@@ -45,13 +45,14 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
         node.save(q, k, v)
     # The CPU's kernel is unknown to PyTorch's FLOP counter, but not to this one.
     flops = attention_flops(q, k)
-    made = run(NAMES[kernel], (q, k, v), _fused_outputs(q, kernel), flops, _workspace(q, k, kernel, backward=False))
+    made = run(NAMES[kernel], (q, k, v), fused_outputs(q, kernel), flops, _workspace(q, k, kernel, backward=False))
     if node is not None:
         node.save(*made[: 2 if kernel == "cpu" else 4])
     return attach(node, made[0])
 
 
-def _fused_outputs(q: Tensor, kernel: Kernel) -> tuple[Layout, ...]:
+def fused_outputs(q: Tensor, kernel: Kernel) -> tuple[Layout, ...]:
+    """Layouts of what a fused kernel makes of queries (B, heads, N, d): the result, and what its backward needs."""
     batch, heads, tokens, _ = q.shape
     rows = (batch, heads, tokens)
     match kernel:

@@ -29,6 +29,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return add(y, bias) if x.tape.observed else add_in_place(y, bias)
 
 
+def linear_without_bias(x: Tensor, weight: Tensor) -> Tensor:
+    """`F.linear` without a bias on (..., K), weight (N, K): one `mm` over the rows."""
+    rows = reshape(x, (prod(x.shape[:-1]), x.shape[-1]))
+    return reshape(mm(rows, transpose(weight, 0, 1)), (*x.shape[:-1], weight.shape[0]))
+
+
 def mm(a: Tensor, b: Tensor) -> Tensor:
     """a @ b of two matrices."""
     node = node_for(_mm_rule, (a, b), (_column_major(a), _column_major(b)))

@@ -6,6 +6,7 @@ from sora_spec.graph.dtypes import DType
 from sora_spec.graph.layout import contiguous_strides
 from sora_spec.graph.ops.pointwise import add_scalar_in_place, cast_to, contiguous, mul, power, rsqrt
 from sora_spec.graph.ops.reduction import mean
+from sora_spec.graph.tape import Layout
 from sora_spec.graph.tensor import Grads, Node, Tensor, attach, node_for, run, run_one
 
 
@@ -29,6 +30,13 @@ def layer_norm(x: Tensor) -> Tensor:
     if node is not None:
         node.save(mu, rstd)
     return attach(node, y)
+
+
+def affine_layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`F.layer_norm` over the last dimension with gain and bias, without gradients."""
+    stats = (*x.shape[:-1], 1)
+    row: Layout = (stats, contiguous_strides(stats), DType.F32)
+    return run("native_layer_norm", (x, weight, bias), ((x.shape, contiguous_strides(x.shape), x.dtype), row, row))[0]
 
 
 def _layer_norm_rule(node: Node, grads: Grads) -> Grads:

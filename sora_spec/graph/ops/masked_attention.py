@@ -1,0 +1,68 @@
+"""Scaled dot-product attention with an additive bias or a causal mask, without gradients: that of text encoders."""
+
+from __future__ import annotations
+
+from sora_spec.graph.dtypes import DType
+from sora_spec.graph.layout import contiguous_strides
+from sora_spec.graph.ops.attention import NAMES, Kernel, attention_flops, fused_outputs, softmax
+from sora_spec.graph.ops.matrix import matmul
+from sora_spec.graph.ops.pointwise import add, cast_to, mul_scalar, unary
+from sora_spec.graph.ops.views import expand_to, transpose
+from sora_spec.graph.tensor import Tensor, run, run_one
+
+_ALIGNED = 8  # keys of a bias that the memory-efficient kernel reads at a time; rows are padded to a multiple
+
+
+def masked_attention(
+    q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, bias: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """`F.scaled_dot_product_attention` of (B, heads, N, d) with `bias` (1 or B, heads, N, N), or only looking back.
+
+    Flash attention takes no bias; PyTorch then picks the memory-efficient kernel.
+    """
+    if kernel == "math":
+        return _math(q, k, v, bias, causal)
+    if bias is None:
+        return run(NAMES[kernel], (q, k, v), fused_outputs(q, kernel), attention_flops(q, k))[0]
+    kernel = "efficient" if kernel == "flash" else kernel
+    if kernel == "efficient":
+        bias = _aligned(bias)
+    rows = expand_to(bias, (q.shape[0], *bias.shape[1:]))
+    return run(NAMES[kernel], (q, k, v, rows), fused_outputs(q, kernel), attention_flops(q, k))[0]
+
+
+def _aligned(bias: Tensor) -> Tensor:
+    """The bias with its rows padded to what the kernel reads at a time (ATen's `pad_bias`)."""
+    keys = bias.shape[-1]
+    if keys % _ALIGNED == 0:
+        return bias
+    shape = (*bias.shape[:-1], -(-keys // _ALIGNED) * _ALIGNED)
+    wide = run_one("constant_pad_nd", (bias,), shape, contiguous_strides(shape), bias.dtype)
+    return wide.alias(bias.shape, wide.strides)
+
+
+def _math(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool) -> Tensor:
+    """ATen's `_scaled_dot_product_attention_math`, in float32; each name is one of its variables."""
+    kind = q.dtype
+    q, k, v = cast_to(q, DType.F32), cast_to(k, DType.F32), cast_to(v, DType.F32)
+    q_scaled = mul_scalar(q)
+    if causal:
+        bias = _looking_back(q)
+    scores = matmul(q_scaled, mul_scalar(transpose(k, 2, 3)))
+    if bias is not None:
+        scores = add(scores, bias)
+    scores = softmax(scores)
+    narrow = cast_to(scores, kind)
+    result = cast_to(matmul(scores, v), kind)
+    del narrow
+    return result
+
+
+def _looking_back(q: Tensor) -> Tensor:
+    """(N, N) with 0 on and below the diagonal and −∞ above."""
+    shape = (q.shape[2], q.shape[2])
+    strides = contiguous_strides(shape)
+    lower = unary("tril", run_one("ones", (q,), shape, strides, DType.BOOL))
+    zero = run_one("scalar_tensor", (q,), (), (), q.dtype)
+    least = run_one("scalar_tensor", (q,), (), (), q.dtype)
+    return run_one("where", (lower, zero, least), shape, strides, q.dtype)

@@ -1,0 +1,63 @@
+"""How a component runs: batch, precision, kernels, recomputation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sora_spec.graph.dtypes import DType
+from sora_spec.graph.ops.attention import Kernel
+from sora_spec.graph.tape import Tape
+
+Precision = Literal["fp32", "bf16"]
+Recompute = Literal["spec", "none", "blocks", "selective"]
+
+MATRIX_AND_ATTENTION = (
+    "addmm",
+    "mm",
+    "bmm",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_flash_attention_for_cpu",
+)
+"""Ops whose results selective recomputation keeps by default: the dear ones."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a component runs."""
+
+    batch: int = 1
+    """Samples of one pass. Guidance doubles them; the caller does that."""
+    precision: Precision = "fp32"
+    """`bf16`: weights, activations and gradients in bfloat16; a step's loss stays in float32."""
+    attention: Kernel = "flash"
+    """Attention kernel; `cpu` makes all kernels the CPU's."""
+    recompute: Recompute = "spec"
+    """What a step recomputes: as `train.recompute` says, nothing, every block, or every block but `selected` ops."""
+    selected: tuple[str, ...] = MATRIX_AND_ATTENTION
+    """ATen names of the ops whose outputs selective recomputation keeps."""
+    fused_rms_norm: bool = False
+    """Whether RMS norm is one kernel (CUDA) or composed (CPU, `meta`)."""
+    rounding: int = 1
+    """Every storage takes a multiple of so many bytes: 512 in CUDA's caching allocator."""
+    observed: bool = False
+    """Whether a dispatch mode is watching, as in a trace: PyTorch then makes some sums anew and not in place."""
+    threads: int = 0
+    """Threads of the CPU whose buffers in attention are counted as workspace; 0 counts none, as no trace sees them."""
+    owned_inputs: bool = False
+    """Whether a step owns its inputs and lets go of them once the forward pass has returned, as `train` does."""
+    accumulates: bool = False
+    """Whether the gradients of an earlier pass are there, to which a step's backward pass adds."""
+    full: bool = False
+    """Run every block, and not only as many as differ."""
+
+
+def new_tape(setting: Setting) -> Tape:
+    """An empty tape for a run in this setting."""
+    return Tape(setting.rounding, setting.observed, setting.attention == "cpu", setting.threads)
+
+
+def compute_dtype(setting: Setting) -> DType:
+    """The type of weights and activations."""
+    return DType.BF16 if setting.precision == "bf16" else DType.F32
