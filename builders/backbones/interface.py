@@ -8,11 +8,11 @@ from torch import Tensor, nn
 class Denoiser(nn.Module):
     """`forward(latents, time, condition)`: latents (B, C, F, H, W), time (B,), condition or None → (B, Cout, F, H, W).
 
-    `time` is what the objective uses, 0..steps−1 or [0, 1]. `condition` is (B,) int64 labels, (B, width) pooled text,
-    (B, M, width) text tokens, or None. Cout is 2·C when a variance is predicted beside the mean (mean first), else C. The output has the dtype of
-    `latents`; inside, everything is cast to the dtype of the weights, save for the time, which stays float32 until it
-    is a sinusoid. Whoever casts the inputs of modules from outside (FSDP2's `cast_forward_inputs`) must leave the
-    root's alone: bfloat16 knows no step 999.
+    `time` is what the objective uses, 0..steps−1 or [0, 1]. `condition` is (B,) int64 labels, (B, width) pooled
+    text, (B, M, width) text tokens, or None. Cout is 2·C when a variance is predicted beside the mean (mean first),
+    else C. The output has the dtype of `latents`; inside, everything is cast to the dtype of the weights, save for
+    the time, which stays float32 until it is a sinusoid. Whoever casts the inputs of modules from outside (FSDP2's
+    `cast_forward_inputs`) must leave the root's alone: bfloat16 knows no step 999.
 
     F may differ from the spec's; H and W may not.
     """

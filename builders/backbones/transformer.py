@@ -1,5 +1,5 @@
-"""The diffusion transformer: DiT and SiT on images, OpenDiT's VDiT (`joint`) and Latte (`alternating`) on video, and with
-cross-attention the text-to-video transformers in the manner of PixArt-α (Open-Sora, Latte-1, Wan).
+"""The diffusion transformer: DiT and SiT on images, OpenDiT's VDiT (`joint`) and Latte (`alternating`) on video; with
+cross-attention text-to-video transformers in the manner of PixArt-α (Open-Sora, Latte-1, Wan).
 
 Legend: `B` batch, `C` channels, `F H W` latent frames, rows, columns, `f` token frames, `S` tokens of
 a frame, `D` width, `M` text tokens.
@@ -90,12 +90,11 @@ class TransformerDenoiser(Denoiser):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        text = (
-            (self.condition_embed.fc1, self.condition_embed.fc2) if isinstance(self.condition_embed, TextTokens) else ()
-        )
-        for linear in (self.time_embed.fc1, self.time_embed.fc2, self.modulation, *text):
-            if linear is not None:
-                nn.init.normal_(linear.weight, std=0.02)
+        vectors = [self.time_embed.fc1, self.time_embed.fc2]
+        if isinstance(self.condition_embed, TextTokens):
+            vectors += [self.condition_embed.fc1, self.condition_embed.fc2]
+        for linear in vectors if self.modulation is None else [*vectors, self.modulation]:
+            nn.init.normal_(linear.weight, std=0.02)
         if isinstance(self.condition_embed, LabelEmbedding):
             nn.init.normal_(self.condition_embed.table.weight, std=0.02)
         for block in self.blocks:

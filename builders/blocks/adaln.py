@@ -13,8 +13,8 @@ from sora_spec.builders.blocks.attention import Attention, CrossAttention
 from sora_spec.builders.blocks.position import Rotation
 
 Axis = Literal["space", "time", "joint", "factorized"]
-"""Which tokens attend to each other: those of a frame, those of a place, all of a clip, or those of a frame and then, in
-a second attention of the same block, those of a place."""
+"""Which tokens attend to each other: those of a frame, those of a place, all of a clip, or those of a frame and then,
+in a second attention of the same block, those of a place."""
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -59,16 +59,16 @@ class ModulationTable(nn.Module):
 
     def forward(self, shared: Tensor) -> Tensor:
         """Shared (B, D) for every part, or (B, parts·D) for one each → (B, parts·D)."""
-        parts, width = self.weight.shape
+        width = self.weight.shape[1]
         return rearrange(self.weight + shared.view(-1, shared.shape[-1] // width, width), "b p d -> b (p d)")
 
 
 class AdaLnBlock(nn.Module):
     """x += gate·Attention(modulate(LN x)); x += gate·MLP(modulate(LN x)) (DiT, arXiv 2212.09748 §3.2).
 
-    Shift, scale and gate, twice, in this order. With `zero` they come from one linear layer on the condition that starts
-    at zero, so that a fresh block is the identity; with `single` from the modulation of all blocks and this block's
-    table. Between the two stand, where asked for, x += gate·TemporalAttention(x) (`factorized`) and
+    Shift, scale and gate, twice, in this order. With `zero` they come from one linear layer on the condition that
+    starts at zero, so that a fresh block is the identity; with `single` from the modulation of all blocks and this
+    block's table. Between the two stand, where asked for, x += gate·TemporalAttention(x) (`factorized`) and
     x += CrossAttention(x, text) (`attends_text`), neither with a norm of its own (PixArt-α; Open-Sora's STDiT).
     """
 
@@ -102,9 +102,9 @@ class AdaLnBlock(nn.Module):
     ) -> Tensor:
         """(B, F, S, D) → (B, F, S, D).
 
-        `c`: with `zero` the condition after its SiLU (B, D), with `single` the shared modulation (B, 6·D). `context`: the
-        text (B, M, D) of a block that attends to it. `rotation` belongs to the block's axis, `time_rotation` to the second
-        attention of a factorized block.
+        `c`: with `zero` the condition after its SiLU (B, D), with `single` the shared modulation (B, 6·D). `context`:
+        the text (B, M, D) of a block that attends to it. `rotation` belongs to the block's axis, `time_rotation` to the
+        second attention of a factorized block.
         """
         modulation = rearrange(self.modulation(c), "b d -> b 1 1 d")
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)  # (B, 1, 1, D) each

@@ -46,7 +46,7 @@ class PatchOut(nn.Module):
         self.modulation = nn.Linear(width, 2 * width) if modulation == "zero" else ModulationTable(2, width)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """(B, f, h·w, D) → (B, Cout, F, H, W) under `c` (B, D): the condition after its SiLU, with `single` before it."""
+        """(B, f, h·w, D) → (B, Cout, F, H, W) under `c` (B, D): the condition after its SiLU; with `single` before."""
         shift, scale = rearrange(self.modulation(c), "b d -> b 1 1 d").chunk(2, dim=-1)
         return rearrange(
             self.proj(modulate(self.norm(x), shift, scale)),

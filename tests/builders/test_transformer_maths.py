@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sora_spec.builders.blocks.adaln import attend
 from sora_spec.builders.blocks.position import Rope3d, rope_axes, rotate, spatial_table, temporal_table
 from sora_spec.builders.conditions.time import TimeEmbedding
 from sora_spec.builders.denoiser import build_denoiser
@@ -237,7 +239,7 @@ def test_order_of_the_modulation(chunk: int, effect: str) -> None:
         branch = effect.split("_")[1]
         block.modulation.bias[gates[branch] * width : (gates[branch] + 1) * width] = 1.0
         normal = torch.nn.functional.layer_norm(x, (width,), eps=1e-6)
-        run = block.attend if branch == "msa" else lambda y, _: block.mlp(y)
+        run = partial(attend, "space", block.attention) if branch == "msa" else lambda y, _: block.mlp(y)
         torch.testing.assert_close(block(x, c), x + run(normal, None))
         block.modulation.bias[chunk * width + 7] += 0.5
         bumped = torch.zeros(width).index_fill(0, torch.tensor([7]), 0.5)
