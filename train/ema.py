@@ -1,4 +1,4 @@
-"""The moving average of the weights, in fp32, on the same shards as the weights."""
+"""The moving average of the weights, in fp32, on the same shards as the weights, beside them or in host memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from sora_spec.train.shards import local
+from sora_spec.train.shards import local, reshard
 
 
 class MovingAverage:
@@ -16,14 +16,21 @@ class MovingAverage:
 
     Starts as a copy of the weights. With `warmup` the decay is min(decay, (1 + step)/(10 + step)), as in TensorFlow's
     ExponentialMovingAverage: otherwise a short run's average stays at its random start.
+
+    `on_host`: keep it in host memory, where it is updated too; a copy of the weights goes there, one at a time.
     """
 
-    def __init__(self, module: nn.Module, decay: float, warmup: bool) -> None:
+    def __init__(self, module: nn.Module, decay: float, warmup: bool, on_host: bool = False) -> None:
         self.module = module
         self.decay = decay
         self.warmup = warmup
+        self.on_host = on_host
         self._parameters = dict(module.named_parameters())
-        self.average = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+        self.average = {name: self._copied(tensor) for name, tensor in module.state_dict().items()}
+
+    def _copied(self, tensor: Tensor) -> Tensor:
+        """A copy where the average is kept."""
+        return tensor.detach().to("cpu" if self.on_host else tensor.device, copy=True)
 
     def decay_at(self, step: int) -> float:
         """Decay after update number `step`, counted from 1."""
@@ -34,7 +41,8 @@ class MovingAverage:
         """Take in the weights after update number `step`, counted from 1."""
         weight = 1 - self.decay_at(step)
         for name, parameter in self._parameters.items():
-            local(self.average[name]).lerp_(local(parameter.detach()), weight)
+            average = local(self.average[name])
+            average.lerp_(local(parameter.detach()).to(average.device), weight)
         self.copy_buffers()
 
     @torch.no_grad()
@@ -47,7 +55,7 @@ class MovingAverage:
     @contextmanager
     def in_place(self) -> Generator[None]:
         """Let the module have the averaged weights while the body runs, then its own again, bit for bit."""
-        own = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
+        own = {name: self._copied(parameter) for name, parameter in self._parameters.items()}
         self._overwrite(self.average)
         try:
             yield
@@ -58,3 +66,5 @@ class MovingAverage:
     def _overwrite(self, values: dict[str, Tensor]) -> None:
         for name, parameter in self._parameters.items():
             local(parameter.detach()).copy_(local(values[name]))
+        # FSDP2 keeps the root gathered after a forward pass, and would go on with the weights of before.
+        reshard(self.module)

@@ -14,7 +14,10 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def build_adamw(module: nn.Module, settings: AdamW, device: torch.device) -> torch.optim.AdamW:
-    """AdamW over every trainable parameter. The implementation is named, since its choice changes the last bits."""
+    """AdamW over every trainable parameter. The implementation is named, since its choice changes the last bits.
+
+    `device`: where the weights lie; all are updated at once on a GPU, one after the other in host memory.
+    """
     return torch.optim.AdamW(
         [parameter for parameter in module.parameters() if parameter.requires_grad],
         lr=settings.lr,

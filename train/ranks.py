@@ -84,20 +84,20 @@ def check_world(spec: Spec, world: int) -> None:
 
 @contextmanager
 def started_ranks(spec: Spec, device_name: str | None, precision: Precision) -> Generator[Ranks]:
-    """The process group of a run: torchrun's, or one of a single process where bf16 needs FSDP2, or none."""
+    """The process group of a run: torchrun's, or one of a single process where FSDP2 needs it, or none."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     check_world(spec, world)
     device = pick_device(device_name)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    backend = "nccl" if device.type == "cuda" else "gloo"
+    backend = _backend(spec, device)
     ours = False
     if not dist.is_initialized():
         if world > 1:
             dist.init_process_group(backend)
             ours = True
-        elif precision == "bf16":
+        elif uses_fsdp(spec, precision, world):
             alone: Any = dist
             dist.init_process_group(backend, rank=0, world_size=1, store=alone.HashStore())
             ours = True
@@ -107,6 +107,19 @@ def started_ranks(spec: Spec, device_name: str | None, precision: Precision) -> 
     finally:
         if ours:
             dist.destroy_process_group()
+
+
+def uses_fsdp(spec: Spec, precision: Precision, world: int) -> bool:
+    """Whether modules are handed to FSDP2: on several ranks, and on one for bf16 and for offload."""
+    return world > 1 or precision == "bf16" or spec.parallel.offload
+
+
+def _backend(spec: Spec, device: torch.device) -> str:
+    """NCCL moves what lies on GPUs, gloo what lies in host memory."""
+    if device.type == "cpu":
+        return "gloo"
+    on_host = spec.parallel.offload or spec.train.ema_device == "cpu"
+    return "cpu:gloo,cuda:nccl" if on_host else "nccl"
 
 
 @dataclass(frozen=True)
@@ -125,18 +138,18 @@ def apply_ranks(module: nn.Module, spec: Spec, precision: Precision, ranks: Rank
     """Cut weights, gradients and optimiser states over `parallel.shard` ranks, and set the precision of compute.
 
     bf16 means: weights, moments and the reduction of gradients in fp32, forward and backward in bf16. It needs FSDP2
-    on one rank too. A module in fp32 on one rank is left as it is.
+    on one rank too. A module in fp32 on one rank is left as it is, unless its weights are to lie in host memory.
+
+    The root is gathered from its forward to its backward pass in any case: freed, it would be gathered again at once.
     """
     module.to(ranks.device)
-    if ranks.world == 1 and precision == "fp32":
+    if not uses_fsdp(spec, precision, ranks.world):
         return
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-    dtype = torch.bfloat16 if precision == "bf16" else None
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=cut.cast_inputs)
-    arguments: dict[str, Any] = {"mesh": _mesh(spec, ranks), "mp_policy": policy}
+    arguments = _fsdp_arguments(spec, precision, ranks, cut)
     for part in cut.parts:
-        fully_shard(part, **arguments)
+        fully_shard(part, reshard_after_forward=spec.parallel.reshard, **arguments)
     fully_shard(module, **arguments)
     # Outputs of a codec are views of one tensor, and nothing changes them in place, which the warning is about.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
@@ -144,8 +157,24 @@ def apply_ranks(module: nn.Module, spec: Spec, precision: Precision, ranks: Rank
         register_fsdp_forward_method(module, name)
 
 
+def _fsdp_arguments(spec: Spec, precision: Precision, ranks: Ranks, cut: Cut) -> dict[str, Any]:
+    """What all `fully_shard` calls of one module share."""
+    from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
+
+    dtype = torch.bfloat16 if precision == "bf16" else None
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=cut.cast_inputs)
+    arguments: dict[str, Any] = {"mesh": _mesh(spec, ranks), "mp_policy": policy}
+    if spec.parallel.offload:
+        arguments["offload_policy"] = CPUOffloadPolicy(pin_memory=ranks.device.type == "cuda")
+    return arguments
+
+
 def _mesh(spec: Spec, ranks: Ranks) -> Any:
-    """One dimension to shard over, or two with replicas outside (hybrid sharding)."""
+    """One dimension to shard over, or two with replicas outside (hybrid sharding).
+
+    Plain data parallelism is (N, 1): FSDP2 then gathers nothing and sums gradients block by block, which is what
+    PyTorch's own `replicate` does, and unlike DistributedDataParallel keeps no second set of gradients in buckets.
+    """
     from torch.distributed.device_mesh import init_device_mesh
 
     parallel = spec.parallel

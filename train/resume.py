@@ -17,10 +17,10 @@ _DECIDES: dict[StageName, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 _FREE: dict[StageName, tuple[str, ...]] = {
-    "vae": ("vae.weights", "vae.decoder", "vae.training.data", "vae.training.steps"),
+    "vae": ("vae.weights", "vae.decoder", "vae.training.data", "vae.training.steps", "parallel.reshard"),
     "denoiser": (
         "backbone.weights", "vae.decoder", "vae.training", "train.data", "train.steps", "train.log_every",
-        "train.checkpoint_every", "train.keep", "train.sample_every", "train.workers",
+        "train.checkpoint_every", "train.keep", "train.sample_every", "train.workers", "parallel.reshard",
     ),
 }  # fmt: skip
 

@@ -26,6 +26,7 @@ class Settings:
     schedule: Literal["constant", "cosine"]
     clip_grad: float | None
     ema: float
+    ema_device: Literal["device", "cpu"]
     ema_warmup: bool
     steps: int
     seed: int
@@ -62,6 +63,7 @@ def _denoiser_settings(spec: Spec) -> Settings:
         schedule=train.schedule,
         clip_grad=train.clip_grad,
         ema=train.ema,
+        ema_device=train.ema_device,
         ema_warmup=train.ema_warmup,
         steps=train.steps,
         seed=train.seed,
@@ -98,6 +100,7 @@ def _vae_settings(spec: Spec) -> Settings:
         schedule=training.schedule,
         clip_grad=training.clip_grad,
         ema=training.ema,
+        ema_device=train.ema_device,
         ema_warmup=train.ema_warmup,
         steps=training.steps,
         seed=train.seed,

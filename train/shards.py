@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
@@ -31,3 +31,12 @@ def assign(target: Tensor, full: Tensor) -> None:
     """Overwrite `target` with the whole tensor `full`."""
     assert target.shape == full.shape, (target.shape, full.shape)
     local(target).copy_(cut_like(full, target))
+
+
+def reshard(module: nn.Module) -> None:
+    """Drop gathered weights, so that the next forward pass gathers what the shards hold by then."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()

@@ -43,8 +43,13 @@ class Trainer:
         settings = task.settings
         self.task, self.ranks, self.settings = task, ranks, settings
         task.module.train()
-        average = MovingAverage(task.module, settings.ema, settings.ema_warmup) if settings.ema > 0 else None
-        self.trained = Trained(task.module, build_adamw(task.module, settings.optimizer, ranks.device), average)
+        average = None
+        if settings.ema > 0:
+            on_host = settings.ema_device == "cpu"
+            average = MovingAverage(task.module, settings.ema, settings.ema_warmup, on_host)
+        # Under offload the weights are not where the module runs.
+        place = next(task.module.parameters()).device
+        self.trained = Trained(task.module, build_adamw(task.module, settings.optimizer, place), average)
 
     def order(self, first: int) -> BatchOrder:
         """This rank's micro-batches from update `first` on. Raises UserError when the batch cannot be split evenly."""

@@ -108,4 +108,37 @@ def export_is_bounded(spec: Spec) -> Iterator[Problem]:
         )
 
 
-RULES = (batch_adds_up, warmup_ends, export_ranges_are_ordered, export_frames_fit, export_is_bounded)
+def switches_switch(spec: Spec) -> Iterator[Problem]:
+    """W302."""
+    parallel, train = spec.parallel, spec.train
+    ranks = parallel.shard * parallel.sequence * parallel.replicate
+    if not parallel.reshard and ranks == 1 and train.precision == "fp32" and not parallel.offload:
+        yield Problem(
+            "W302",
+            "`parallel.reshard: false` changes nothing: on one rank in fp32 no weights are gathered",
+            At("parallel.reshard", "nothing to keep"),
+            (At("train.precision", "fp32"), At("parallel.shard", "one rank")),
+            "Remove it.",
+            severity="warning",
+        )
+    trainable = spec.vae.kind == "image_kl" or spec.vae.kind == "causal3d"
+    averaged = train.ema > 0 or (trainable and spec.vae.training.ema > 0)
+    if train.ema_device == "cpu" and not averaged:
+        yield Problem(
+            "W302",
+            "`train.ema_device: cpu` changes nothing: with a decay of 0 there is no average",
+            At("train.ema_device", "nothing to keep there"),
+            (At("train.ema", "no average"),),
+            "Remove it, or give `train.ema` a decay such as 0.9999.",
+            severity="warning",
+        )
+
+
+RULES = (
+    batch_adds_up,
+    warmup_ends,
+    export_ranges_are_ordered,
+    export_frames_fit,
+    export_is_bounded,
+    switches_switch,
+)
