@@ -156,7 +156,8 @@ def main() -> None:
         values = residuals(keep)
         found = errors(values)
         print(
-            f"leave out {name:<22} median error {100 * statistics.median(found):4.1f} %, largest {100 * found[-1]:.0f} %; "
+            f"leave out {name:<22} median error {100 * statistics.median(found):4.1f} %, "
+            f"largest {100 * found[-1]:.0f} %; "
             f"an interval of a factor {spread(values):.2f} covers {covered(values)} of {len(values)}"
         )
     print()

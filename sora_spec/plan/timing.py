@@ -5,11 +5,11 @@ little to start and to drain:
 
     seconds = FLOPs / (share · rate) + bytes / (share · bandwidth) + start
 
-The sum instead of the larger of the two is what gives every op its efficiency curve. With I = FLOPs / bytes, which for a
-matrix product is governed by its smallest extent and for attention by the length of its sequences, and I₀ the ratio of
-the two rates, the share of the rate that an op reaches is share / (1 + I₀ / I + start · share · rate / FLOPs): it
-saturates in the op's shape and in its size, and time never falls when either grows. All ops together take at least
-the time to launch them.
+The sum instead of the larger of the two is what gives every op its efficiency curve. With I = FLOPs / bytes, which for
+a matrix product is governed by its smallest extent and for attention by the length of its sequences, and I₀ the ratio
+of the two rates, the share of the rate that an op reaches is share / (1 + I₀ / I + start · share · rate / FLOPs): it
+saturates in the op's shape and in its size, and time never falls when either grows. All ops together take at least the
+time to launch them.
 
 `share` is the device's `efficiency`, for matrix products and for attention apart, fitted to published generations by
 `benchmarks/calibration.py`; its ends make the range. Ignored: data loading, checkpoints, throttling, and compilation,
