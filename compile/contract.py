@@ -14,6 +14,7 @@ from sora_spec.schema.condition import ClassCondition, NoCondition, TextConditio
 from sora_spec.schema.spec import Spec
 from sora_spec.schema.vae import Causal3dVae
 from sora_spec.shapes import derive_shapes, latent_frames
+from sora_spec.tiles import cut_of
 
 BATCH, FRAMES, PIXEL_FRAMES = "batch", "frames", "pixel_frames"
 MAX_LATENT_FRAMES = 512
@@ -72,13 +73,20 @@ def denoiser_contract(spec: Spec) -> Contract:
 
 
 def decoder_contract(spec: Spec) -> Contract:
-    """latents (B, C, F, H, W) → video (B, 3, T, Y, X), T following from F by the codec's frame rule."""
-    shapes = derive_shapes(spec)
-    latent_shape = (BATCH, shapes.channels, FRAMES, shapes.latent_height, shapes.latent_width)
+    """latents (B, C, F, H, W) → video (B, 3, T, Y, X), T following from F by the codec's frame rule.
+
+    Of a tiled codec H W Y X are those of one tile.
+    """
+    shapes, space = derive_shapes(spec), spec.vae.compression.space
+    tiles = cut_of(spec)
+    rows, columns = (
+        (shapes.latent_height, shapes.latent_width) if tiles is None else (tiles.tile_height, tiles.tile_width)
+    )
+    latent_shape = (BATCH, shapes.channels, FRAMES, rows, columns)
     latents = Port(name="latents", dtype="float32", shape=latent_shape)
     # Without temporal compression a clip has as many frames as its latents, and the two axes are one.
     length = FRAMES if spec.vae.compression.time == 1 else PIXEL_FRAMES
-    video = Port(name="video", dtype="float32", shape=(BATCH, 3, length, shapes.height, shapes.width))
+    video = Port(name="video", dtype="float32", shape=(BATCH, 3, length, rows * space, columns * space))
     return Contract((latents,), (video,), {BATCH: Range(min=1), FRAMES: frames_range(spec)})
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 
 from sora_spec import output
+from sora_spec.builders.codec import unset_pieces
 from sora_spec.builders.weights.codec_run import load_codec
 from sora_spec.builders.weights.run import load_denoiser
 from sora_spec.compile.bundle import CLASSES, SPEC, Bundle, record_file, write_manifest, writing_bundle
@@ -30,6 +31,7 @@ from sora_spec.errors import UserError
 from sora_spec.loading import dump_spec, load_spec
 from sora_spec.run_folder import RunFolder, step_of
 from sora_spec.schema.spec import Spec
+from sora_spec.tiles import cut_of, streams
 
 PACKAGES = ("sora-spec", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
 
@@ -63,9 +65,11 @@ def export_run(run: RunFolder, target: Path, settings: ExportSettings) -> Bundle
     import_onnxruntime()
     plan_targets(settings.targets)
     with writing_bundle(target, settings.force) as folder:
+        codec = load_codec(run)
+        unset_pieces(codec)  # the graph decodes one tile, of whole length
         modules = (
             Module("denoiser", DenoiserGraph(load_denoiser(run, ema=settings.ema))),
-            Module("vae_decoder", DecoderGraph(load_codec(run))),
+            Module("vae_decoder", DecoderGraph(codec)),
         )
         stages: dict[StageName, Stage] = {module.name: export_stage(spec, module, folder) for module in modules}
         manifest = write_bundle_files(folder, run, spec, stages, ema=settings.ema)
@@ -123,7 +127,22 @@ def export_stage(spec: Spec, module: Module, folder: Path) -> Stage:
         weights_sha256=hash_weights(module.module),
         parity=parity,
         export_seconds=round(seconds, 3),
+        notes=_notes(spec, module.name),
     )
+
+
+def _notes(spec: Spec, stage: StageName) -> tuple[str, ...]:
+    """What the graph does otherwise than the run, or for itself."""
+    if stage != "vae_decoder":
+        return ()
+    found: list[str] = []
+    if (tiles := cut_of(spec)) is not None:
+        found.append(f"decodes one of {tiles.tiles} overlapping tiles, as vae.tiling says; generate puts them together")
+    if streams(spec):
+        found.append(
+            "decodes all frames of a clip at once: vae.streaming is not exported, and memory grows with the clip"
+        )
+    return tuple(found)
 
 
 def _in_precision(module: Module, precision: Precision) -> DenoiserGraph | DecoderGraph:

@@ -100,6 +100,7 @@ def describe_job(pipeline: Pipeline, job: Job) -> dict[str, Any]:
         "source": str(job.source),
         "folder": str(job.folder),
         "backend": pipeline.denoiser.backend,
+        "offload": pipeline.denoiser.offload,
         "runtime": {stage.name: stage.runtime for stage in (pipeline.denoiser, pipeline.decoder)},
         "clip": spec.clip.model_dump(mode="json"),
         "sampler": spec.sampler.model_dump(mode="json"),

@@ -80,6 +80,8 @@ class Stage(Record):
     parity: Parity | None
     """None for bf16, which no CPU backend runs."""
     export_seconds: float
+    notes: tuple[str, ...] = ()
+    """What the graph does otherwise than the run that it comes from."""
 
 
 class File(Record):

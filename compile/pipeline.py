@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from sora_spec.builders.diffusion.noise import NoiseStream
 from sora_spec.builders.diffusion.samplers import NUMPY, sample
+from sora_spec.builders.vae.tiling import NUMPY as NUMPY_CANVASES
+from sora_spec.builders.vae.tiling import in_tiles
 from sora_spec.compile.contract import condition_ports, is_per_frame
 from sora_spec.compile.executors.stage import Stage
 from sora_spec.schema.objective import Dopri5Sampler
 from sora_spec.schema.spec import Spec
 from sora_spec.shapes import derive_shapes
+from sora_spec.tiles import cut_of
 from sora_spec.video import to_uint8
 
 FRAMES_PER_DECODE = 16
@@ -66,8 +69,9 @@ class Pipeline:
             part = labels[start : start + size]
             indices = range(start, start + len(part))
             latents = self.sample(indices, part, seed, progress)
-            for index, label, clip in zip(indices, part, latents, strict=True):
-                yield Clip(index, label, to_uint8(self.decode(clip[None])[0]))
+            with self.decoder.using():
+                for index, label, clip in zip(indices, part, latents, strict=True):
+                    yield Clip(index, label, to_uint8(self.decode(clip[None])[0]))
 
     def sample(
         self,
@@ -81,19 +85,37 @@ class Pipeline:
         stream = NoiseStream(seed, indices, derive_shapes(self.spec).latent)
         advance = None if progress is None else lambda _: progress(len(indices))
         wanted = self._labels(labels)
-        return sample(self.spec, self._network, stream.draw(), wanted, stream.draw, NUMPY, advance)
+        with self.denoiser.using():
+            return sample(self.spec, self._network, stream.draw(), wanted, stream.draw, NUMPY, advance)
 
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Video (B, 3, T, Y, X) of latents (B, C, F, H, W); in pieces where the codec sees one frame at a time."""
+        """Video (B, 3, T, Y, X) of latents (B, C, F, H, W).
+
+        Where the codec sees one frame at a time, in pieces of `FRAMES_PER_DECODE`; in tiles where `vae.tiling` says so.
+        """
         started = time.perf_counter()
-        unit = self.decoder.contract.axes["frames"].multiple_of
-        step = FRAMES_PER_DECODE // unit * unit if is_per_frame(self.spec) else latents.shape[2]
-        pieces = [
-            self.decoder.run({"latents": latents[:, :, start : start + step]})["video"]
-            for start in range(0, latents.shape[2], max(step, unit))
-        ]
+        unit, frames = self.decoder.contract.axes["frames"].multiple_of, latents.shape[2]
+        step = max(FRAMES_PER_DECODE // unit * unit, unit) if is_per_frame(self.spec) else frames
+        with self.decoder.using():
+            video = self._decode_piece(latents[:, :, :step])
+            if step < frames:
+                first, shape = video, list(video.shape)
+                shape[2] = frames
+                video = np.empty(shape, first.dtype)
+                video[:, :, :step] = first
+                for start in range(step, frames, step):
+                    video[:, :, start : start + step] = self._decode_piece(latents[:, :, start : start + step])
         self.seconds["vae_decoder"] += time.perf_counter() - started
-        return np.concatenate(pieces, axis=2)
+        return video
+
+    def _decode_piece(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        tiles = cut_of(self.spec)
+        if tiles is None:
+            return self._decode_tile(latents)
+        return in_tiles(self._decode_tile, latents, tiles, (1, self.spec.vae.compression.space), NUMPY_CANVASES)
+
+    def _decode_tile(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self.decoder.run({"latents": latents})["video"]
 
     def _network(self, latents: NDArray[Any], times: NDArray[Any], labels: NDArray[Any] | None) -> NDArray[Any]:
         started = time.perf_counter()

@@ -31,20 +31,32 @@ class OnnxStage(Stage):
 
     backend = "onnx"
 
-    def __init__(self, name: str, path: Path, contract: Contract, cpu_only: bool = False) -> None:
-        ort = import_onnxruntime()
-        self.name = name
-        self.contract = contract
-        providers = ["CPUExecutionProvider"] if cpu_only else _providers(ort)
+    def __init__(
+        self, name: str, path: Path, contract: Contract, cpu_only: bool = False, offload: bool = False
+    ) -> None:
+        self._ort = ort = import_onnxruntime()
+        self._path = path
+        self._providers = ["CPUExecutionProvider"] if cpu_only else _providers(ort)
+        self.session: Any = None
+        self.runtime = self._describe(self._providers[0])
+        super().__init__(name, contract, offload)
+
+    def _describe(self, provider: str) -> str:
+        return f"onnxruntime {self._ort.__version__} {provider.removesuffix('ExecutionProvider').lower()}"
+
+    def _open(self) -> None:
+        ort = self._ort
         try:
-            self.session = ort.InferenceSession(str(path), _session_options(ort), providers=providers)
+            self.session = ort.InferenceSession(str(self._path), _session_options(ort), providers=self._providers)
         except Exception as error:  # ONNX Runtime's exception types are not public
             raise UserError(
-                f"ONNX Runtime {ort.__version__} cannot load {path}: {_first_line(error)}",
+                f"ONNX Runtime {ort.__version__} cannot load {self._path}: {_first_line(error)}",
                 "its CPU backend runs fp32 and fp16, not bf16: sora-spec export RUN --precision fp32",
             ) from error
-        provider = self.session.get_providers()[0].removesuffix("ExecutionProvider")
-        self.runtime = f"onnxruntime {ort.__version__} {provider.lower()}"
+        self.runtime = self._describe(self.session.get_providers()[0])
+
+    def _close(self) -> None:
+        self.session = None
 
     def _run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         names = [port.name for port in self.contract.outputs]

@@ -61,32 +61,45 @@ def choose_backend(source: RunFolder | Bundle, asked: Asked) -> Backend:
     return asked
 
 
-def open_pipeline(source: RunFolder | Bundle, spec: Spec, backend: Backend, ema: bool = True) -> Pipeline:
-    """Load both stages. `spec` is the source's, perhaps with another sampler or clip length."""
+def open_pipeline(
+    source: RunFolder | Bundle, spec: Spec, backend: Backend, ema: bool = True, offload: bool = False
+) -> Pipeline:
+    """Load both stages, or with `offload` prepare to load each when it runs.
+
+    `spec` is the source's, perhaps with another sampler or clip length; of a run also with other tiles or streaming.
+    """
     trained = source_spec(source, ())  # what the graphs take follows from this one
     if isinstance(source, Bundle):
-        stages = _bundle_stages(source, trained, backend)
+        stages = _bundle_stages(source, trained, backend, offload)
     else:
-        stages = _run_stages(source, trained, ema)
+        stages = _run_stages(source, trained.model_copy(update={"vae": spec.vae}), ema, offload)
     denoiser, decoder = stages
     return Pipeline(spec, denoiser, decoder)
 
 
-def _bundle_stages(bundle: Bundle, spec: Spec, backend: Backend) -> list[Stage]:
+def _bundle_stages(bundle: Bundle, spec: Spec, backend: Backend, offload: bool) -> list[Stage]:
     if backend == "tensorrt":
         from sora_spec.compile.executors.tensorrt_stage import load_engines
 
-        return load_engines(bundle, spec, STAGES)
+        return load_engines(bundle, spec, STAGES, offload)
     from sora_spec.compile.executors.onnx_stage import OnnxStage
 
-    return [OnnxStage(name, bundle.path / bundle.stage(name).file, contract_of(spec, name)) for name in STAGES]
+    return [
+        OnnxStage(name, bundle.path / bundle.stage(name).file, contract_of(spec, name), offload=offload)
+        for name in STAGES
+    ]
 
 
-def _run_stages(run: RunFolder, spec: Spec, ema: bool) -> list[Stage]:
+def _run_stages(run: RunFolder, spec: Spec, ema: bool, offload: bool) -> list[Stage]:
+    from sora_spec.builders.codec import set_pieces
     from sora_spec.builders.weights.codec_run import load_codec
     from sora_spec.builders.weights.run import load_denoiser
     from sora_spec.compile.executors.torch_stage import TorchStage
     from sora_spec.compile.graph_modules import DecoderGraph, DenoiserGraph
 
-    modules = (DenoiserGraph(load_denoiser(run, ema=ema)), DecoderGraph(load_codec(run)))
-    return [TorchStage(name, module, contract_of(spec, name)) for name, module in zip(STAGES, modules, strict=True)]
+    codec = load_codec(run)
+    set_pieces(codec, spec.vae)
+    modules = (DenoiserGraph(load_denoiser(run, ema=ema)), DecoderGraph(codec))
+    return [
+        TorchStage(name, module, contract_of(spec, name), offload) for name, module in zip(STAGES, modules, strict=True)
+    ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -17,7 +18,7 @@ Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
 
 class Stage(ABC):
-    """One graph, loaded and ready to run."""
+    """One graph, loaded and ready to run; or, offloaded, loaded only while someone is `using` it."""
 
     name: str
     backend: Backend
@@ -25,10 +26,38 @@ class Stage(ABC):
     """What runs it, with version and device: recorded beside every video."""
     contract: Contract
 
+    def __init__(self, name: str, contract: Contract, offload: bool) -> None:
+        self.name, self.contract, self.offload = name, contract, offload
+        self._users = 0
+        if not offload:
+            self._open()
+
+    @contextmanager
+    def using(self) -> Iterator[None]:
+        """Have the stage on its device while the body runs. May be nested; costs nothing for a resident stage."""
+        if self.offload and self._users == 0:
+            self._open()
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self.offload and self._users == 0:
+                self._close()
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Bring the stage to its device. Raises UserError where that cannot be."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Free what it holds on its device."""
+
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run the graph. Raises UserError when an input has another shape than the contract says."""
         self._check(inputs)
-        return self._run({port.name: self._cast(inputs[port.name], port.dtype) for port in self.contract.inputs})
+        with self.using():
+            return self._run({port.name: self._cast(inputs[port.name], port.dtype) for port in self.contract.inputs})
 
     @abstractmethod
     def _run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]: ...

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -81,17 +83,36 @@ class CudaMemory:
 
 
 class EngineStage(Stage):
-    """One deserialized engine. Buffers grow with the largest shape seen and are kept."""
+    """One engine, which `load` deserializes. Buffers grow with the largest shape seen and are kept while it is open."""
 
     backend = "tensorrt"
 
-    def __init__(self, name: str, engine: Any, contract: Contract, memory: DeviceMemory, runtime: str) -> None:
-        self.name = name
-        self.contract = contract
+    def __init__(
+        self,
+        name: str,
+        load: Callable[[], Any],
+        contract: Contract,
+        memory: DeviceMemory,
+        runtime: str,
+        offload: bool = False,
+    ) -> None:
         self.runtime = runtime
-        self._context = engine.create_execution_context()
-        self._memory = memory
+        self._load, self._memory = load, memory
+        self._engine: Any = None
+        self._context: Any = None
         self._buffers: dict[str, tuple[int, int]] = {}
+        super().__init__(name, contract, offload)
+
+    def _open(self) -> None:
+        self._engine = self._load()
+        self._context = self._engine.create_execution_context()
+
+    def _close(self) -> None:
+        self._context = None  # before the engine, which it refers to
+        self._engine = None
+        for address, _ in self._buffers.values():
+            self._memory.free(address)
+        self._buffers.clear()
 
     def _buffer(self, name: str, size: int) -> int:
         address, capacity = self._buffers.get(name, (0, 0))
@@ -141,7 +162,7 @@ def _installed_version(module: str) -> str | None:
     return str(importlib.import_module(module).__version__)
 
 
-def load_engines(bundle: Bundle, spec: Spec, stages: tuple[StageName, ...]) -> list[Stage]:
+def load_engines(bundle: Bundle, spec: Spec, stages: tuple[StageName, ...], offload: bool = False) -> list[Stage]:
     """The engines of `stages`, on one stream.
 
     Raises UserError that says what is missing: a device, a matching engine, or the packages that run it.
@@ -161,11 +182,19 @@ def load_engines(bundle: Bundle, spec: Spec, stages: tuple[StageName, ...]) -> l
             f"build them here: sora-spec export {bundle.path} --trt --target sm{sm}",
         )
     memory = CudaMemory()
-    return [_load(bundle, spec, stage, engine, memory) for stage, engine in found.items() if engine is not None]
+    return [
+        _stage(bundle, spec, stage, engine, memory, offload) for stage, engine in found.items() if engine is not None
+    ]
 
 
-def _load(bundle: Bundle, spec: Spec, stage: StageName, engine: Engine, memory: DeviceMemory) -> Stage:
+def _stage(bundle: Bundle, spec: Spec, stage: StageName, engine: Engine, memory: DeviceMemory, offload: bool) -> Stage:
     bundle.check_engine(engine)
+    contract = within_profile(contract_of(spec, stage), engine.profile)
+    runtime = f"{engine.builder} {engine.version} {engine.sm}"
+    return EngineStage(stage, partial(_deserialize, bundle, engine), contract, memory, runtime, offload)
+
+
+def _deserialize(bundle: Bundle, engine: Engine) -> Any:
     trt = importlib.import_module(engine.builder)
     runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
     deserialized = runtime.deserialize_cuda_engine((bundle.path / engine.path).read_bytes())
@@ -174,8 +203,7 @@ def _load(bundle: Bundle, spec: Spec, stage: StageName, engine: Engine, memory: 
             f"{engine.builder} {engine.version} cannot load {engine.path} on this GPU",
             f"build it here: sora-spec export {bundle.path} --trt --target {engine.sm}",
         )
-    contract = within_profile(contract_of(spec, stage), engine.profile)
-    return EngineStage(stage, deserialized, contract, memory, f"{engine.builder} {engine.version} {engine.sm}")
+    return deserialized
 
 
 def within_profile(contract: Contract, profile: Profile) -> Contract:

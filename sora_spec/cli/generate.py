@@ -23,7 +23,10 @@ def generate(
     source: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="Run folder (eager) or bundle (exported).")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="sampler.KEY=VALUE", help="Sampler settings in place of the spec's."),
+        typer.Argument(
+            metavar="sampler.KEY=VALUE",
+            help="Sampler settings in place of the spec's; for a run folder also vae.tiling and vae.streaming.",
+        ),
     ] = None,
     label: Annotated[
         list[str] | None, typer.Option(help="Label of a clip: a number or a class name; may be given several times.")
@@ -43,6 +46,10 @@ def generate(
     no_ema: Annotated[
         bool, typer.Option("--no-ema", help="Take the weights of a run, not their moving average.")
     ] = False,
+    offload: Annotated[
+        bool,
+        typer.Option("--offload", help="Keep only the part that is running on the device. Same clips, less memory."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record of the job as JSON.")] = False,
 ) -> None:
@@ -51,12 +58,12 @@ def generate(
     from sora_spec.compile.labels import plan_labels
 
     opened = open_source(source)
-    spec = source_spec(opened, _sampler_overrides(overrides or (), steps, guidance, frames))
+    chosen = choose_backend(opened, backend)
+    spec = source_spec(opened, _overrides(overrides or (), chosen == "torch", steps, guidance, frames))
     if prompt is not None and spec.condition.kind != "text":
         raise UserError(
             f"{spec.name} is not steered by text: its condition is {spec.condition.kind}", "leave --prompt out"
         )
-    chosen = choose_backend(opened, backend)
     if no_ema and chosen != "torch":
         raise UserError(
             "--no-ema goes with a run folder: a bundle holds one set of weights", "sora-spec export RUN --no-ema"
@@ -71,17 +78,21 @@ def generate(
 
     files = [clip_name(index, value, seed) for index, value in enumerate(wanted)]
     folder = choose_folder(out, f"{spec.name}-{chosen}", files, force)
-    pipeline = open_pipeline(opened, spec, chosen, ema=not no_ema)
+    pipeline = open_pipeline(opened, spec, chosen, ema=not no_ema, offload=offload)
     record = run_job(pipeline, Job(source, wanted, names, seed, batch, folder))
     _report(spec, folder, record, as_json)
 
 
-def _sampler_overrides(
-    given: Sequence[str], steps: int | None, guidance: float | None, frames: int | None
+def _overrides(
+    given: Sequence[str], eager: bool, steps: int | None, guidance: float | None, frames: int | None
 ) -> list[str]:
     """`key=value` arguments and their short forms. Raises UserError for one that would change the trained model."""
+    pieces = ("vae.tiling", "vae.streaming")
     for override in given:
-        if not override.startswith("sampler.") or "=" not in override:
+        path, equals, _ = override.partition("=")
+        if path.startswith(pieces) and not eager:
+            raise UserError(f"{path} of a bundle is fixed: its decoder was exported for it", "give the run folder")
+        if not equals or not path.startswith(("sampler.", *pieces)):
             raise UserError(
                 f"{override!r} is not a setting of the sampler; the rest of the spec is fixed by training",
                 "for example sampler.steps=50 or sampler.guidance=4",

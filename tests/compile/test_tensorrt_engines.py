@@ -254,7 +254,7 @@ def test_engine_stage_moves_arrays_through_device_buffers(toys: Any) -> None:
 
     memory = HostMemory()
     contract = within_profile(decoder_contract(spec), engine_profile(spec, "vae_decoder"))
-    stage = EngineStage("vae_decoder", DoublingEngine(memory), contract, memory, "stand-in")
+    stage = EngineStage("vae_decoder", lambda: DoublingEngine(memory), contract, memory, "stand-in")
     for batch in (2, 4, 1):
         latents = np.random.default_rng(batch).standard_normal((batch, 3, 3, 8, 12), np.float32)
         np.testing.assert_array_equal(stage.run({"latents": latents})["video"], 2 * latents)
