@@ -75,28 +75,29 @@ def find_fixes(job: Job, original: Spec | None = None, limit: int = 6) -> list[F
 
 
 def _mildest(job: Job, knobs: tuple[Knob, ...], original: Spec) -> Fix | None:
+    """The first combination of settings that fits. Where the strongest does not, nothing else is tried."""
     ranges = [range(len(knob.settings)) for knob in knobs]
     order = sorted(product(*ranges), key=lambda places: (sum(places), places))
-    if len(order) > 2 and _try(job, tuple(knob.settings[-1] for knob in knobs)) is None:
-        return None
-    for places in order:
-        settings = tuple(knob.settings[place] for knob, place in zip(knobs, places, strict=True))
-        plan = _try(job, settings)
-        if plan is not None:
-            overrides = tuple(overrides_between(original, plan.job.spec))
-            return Fix(tuple(setting.words for setting in settings), overrides, plan.job.count, plan)
-    return None
+    sets = [tuple(knob.settings[place] for knob, place in zip(knobs, places, strict=True)) for places in order]
+    plan, chosen = _planned(job, sets[0]), sets[0]
+    if plan is None or not plan.fits:
+        strongest = next((plan for plan in (_planned(job, each) for each in reversed(sets[1:])) if plan), None)
+        if strongest is None or not strongest.fits:
+            return None
+        found = ((_planned(job, each), each) for each in sets[1:])
+        plan, chosen = next((plan, each) for plan, each in found if plan is not None and plan.fits)
+    overrides = tuple(overrides_between(original, plan.job.spec))
+    return Fix(tuple(setting.words for setting in chosen), overrides, plan.job.count, plan)
 
 
-def _try(job: Job, settings: tuple[Setting, ...]) -> Plan | None:
-    """The plan with these settings, or None if it does not fit or cannot be."""
+def _planned(job: Job, settings: tuple[Setting, ...]) -> Plan | None:
+    """The plan with these settings, or None if there can be none."""
     try:
         for setting in settings:
             job = setting.move(job)
-        plan = make_plan(job)
+        return make_plan(job)
     except UserError:
         return None
-    return plan if plan.fits else None
 
 
 def knobs_of(job: Job) -> list[Knob]:

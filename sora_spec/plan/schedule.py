@@ -1,8 +1,9 @@
 """A model graph as arrays: when each tensor is born and dies, and how large it is for any batch.
 
 Everything that a graph's schedule depends on but the batch is fixed here: the order of the ops and the life of every
-tensor. Sizes and work are affine in the batch, a + b·batch, so two graphs at different batches give all others. The
-graph of a single sample is made by itself: extents of 1 change strides, and with them which reshapes copy.
+tensor. Sizes and work are affine in the batch, a + b·batch, and a graph at a batch larger than any a gives both by
+division with remainder. The graph of a single sample is made by itself: extents of 1 change strides, and with them
+which reshapes copy.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from sora_spec.graph.tape import YamlPath
 
 if TYPE_CHECKING:
     from sora_spec.schema.spec import Spec
+
+ANY = 2**60
+"""The batch that stands for every batch from 2 up: larger than anything that does not grow with it."""
 
 Coefficients = tuple[int, int]
 """a and b of a + b·batch."""
@@ -57,7 +61,7 @@ class Schedule:
     """One component at every batch from 2 up, or at exactly one batch (then b is 0)."""
 
     graph: Graph
-    """At one of the two batches; its sizes and work are not used."""
+    """At `ANY` batch or a single sample; its sizes and work are not used."""
     sizes: tuple[Coefficients, ...]
     work: tuple[tuple[Coefficients, Coefficients], ...]
     """FLOPs and bytes moved of every op."""
@@ -85,12 +89,25 @@ class Schedule:
         )
 
     @cached_property
+    def dropped(self) -> tuple[int, ...]:
+        """Inputs that the step lets go of: they come and go like activations."""
+        died, last = self.graph.tape.died, len(self.graph.ops)
+        return tuple(
+            number
+            for number, resident in enumerate(self.graph.residents)
+            if resident.role == "input"
+            for end in (died[number],)
+            if end is not None and end < last
+        )
+
+    @cached_property
     def activations(self) -> tuple[tuple[int, int, int, YamlPath], ...]:
         """Storages that are neither residents nor gradients: number, birth, death, and the YAML value behind them."""
         graph, tape, gradients = self.graph, self.graph.tape, self.gradients
         paths = [graph.yaml(region) for region in range(len(graph.regions))]
         never = len(graph.ops) + 1
-        return tuple(
+        inputs = tuple((storage, 0, tape.died[storage] or never, ("clip",)) for storage in self.dropped)
+        return inputs + tuple(
             (storage, tape.born[storage], never if died is None else died, paths[graph.ops[tape.born[storage]].region])
             for storage in range(len(graph.residents), len(self.sizes))
             if storage not in gradients
@@ -131,10 +148,11 @@ class Schedule:
         )
 
     def levels(self, sizes: list[int], keep: frozenset[int] | None = None) -> list[int]:
-        """Bytes alive right after each op, without residents: all of them, or those of the storages in `keep`."""
+        """Bytes alive right after each op, without what stays throughout: all of them, or of the storages in `keep`."""
         tape, ops = self.graph.tape, len(self.graph.ops)
         steps = [0] * (ops + 1)
-        chosen = range(len(self.graph.residents), len(sizes)) if keep is None else keep
+        made = range(len(self.graph.residents), len(sizes))
+        chosen = (*self.dropped, *made) if keep is None else keep
         for storage in chosen:
             size, died = sizes[storage], tape.died[storage]
             steps[tape.born[storage]] += size
@@ -162,20 +180,9 @@ def _part(path: str) -> str:
 
 
 def schedule_of(spec: Spec, component: Component, setting: Setting) -> Schedule:
-    """The schedule of a component that holds at `setting.batch`. Cached.
-
-    The first batch that is asked for gets its own graph; a second one gets another, and from both follow all others.
-    """
-    batch = setting.batch
-    family = _family(_Shape(spec, component), replace(setting, batch=1, rounding=1), setting.rounding)
-    if batch == 1:
-        return family.single
-    if family.all is None and batch not in family.exact:
-        if family.exact:
-            family.unite(batch)
-        else:
-            family.exact[batch] = family.at(batch)
-    return family.all or family.exact[batch]
+    """The schedule of a component that holds at `setting.batch`. Cached: one for one sample, one for more."""
+    batch = 1 if setting.batch == 1 else ANY
+    return _schedule(_Shape(spec, component), replace(setting, batch=batch, rounding=1), setting.rounding)
 
 
 class _Shape:
@@ -188,7 +195,7 @@ class _Shape:
         self.component: Component = component
         clip, vae = spec.clip, spec.vae
         self.parts = (
-            (component, clip.frames, clip.height, clip.width, spec.patch, vae, spec.train.recompute)
+            (component, clip.frames, clip.height, clip.width, spec.patch, vae)
             if component.startswith("vae")
             else (
                 *(component, clip.frames, clip.height, clip.width, spec.patch),
@@ -205,46 +212,21 @@ class _Shape:
         return isinstance(other, _Shape) and self.hashed == other.hashed and self.parts == other.parts
 
 
-class _Family:
-    """The schedules of one component in one setting, for every batch."""
-
-    def __init__(self, shape: _Shape, setting: Setting, rounding: int) -> None:
-        self.shape, self.setting, self.rounding = shape, setting, rounding
-        self.exact: dict[int, Schedule] = {}
-        self.all: Schedule | None = None
-
-    @cached_property
-    def single(self) -> Schedule:
-        """Of one sample."""
-        return self.at(1)
-
-    def at(self, batch: int) -> Schedule:
-        """Of exactly one batch."""
-        graph = graph_from_spec(self.shape.spec, self.shape.component, replace(self.setting, batch=batch))
-        sizes = tuple((size, 0) for size in graph.tape.sizes)
-        work = tuple(((op.flops, 0), (op.read_bytes + op.written_bytes, 0)) for op in graph.ops)
-        return Schedule(graph, sizes, work, self.rounding)
-
-    def unite(self, batch: int) -> None:
-        """Make the schedule of all batches from two of them."""
-        near, first = next(iter(self.exact.items()))
-        second = self.at(batch)
-        names = [[op.name for op in schedule.graph.ops] for schedule in (first, second)]
-        assert names[0] == names[1], "the schedule depends on the batch"
-        sizes = tuple(_line(near, a[0], batch, b[0]) for a, b in zip(first.sizes, second.sizes, strict=True))
-        work = tuple(
-            (_line(near, a[0][0], batch, b[0][0]), _line(near, a[1][0], batch, b[1][0]))
-            for a, b in zip(first.work, second.work, strict=True)
-        )
-        self.all = Schedule(first.graph, sizes, work, self.rounding)
+@lru_cache(maxsize=256)
+def _schedule(shape: _Shape, setting: Setting, rounding: int) -> Schedule:
+    graph = graph_from_spec(shape.spec, shape.component, setting)
+    line = _fixed if setting.batch == 1 else _line
+    sizes = tuple([line(size) for size in graph.tape.sizes])
+    work = tuple([(line(op.flops), line(op.read_bytes + op.written_bytes)) for op in graph.ops])
+    return Schedule(graph, sizes, work, rounding)
 
 
-@lru_cache(maxsize=128)
-def _family(shape: _Shape, setting: Setting, rounding: int) -> _Family:
-    return _Family(shape, setting, rounding)
+def _fixed(value: int) -> Coefficients:
+    return value, 0
 
 
-def _line(near: int, at_near: int, far: int, at_far: int) -> Coefficients:
-    slope, rest = divmod(at_far - at_near, far - near)
-    assert rest == 0, "sizes and work are affine in the batch"
-    return at_near - near * slope, slope
+def _line(value: int) -> Coefficients:
+    """a and b of a + b·ANY."""
+    slope, fixed = divmod(value, ANY)
+    assert slope < ANY, "sizes and work are affine in the batch"
+    return fixed, slope

@@ -175,6 +175,7 @@ def test_changes_work_on_both(load: Any) -> None:
     again = changed(spec, {"train.recompute": {"kind": "blocks", "every": 2}, "clip.frames": 8, "parallel.shard": 2})
     assert type(again) is type(spec)
     assert type(again.train.recompute).__name__ == "BlockRecompute"
+    assert again.train.recompute.kind == "blocks"
     assert (again.train.recompute.every, again.clip.frames, again.parallel.ranks) == (2, 8, 2)
     assert overrides_between(spec, again)[-1] == "parallel.shard=2"
     assert "train.recompute={kind: blocks, every: 2}" in overrides_between(spec, again)
