@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar
 
 from textual.app import App
@@ -69,6 +70,8 @@ class SoraSpecApp(App[None]):
     CSS_PATH = "style.tcss"
     MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {name: _screen(name) for name in PLACES}
     DEFAULT_MODE = "planner"
+    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-narrow"), (110, "-wide"), (170, "-broad")]
+    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-low"), (23, "-normal"), (31, "-tall")]
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(str(number), f"show('{name}')", name.capitalize(), show=False)
@@ -82,10 +85,14 @@ class SoraSpecApp(App[None]):
     planned: reactive[int] = reactive(0)
     """Grows with every answer and every advice; screens watch it and read `session`."""
 
-    def __init__(self, session: Session, ascii_only: bool = False) -> None:
+    def __init__(
+        self, session: Session, ascii_only: bool = False, run_folders: Sequence[Path] = (Path("runs"),)
+    ) -> None:
         super().__init__()
         self.session = session
         self.ascii_only = ascii_only
+        self.run_folders = tuple(run_folders)
+        """Run folders, or folders of them, that the Runs screen follows."""
         self._busy: set[int] = set()
         self._advice_timer: Timer | None = None
         if ascii_only:
