@@ -260,8 +260,16 @@ def _residents(weights: Weights, inputs: _Inputs) -> tuple[Resident, ...]:
         *((tensor, "input") for tensor in inputs.made.values()),
     ]
     made.sort(key=lambda pair: pair[0].storage.index)
-    regions = weights.regions
+    regions, persistent = weights.regions, weights.persistent
     return tuple(
-        Resident(x.name, role, x.shape, x.storage.nbytes, regions.get(x.storage.index, 0), x.requires_grad)
+        Resident(
+            name=x.name,
+            role=role,
+            shape=x.shape,
+            nbytes=x.storage.nbytes,
+            region=regions.get(x.storage.index, 0),
+            trained=x.requires_grad,
+            persistent=x.storage.index in persistent,
+        )
         for x, role in made
     )

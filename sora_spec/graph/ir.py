@@ -13,7 +13,7 @@ Kind = Literal[
     "linear", "conv", "attention", "norm", "softmax", "elementwise", "reduction", "embedding", "copy", "factory"
 ]
 """The closed list of kinds of ops."""
-Role = Literal["parameter", "buffer", "input"]
+Role = Literal["parameter", "buffer", "input", "gradient"]
 
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("addmm", "mm", "bmm"), "linear"),
@@ -57,6 +57,8 @@ class Resident:
     nbytes: int
     region: int
     trained: bool = False
+    persistent: bool = False
+    """Whether it is a buffer that checkpoints hold, and the moving average with them."""
 
     @property
     def numel(self) -> int:

@@ -107,13 +107,15 @@ class Job:
 
     def setting(self, component: Component, batch: int, precision: Precision | None = None) -> Setting:
         """How a component runs here."""
-        cuda = self.device.kind == "cuda"
+        cuda, step = self.device.kind == "cuda", component in ("denoiser_step", "vae_step")
         return Setting(
             batch=batch,
             precision=precision or self.precision,
             attention=self.kernel(component),
             fused_rms_norm=cuda,
             rounding=_BLOCK if cuda else 1,
+            owned_inputs=step,
+            accumulates=step and self.accumulation > 1 and not self.sharded,
         )
 
     def work(self, component: Component, batch: int, precision: Precision | None = None) -> Workload:

@@ -37,14 +37,15 @@ def gpu_of_table(name: str, memory_bytes: int, file: str | Path | None = None) -
 def this_gpu(name: str, memory_bytes: int, capability: float, file: str | Path | None = None) -> tuple[Device, bool]:
     """The GPU at hand with its real memory, and whether it was recognised.
 
-    One that was not borrows the rates of the newest entry that is not newer, with an interval twice as wide below.
+    One that was not borrows the rates of the newest entry that is not newer, or of the oldest; the low end is halved.
     """
     found = gpu_of_table(name, memory_bytes, file)
     if found is not None:
         return replace(found, memory_bytes=memory_bytes), True
     every = [find_device(entry, file) for entry in device_names(file)]
     known = [device for device in every if device.kind == "cuda"]
-    older = [device for device in known if device.capability <= capability] or known
+    age = max(min(device.capability for device in known), capability)
+    older = [device for device in known if device.capability <= age]
     like = max(older, key=lambda device: (device.capability, -abs(device.memory_bytes - memory_bytes)))
     low, likely, high = like.efficiency
     return replace(
@@ -80,7 +81,7 @@ def this_cpu(threads: int, sharers: int = 1, file: str | Path | None = None) -> 
 
 def cpu_title(threads: int) -> str:
     """What a CPU of so many threads is called."""
-    return f"CPU, {threads} threads"
+    return f"CPU, {threads} thread{'s' * (threads != 1)}"
 
 
 def host_memory_bytes() -> int:

@@ -92,7 +92,11 @@ def training_terms(job: Job, work: Workload) -> list[Term]:
         exact(f"AdamW moments{share}", 2 * part, optimizer),
     ]
     if decay > 0:
-        terms.append(exact(f"moving average{share}", part, ema))
+        kept = sum(4 * w.resident.numel * w.times for w in work.weights if w.resident.persistent)
+        terms.append(exact(f"moving average{share}", part + kept, ema))
+    if job.device.kind == "cpu":  # elsewhere they are in host memory too
+        count = sum(w.times for w in work.weights if w.resident.trained)
+        terms.append(exact("AdamW step counters", 4 * count, optimizer))
     return terms
 
 

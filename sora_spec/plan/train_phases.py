@@ -102,13 +102,10 @@ def _step_terms(job: Job, work: Workload) -> list[Term]:
     """Gradients and activations at the highest moment."""
     sequence, whole = job.spec.parallel.sequence, gradient_bytes(job, work)
     ratio = whole / work.gradient_bytes
-    peak = work.peak_with(0.0 if job.accumulation > 1 else ratio)
+    peak = work.peak_with(ratio if job.accumulation == 1 else 0.0 if job.sharded else 1.0)
     terms = [exact("inputs", peak.input_bytes, "clip"), *activation_terms(peak, "activations", sequence)]
     if job.accumulation > 1:
         terms.append(exact("gradients", whole, "train.accumulation"))
-        if not job.sharded:
-            largest = max(w.resident.nbytes for w in work.weights if w.resident.role == "parameter")
-            terms.append(exact("one gradient being added", largest, "train.accumulation"))
     elif job.sharded:
         terms.append(documented("gradients", Interval(*[ratio * peak.gradient_bytes] * 3), "train.optimizer"))
     else:

@@ -21,10 +21,11 @@ class Peak:
     """The highest moment of a component, weights aside."""
 
     activation_bytes: int
-    """Everything but weights, inputs and gradients of weights."""
+    """Everything but weights, gradients of weights, and inputs that stay throughout."""
     gradient_bytes: int
     """Gradients of weights, as large as the weights' type makes them."""
     input_bytes: int
+    """Inputs that stay throughout."""
     by_path: tuple[tuple[YamlPath, int], ...]
     """Activations by the YAML value that makes them, largest first."""
 
@@ -99,7 +100,8 @@ def _workload(schedule: Schedule, component: Component, batch: int) -> Workload:
 def _peak(schedule: Schedule, batch: int, gradient_scale: float) -> Peak:
     sizes = schedule.sizes_at(batch)
     levels, gradients = schedule.levels(sizes), schedule.levels(sizes, schedule.gradients)
-    inputs = sum(size * w.times for w, size in zip(schedule.weights, sizes, strict=False) if w.resident.role == "input")
+    kept = (i for i, w in enumerate(schedule.weights) if w.resident.role == "input" and i not in schedule.dropped)
+    inputs = sum(sizes[i] for i in kept)
     index, copies, activation, gradient = _highest(schedule, sizes, levels, gradients, gradient_scale)
     by_path = _by_path(schedule, sizes, index, copies)
     return Peak(activation, gradient, inputs, by_path)

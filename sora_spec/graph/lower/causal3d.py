@@ -28,8 +28,8 @@ class Causal3dCodec:
         with self.tape.enter("decoder", ("vae", "multipliers")):
             self.decoder = Decoder(weights, widths, vae)
         kind = weights.policy.weights
-        self.latent_mean = weights.buffer("latent_mean", (vae.channels,), kind)
-        self.latent_std = weights.buffer("latent_std", (vae.channels,), kind)
+        self.latent_mean = weights.buffer("latent_mean", (vae.channels,), kind, persistent=True)
+        self.latent_std = weights.buffer("latent_std", (vae.channels,), kind, persistent=True)
 
     def encode(self, video: Tensor) -> Tensor:
         """The posterior's mean, normalised."""

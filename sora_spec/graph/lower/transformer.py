@@ -356,7 +356,9 @@ class TransformerDenoiser:
         longest = max(LONGEST // self.spec.patch.time, frames)
         sincos, moves = backbone.position.kind == "sincos", set(self.axes) != {"space"}
         kind, width = weights.policy.weights, backbone.width
-        self.pos_embed = weights.buffer("pos_embed", (1, rows * columns, width), kind) if sincos else None
+        self.pos_embed = None
+        if sincos:
+            self.pos_embed = weights.buffer("pos_embed", (1, rows * columns, width), kind, persistent=True)
         self.time_table = weights.buffer("time_table", (1, longest, width)) if sincos and moves else None
         self.rope = None
         if backbone.position.kind == "rope":

@@ -31,6 +31,10 @@ class Weights:
         self.tape, self.policy = tape, policy
         self.parameters: list[Tensor] = []
         self.buffers: list[Tensor] = []
+        self.gradients: list[Tensor] = []
+        """Those of an earlier pass."""
+        self.persistent: set[int] = set()
+        """Buffers that checkpoints hold, by number of storage."""
         self.regions: dict[int, int] = {}
         """Region by number of storage."""
 
@@ -41,12 +45,23 @@ class Weights:
         self.regions[tensor.storage.index] = self.tape.region
         return tensor
 
-    def buffer(self, name: str, shape: Shape, dtype: DType = DType.F32) -> Tensor:
-        """A constant of the current region."""
+    def buffer(self, name: str, shape: Shape, dtype: DType = DType.F32, persistent: bool = False) -> Tensor:
+        """A constant of the current region; `persistent` where checkpoints hold it."""
         tensor = leaf(self.tape, shape, dtype, name=name)
         self.buffers.append(tensor)
+        if persistent:
+            self.persistent.add(tensor.storage.index)
         self.regions[tensor.storage.index] = self.tape.region
         return tensor
+
+    def add_gradients(self) -> None:
+        """Let every trained parameter have a gradient already."""
+        for parameter in self.parameters:
+            if parameter.requires_grad:
+                gradient = leaf(self.tape, parameter.shape, parameter.dtype, name=f"{parameter.name}.grad")
+                parameter.grad = gradient
+                self.gradients.append(gradient)
+                self.regions[gradient.storage.index] = self.regions[parameter.storage.index]
 
 
 class Linear:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import get_args
 
-from sora_spec.graph.ir import Graph
+from sora_spec.graph.ir import Graph, Role
 from sora_spec.graph.tape import YamlPath
 
 
@@ -27,6 +28,8 @@ class Memory:
     parameter_bytes: int
     buffer_bytes: int
     input_bytes: int
+    earlier_gradient_bytes: int
+    """Gradients of an earlier pass, which are there before the first op."""
     forward_live_bytes: int
     """What the forward pass leaves for the backward pass, the result included and residents not."""
     forward_peak_bytes: int
@@ -40,8 +43,8 @@ class Memory:
 
     @property
     def resident_bytes(self) -> int:
-        """Alive before the first op and after the last."""
-        return self.parameter_bytes + self.buffer_bytes + self.input_bytes
+        """Alive before the first op; after the last too, but for inputs that the step let go of."""
+        return self.parameter_bytes + self.buffer_bytes + self.input_bytes + self.earlier_gradient_bytes
 
     @property
     def peak_bytes(self) -> int:
@@ -64,12 +67,13 @@ def memory(graph: Graph, itemise: bool = True) -> Memory:
     start = Moment(-1, 0, sum(r.nbytes for r in graph.residents) + extra)
     forward, backward = _peaks(graph, start, extra)
     peak = max(forward, backward, key=lambda moment: moment.nbytes)
-    roles = {role: _resident_bytes(graph, role) for role in ("parameter", "buffer", "input")}
+    roles = {role: _resident_bytes(graph, role) for role in ("parameter", "buffer", "input", "gradient")}
     trained = sum(r.nbytes * graph.times(r.region) for r in graph.residents if r.trained)
     return Memory(
         parameter_bytes=roles["parameter"],
         buffer_bytes=roles["buffer"],
         input_bytes=roles["input"],
+        earlier_gradient_bytes=roles["gradient"],
         forward_live_bytes=_forward_live_bytes(graph) - start.nbytes + extra,
         forward_peak_bytes=forward.nbytes,
         backward_peak_bytes=backward.nbytes if graph.forward_ops < len(graph.ops) else 0,
@@ -188,7 +192,7 @@ def saved_for_backward(graph: Graph) -> tuple[Term, ...]:
         if run.end <= graph.forward_ops:
             for key, nbytes in _gain(graph, run.start, run.end).items():
                 total[key] += copies * nbytes
-    return tuple(term for term in _sorted(total) if term.op not in ("parameter", "buffer", "input"))
+    return tuple(term for term in _sorted(total) if term.op not in get_args(Role))
 
 
 def _sorted(total: Counter[Key]) -> tuple[Term, ...]:
