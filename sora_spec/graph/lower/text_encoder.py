@@ -297,7 +297,7 @@ class ClipBlock:
         k = self.k(x)
         v = self.v(x)
         heads = [rearrange(part, "b m (h d) -> b h m d", h=self.config.heads) for part in (q, k, v)]
-        y = _heads_joined(masked_attention(heads[0], heads[1], heads[2], self.kernel, causal=True))
+        y = _heads_joined(masked_attention(heads[0], heads[1], heads[2], self.kernel, causal=x.shape[1] > 1))
         return self.out(y)
 
     def mlp(self, x: Tensor) -> Tensor:
