@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sora_spec.plan.job import Job
 from sora_spec.plan.schedule import schedule_of
-from sora_spec.plan.text_encoders import find_encoder
+from sora_spec.plan.text_encoders import encoder_work
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _codec(job: Job, half: str) -> Part:
 
 
 def _text(job: Job) -> Part:
-    encoder = find_encoder(job.spec)
-    if encoder is not None:
-        return Part(encoder.parameters, encoder.forward_flops)
+    work = encoder_work(job, 1)
+    if work is not None:
+        return Part(work.parameters, work.forward_flops)
     return Part(None, None) if job.spec.condition.kind == "text" else _NOTHING

@@ -5,8 +5,8 @@ from __future__ import annotations
 from sora_spec.plan.job import FRAMES_PER_DECODE, Job, with_clip
 from sora_spec.plan.overhead import conv_workspace, matrix_workspace
 from sora_spec.plan.resident import buffer_term, weight_terms
-from sora_spec.plan.terms import MIB, Phase, Term, estimated, exact, some
-from sora_spec.plan.text_encoders import find_encoder
+from sora_spec.plan.terms import Phase, Term, exact, some
+from sora_spec.plan.text_encoders import encoder_work
 from sora_spec.plan.train_phases import activation_terms
 from sora_spec.plan.workload import Workload
 
@@ -61,13 +61,12 @@ def _network_terms(work: Workload, job: Job) -> list[Term]:
 
 
 def _text_terms(job: Job) -> list[Term]:
-    encoder = find_encoder(job.spec)
-    if encoder is None:
+    """The encoder's weights, and what encoding all prompts of a batch takes beside them, the empty ones included."""
+    work = encoder_work(job, job.generated * (2 if job.guided else 1))
+    if work is None:
         return []
-    weights = 2 * encoder.parameters
-    tokens = job.generated * (2 if job.guided else 1) * encoder.tokens
-    activations = tokens * encoder.width * 2 * 20
     return [
-        estimated("text encoder weights, bf16", weights, weights, 2 * weights, "condition.encoder"),
-        estimated("text encoder activations", 0, activations, 4 * activations + 64 * MIB, "condition.tokens"),
+        exact("text encoder weights, bf16", work.parameter_bytes + work.buffer_bytes, "condition.encoder"),
+        exact("prompts", work.peak.input_bytes, "condition.tokens"),
+        *activation_terms(work.peak, "text encoder activations"),
     ]

@@ -103,7 +103,8 @@ class Job:
             return "cpu"
         backbone = self.spec.backbone
         narrow = backbone.kind == "transformer" and backbone.width // backbone.heads <= 256
-        return "flash" if component.startswith("denoiser") and self.precision == "bf16" and narrow else "efficient"
+        flash = self.precision == "bf16" and narrow and component in ("denoiser", "denoiser_step", "sampler_step")
+        return "flash" if flash or component == "text_encode" else "efficient"
 
     def setting(self, component: Component, batch: int, precision: Precision | None = None) -> Setting:
         """How a component runs here."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sora_spec.plan.job import Job
 from sora_spec.plan.sampling import ADAPTIVE
-from sora_spec.plan.text_encoders import find_encoder
+from sora_spec.plan.text_encoders import unknown_encoder
 
 
 def assumptions(job: Job) -> list[str]:
@@ -72,6 +72,9 @@ def not_counted(job: Job) -> list[str]:
             found.append("the LPIPS network")
     else:
         found += ["reading weights from disk, writing videos", "egress, storage and idle time in the cost"]
-        if job.spec.condition.kind == "text" and find_encoder(job.spec) is None:
-            found.append("the text encoder, whose size is not known")
+    unknown = unknown_encoder(job.spec)
+    if unknown is not None:
+        found.append(f"the size of the text encoder: {unknown}")
+    elif job.mode == "generate" and job.spec.condition.kind == "text":
+        found.append("padding masks of prompts")
     return found

@@ -18,6 +18,8 @@ LABELS = {
     "backbone.qk_norm": "QK norm",
     "patch": "patches",
     "condition": "condition",
+    "condition.encoder": "encoder",
+    "condition.tokens": "tokens",
     "objective": "loss",
     "vae": "codec",
     "vae.multipliers": "codec levels",

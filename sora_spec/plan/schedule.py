@@ -12,11 +12,12 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sora_spec.graph import Graph, Setting, graph_from_spec
 from sora_spec.graph.component import Component
 from sora_spec.graph.ir import Kind, Resident, kind_of
+from sora_spec.graph.lower.encoder_configs import find_config
 from sora_spec.graph.tape import YamlPath
 
 if TYPE_CHECKING:
@@ -31,8 +32,7 @@ Row = tuple[Kind, bool, int, int, int]
 """Kind of op, backward or not, FLOPs, bytes moved, how often it runs."""
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """Ops `start` to `end` (exclusive), which run `1 + extra` times; `end` is never the last op."""
 
     start: int
@@ -40,8 +40,7 @@ class Run:
     extra: int
 
 
-@dataclass(frozen=True)
-class Weight:
+class Weight(NamedTuple):
     """A parameter, buffer or input."""
 
     resident: Resident
@@ -193,16 +192,7 @@ class _Shape:
     def __init__(self, spec: Spec, component: Component) -> None:
         self.spec = spec
         self.component: Component = component
-        clip, vae = spec.clip, spec.vae
-        self.parts = (
-            (component, clip.frames, clip.height, clip.width, spec.patch, vae)
-            if component.startswith("vae")
-            else (
-                *(component, clip.frames, clip.height, clip.width, spec.patch),
-                *(vae.kind, vae.compression, vae.channels, spec.backbone, spec.temporal),
-                *(spec.condition, spec.objective, spec.train.recompute),
-            )
-        )
+        self.parts = _parts(spec, component)
         self.hashed = hash(self.parts)
 
     def __hash__(self) -> int:
@@ -210,6 +200,19 @@ class _Shape:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Shape) and self.hashed == other.hashed and self.parts == other.parts
+
+
+def _parts(spec: Spec, component: Component) -> tuple[object, ...]:
+    """The values of a spec that decide one component's graph."""
+    clip, vae, condition = spec.clip, spec.vae, spec.condition
+    if component == "text_encode":
+        assert condition.kind == "text"
+        return (component, find_config(condition.encoder), condition.encoder, condition.tokens)
+    shape = (component, clip.frames, clip.height, clip.width, spec.patch)
+    if component.startswith("vae"):
+        return (*shape, vae)
+    network = (vae.kind, vae.compression, vae.channels, spec.backbone, spec.temporal, condition)
+    return (*shape, *network, spec.objective, spec.train.recompute)
 
 
 @lru_cache(maxsize=256)
