@@ -13,9 +13,7 @@ from sora_spec.graph.engine import backward
 from sora_spec.graph.ir import Graph, Repeat, Resident, Role
 from sora_spec.graph.layout import Shape
 from sora_spec.graph.lower.codec import build_codec, trained_codec
-from sora_spec.graph.lower.encoder_configs import known_config
 from sora_spec.graph.lower.losses import build_loss
-from sora_spec.graph.lower.text_encoder import build_text_encoder, check_tokens
 from sora_spec.graph.lower.transformer import Axis, TransformerDenoiser, block_axes
 from sora_spec.graph.lower.vae_loss import vae_loss
 from sora_spec.graph.lower.weights import Policy, Weights
@@ -166,9 +164,14 @@ def _condition(spec: Spec, inputs: _Inputs, batch: int) -> str | None:
 
 def _text_graph(spec: Spec, setting: Setting) -> Graph:
     """Prompts that fill their tokens, through the frozen encoder; blocks but the first and the last are alike."""
+    # Imported here: most specs have no text encoder, and short commands feel every module.
+    from sora_spec.graph.lower.encoder_configs import known_config
+    from sora_spec.graph.lower.text_encoder import build_text_encoder, check_tokens
+
     condition = spec.condition
     if condition.kind != "text":
         raise UserError(f"{spec.name}: condition.kind {condition.kind!r} has no text encoder")
+        
     config = known_config(condition.encoder)
     check_tokens(config, condition.tokens)
     tape = new_tape(setting)
@@ -202,7 +205,8 @@ def _codec_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
         with tape.enter("vae"):
             return codec.encode(inputs[x]) if encodes else codec.decode(inputs[x])
 
-    return _finish(spec, component, weights, inputs, forward, None)
+    repeat = None if setting.full else codec.repeat_pieces(shapes.latent)
+    return _finish(spec, component, weights, inputs, forward, repeat)
 
 
 def _codec_step_graph(spec: Spec, setting: Setting) -> Graph:

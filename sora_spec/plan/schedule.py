@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from sora_spec.graph import Graph, Setting, graph_from_spec
 from sora_spec.graph.component import Component
 from sora_spec.graph.ir import Kind, Resident, kind_of
-from sora_spec.graph.lower.encoder_configs import find_config
 from sora_spec.graph.tape import YamlPath
 
 if TYPE_CHECKING:
@@ -206,6 +205,8 @@ def _parts(spec: Spec, component: Component) -> tuple[object, ...]:
     """The values of a spec that decide one component's graph."""
     clip, vae, condition = spec.clip, spec.vae, spec.condition
     if component == "text_encode":
+        from sora_spec.graph.lower.encoder_configs import find_config  # most specs have no text encoder
+
         assert condition.kind == "text"
         return (component, find_config(condition.encoder), condition.encoder, condition.tokens)
     shape = (component, clip.frames, clip.height, clip.width, spec.patch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -122,6 +121,8 @@ def known_config(encoder: str) -> EncoderConfig:
 
 @lru_cache(maxsize=16)
 def _read(path: str, changed: int) -> EncoderConfig:
+    import json
+
     try:
         with open(path, encoding="utf-8") as file:
             values: Any = json.load(file)
