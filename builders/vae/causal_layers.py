@@ -62,11 +62,16 @@ class CausalConv3d(nn.Conv3d):
         self, x: Tensor, stream: Stream | None = None
     ) -> Tensor:
         """(B, channels, T, Y, X) → (B, out_channels, T', Y', X')."""
-        front = x[:, :, :1].expand(-1, -1, 2, -1, -1) if starts(stream) else cast(Stream, stream).front()
-        x = torch.cat([front, x], dim=2)
+        # No name may hold the front: a view of `x`, it would keep `x` beside its longer copy.
+        x = torch.cat([front_of(x, stream), x], dim=2)
         if stream is not None:
             stream.pass_on(x, 3 - self.stride[0])
         return super().forward(x)
+
+
+def front_of(x: Tensor, stream: Stream | None) -> Tensor:
+    """The two frames before `x`: its first one twice where a clip begins."""
+    return x[:, :, :1].expand(-1, -1, 2, -1, -1) if starts(stream) else cast(Stream, stream).front()
 
 
 class RmsNorm(nn.Module):

@@ -152,7 +152,7 @@ class Graph:
             return found.path
         number, extra = found.block, (self.repeat.times - 1) * (self.repeat.last - self.repeat.first)
         span = f"{number}..{number + extra}" if self.repeat.holds(number) and extra else str(number + extra)
-        return found.path.replace(f"blocks[{number}]", f"blocks[{span}]", 1)
+        return found.path.replace(f"[{number}]", f"[{span}]", 1)
 
     def yaml(self, region: int) -> YamlPath:
         """Path of the YAML value that a region comes from."""

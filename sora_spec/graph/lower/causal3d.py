@@ -1,14 +1,16 @@
-"""The causal 3D codec: mirrors `builders/vae/causal3d.py`, `causal_layers.py` and `block_transform.py`, whole clips."""
+"""The causal 3D codec: mirrors `builders/vae/causal3d.py`, `causal_layers.py` and `block_transform.py`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sora_spec.graph.dtypes import DType
+from sora_spec.graph.lower.pieces import Stream, join_frames, starts
 from sora_spec.graph.lower.weights import Weights
 from sora_spec.graph.ops import conv
-from sora_spec.graph.ops.pointwise import add, add_scalar, cast_to, clamp, div, mul, power, rsqrt, silu, sub
+from sora_spec.graph.ops.pointwise import add, add_scalar, cast_to, div, mul, power, rsqrt, silu, sub
 from sora_spec.graph.ops.reduction import mean
 from sora_spec.graph.ops.views import cat, chunk, expand_to, narrow, permute, reshape, unsqueeze
 from sora_spec.graph.tensor import Tensor
@@ -17,11 +19,19 @@ if TYPE_CHECKING:
     from sora_spec.schema.vae import Causal3dVae
 
 
+Half = Callable[[Tensor, Stream], Tensor]
+"""Encoder or decoder on the next piece of a clip."""
+
+
 class Causal3dCodec:
     """Video (B, 3, 1 + k·time, Y, X) ⇄ latents (B, C, 1 + k, Y/space, X/space)."""
 
+    kind: Literal["causal3d"] = "causal3d"
+    abridged = False
+    """Whether the second piece of a stream is run for all between the first and the last."""
+
     def __init__(self, weights: Weights, vae: Causal3dVae) -> None:
-        self.tape = weights.tape
+        self.tape, self.time, self.streaming = weights.tape, vae.compression.time, vae.streaming
         widths = [vae.width * multiplier for multiplier in vae.multipliers]
         with self.tape.enter("encoder", ("vae", "multipliers")):
             self.encoder = Encoder(weights, widths, vae)
@@ -31,27 +41,50 @@ class Causal3dCodec:
         self.latent_mean = weights.buffer("latent_mean", (vae.channels,), kind, persistent=True)
         self.latent_std = weights.buffer("latent_std", (vae.channels,), kind, persistent=True)
 
-    def encode(self, video: Tensor) -> Tensor:
-        """The posterior's mean, normalised."""
-        mean, _ = self.moments(video)
-        return div(sub(mean, over_channels(self.latent_mean, mean)), over_channels(self.latent_std, mean))
+    def normalise(self, z: Tensor) -> Tensor:
+        """(z − mean) / std."""
+        return div(sub(z, over_channels(self.latent_mean, z)), over_channels(self.latent_std, z))
 
-    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and clamped log-variance."""
-        with self.tape.enter("encoder"):
-            moments = self.encoder(video)
-        mean, logvar = chunk(moments, 2, 1)
-        return mean, clamp(logvar)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Pixels of normalised latents."""
+    def denormalise(self, latents: Tensor) -> Tensor:
+        """latents · std + mean."""
         mean, std = over_channels(self.latent_mean, latents), over_channels(self.latent_std, latents)
-        return self.decode_raw(add(mul(latents, std), mean))
+        return add(mul(latents, std), mean)
+
+    def encode_raw(self, video: Tensor) -> Tensor:
+        """Moments of the whole clip."""
+        with self.tape.enter("encoder"):
+            return self.encoder(video)
 
     def decode_raw(self, z: Tensor) -> Tensor:
         """Pixels of unnormalised latents."""
         with self.tape.enter("decoder"):
             return self.decoder(z)
+
+    def encode_tile(self, video: Tensor) -> Tensor:
+        """Moments, streamed where the spec says so."""
+        if not self.streaming:
+            return self.encode_raw(video)
+        lengths = [1, *[self.time] * ((video.shape[2] - 1) // self.time)]
+        pieces = self._run_pieces(self.encoder, "encoder", video, lengths)
+        return join_frames(pieces, len(lengths))
+
+    def decode_tile(self, latents: Tensor) -> Tensor:
+        """Pixels of normalised latents, streamed where the spec says so."""
+        if not self.streaming:
+            return self.decode_raw(self.denormalise(latents))
+        pieces = self._run_pieces(self.decoder, "decoder", self.denormalise(latents), [1] * latents.shape[2])
+        return join_frames(pieces, 1 + (latents.shape[2] - 1) * self.time)
+
+    def _run_pieces(self, half: Half, name: str, source: Tensor, lengths: list[int]) -> Iterator[Tensor]:
+        """The encoder or decoder on one piece of `source` after the other; each is a region and can be repeated."""
+        stream, start = Stream(), 0
+        for number, length in enumerate([*lengths[:2], lengths[-1]] if self.abridged else lengths):
+            yield self._run_piece(half, name, number, narrow(source, 2, start, length), stream)
+            stream, start = Stream(stream.tails), start + length
+
+    def _run_piece(self, half: Half, name: str, number: int, piece: Tensor, stream: Stream) -> Tensor:
+        with self.tape.enter(f"pieces[{number}]", block=number), self.tape.enter(name, ("vae", "multipliers")):
+            return half(piece, stream)
 
 
 def over_channels(values: Tensor, latents: Tensor) -> Tensor:
@@ -83,17 +116,17 @@ class Encoder:
         self.conv_out = CausalConv3d(weights, "conv_out", widths[-1], 2 * vae.channels)
         self.transform = BlockAnalysis(weights, vae.channels, time, 2 ** (len(widths) - 1))
 
-    def __call__(self, video: Tensor) -> Tensor:
+    def __call__(self, video: Tensor, stream: Stream | None = None) -> Tensor:
         """(B, 3, T, Y, X) → (B, 2C, F, H, W)."""
-        x = self.conv_in(video)
+        x = self.conv_in(video, stream)
         for number, level in enumerate(self.levels):
             if number:
                 with self.tape.enter(f"down[{number - 1}]"):
-                    x = self.down[number - 1](x)
+                    x = self.down[number - 1](x, stream)
             with self.tape.enter(f"levels[{number}]"):
-                x = run_level(level, x)
-        mean, logvar = chunk(self.conv_out(silu(self.norm_out(x))), 2, 1)
-        return cat([add(mean, self.transform(video)), logvar], 1)
+                x = run_level(level, x, stream)
+        mean, logvar = chunk(self.conv_out(silu(self.norm_out(x)), stream), 2, 1)
+        return cat([add(mean, self.transform(video, stream)), logvar], 1)
 
 
 class Decoder:
@@ -115,22 +148,22 @@ class Decoder:
         self.conv_out = CausalConv3d(weights, "conv_out", widths[-1], 3)
         self.transform = BlockSynthesis(weights, vae.channels, time, 2 ** (len(widths) - 1))
 
-    def __call__(self, z: Tensor) -> Tensor:
+    def __call__(self, z: Tensor, stream: Stream | None = None) -> Tensor:
         """(B, C, F, H, W) → (B, 3, T, Y, X)."""
-        x = self.conv_in(z)
+        x = self.conv_in(z, stream)
         for number, level in enumerate(self.levels):
             if number:
                 with self.tape.enter(f"up[{number - 1}]"):
-                    x = self.up[number - 1](x)
+                    x = self.up[number - 1](x, stream)
             with self.tape.enter(f"levels[{number}]"):
-                x = run_level(level, x)
-        return add(self.conv_out(silu(self.norm_out(x))), self.transform(z))
+                x = run_level(level, x, stream)
+        return add(self.conv_out(silu(self.norm_out(x)), stream), self.transform(z, stream))
 
 
-def run_level(level: list[ResidualBlock], x: Tensor) -> Tensor:
+def run_level(level: list[ResidualBlock], x: Tensor, stream: Stream | None) -> Tensor:
     """All blocks of a level. The caller holds the level's input until the last block is done."""
     for block in level:
-        x = block(x)
+        x = block(x, stream)
     return x
 
 
@@ -152,10 +185,11 @@ class CausalConv3d:
         self.bias = weights.parameter(f"{name}.bias", (out,))
         self.stride = (stride[0], stride[1], stride[1])
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, stream: Stream | None = None) -> Tensor:
         """(B, channels, T, Y, X) → (B, out, T', Y', X')."""
-        front = repeat_first(x, 2)
-        x = cat([front, x], 2)
+        x = cat([repeat_first(x, 2) if stream is None or starts(stream) else stream.front(), x], 2)
+        if stream is not None:
+            stream.pass_on(x, 3 - self.stride[0])
         return conv.conv(x, self.weight, self.bias, self.stride, (0, 1, 1))
 
 
@@ -187,10 +221,10 @@ class ResidualBlock:
         self.norm2 = RmsNorm(weights, "norm2", width)
         self.conv2 = CausalConv3d(weights, "conv2", width, width)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, stream: Stream | None = None) -> Tensor:
         """(B, C, T, Y, X) → the same shape."""
-        h = self.conv1(silu(self.norm1(x)))
-        h = self.conv2(silu(self.norm2(h)))
+        h = self.conv1(silu(self.norm1(x)), stream)
+        h = self.conv2(silu(self.norm2(h)), stream)
         return add(x, h)
 
 
@@ -201,10 +235,10 @@ class Upsample:
         self.time = time
         self.conv = CausalConv3d(weights, "conv", channels, out * time * 4)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, stream: Stream | None = None) -> Tensor:
         """(B, channels, 1 + k, Y, X) → (B, out, 1 + time·k, 2Y, 2X)."""
-        x = to_positions(self.conv(x), self.time, 2)
-        return narrow(x, 2, self.time - 1, x.shape[2] - (self.time - 1))
+        x = to_positions(self.conv(x, stream), self.time, 2)
+        return narrow(x, 2, self.time - 1, x.shape[2] - (self.time - 1)) if starts(stream) else x
 
 
 def to_positions(x: Tensor, time: int, space: int) -> Tensor:
@@ -223,10 +257,10 @@ class BlockAnalysis:
         self.block = (time, space, space)
         self.weight = weights.parameter("transform.weight", (channels, 3, *self.block))
 
-    def __call__(self, video: Tensor) -> Tensor:
+    def __call__(self, video: Tensor, stream: Stream | None = None) -> Tensor:
         """(B, 3, T, Y, X) → (B, C, F, H, W)."""
         repeats = self.block[0] - 1
-        if repeats:
+        if repeats and starts(stream):
             video = cat([repeat_first(video, repeats), video], 2)
         return conv.conv(video, self.weight, None, self.block, (0, 0, 0))
 
@@ -238,7 +272,7 @@ class BlockSynthesis:
         self.time, self.space = time, space
         self.weight = weights.parameter("transform.conv.weight", (3 * time * space * space, channels, 1, 1, 1))
 
-    def __call__(self, z: Tensor) -> Tensor:
+    def __call__(self, z: Tensor, stream: Stream | None = None) -> Tensor:
         """(B, C, F, H, W) → (B, 3, T, Y, X)."""
         video = to_positions(conv.conv(z, self.weight, None, (1, 1, 1), (0, 0, 0)), self.time, self.space)
-        return narrow(video, 2, self.time - 1, video.shape[2] - (self.time - 1))
+        return narrow(video, 2, self.time - 1, video.shape[2] - (self.time - 1)) if starts(stream) else video

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sora_spec.graph.lower.weights import Weights
 from sora_spec.graph.ops import conv
 from sora_spec.graph.ops.attention import Kernel, attention
 from sora_spec.graph.ops.norm import group_norm
-from sora_spec.graph.ops.pointwise import add, clamp, div_scalar, mul_scalar, silu
-from sora_spec.graph.ops.views import chunk, expand_to, rearrange, reshape, unsqueeze
+from sora_spec.graph.ops.pointwise import add, div_scalar, mul_scalar, silu
+from sora_spec.graph.ops.views import expand_to, rearrange, reshape, unsqueeze
 from sora_spec.graph.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 class ImageKlCodec:
     """Video (B, 3, T, Y, X) ⇄ latents (B, C, T, Y/space, X/space)."""
+
+    kind: Literal["image_kl"] = "image_kl"
 
     def __init__(self, weights: Weights, vae: ImageKlVae) -> None:
         enter = weights.tape.enter
@@ -33,22 +35,25 @@ class ImageKlCodec:
         with enter("post_quant_conv", ("vae", "channels")):
             self.post_quant_conv = Conv2d(weights, "post_quant_conv", vae.channels, vae.channels, 1)
 
-    def encode(self, video: Tensor) -> Tensor:
-        """The posterior's mean, scaled."""
-        mean, _ = self.moments(video)
-        return mul_scalar(mean)
+    def normalise(self, z: Tensor) -> Tensor:
+        """z · scale."""
+        return mul_scalar(z)
 
-    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance."""
+    def encode_raw(self, video: Tensor) -> Tensor:
+        """Moments of the whole picture."""
         frames = rearrange(video, "b c t y x -> (b t) c y x")
         with self.tape.enter("encoder"):
             features = self.encoder(frames)
         moments = self.quant_conv(features)
         del features
-        return split_moments(rearrange(moments, "(b t) c h w -> b c t h w", b=video.shape[0]))
+        return rearrange(moments, "(b t) c h w -> b c t h w", b=video.shape[0])
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Pixels of scaled latents."""
+    def encode_tile(self, video: Tensor) -> Tensor:
+        """Moments of one tile."""
+        return self.encode_raw(video)
+
+    def decode_tile(self, latents: Tensor) -> Tensor:
+        """Pixels of scaled latents of one tile."""
         return self.decode_raw(div_scalar(latents))
 
     def decode_raw(self, z: Tensor) -> Tensor:
@@ -57,12 +62,6 @@ class ImageKlCodec:
         with self.tape.enter("decoder"):
             frames = self.decoder(self.post_quant_conv(images))
         return rearrange(frames, "(b f) c y x -> b c f y x", b=z.shape[0])
-
-
-def split_moments(moments: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 2C, ...) → mean and clamped log-variance."""
-    mean, logvar = chunk(moments, 2, 1)
-    return mean, clamp(logvar)
 
 
 class Conv2d:

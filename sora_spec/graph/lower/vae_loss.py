@@ -19,14 +19,15 @@ from sora_spec.graph.ops.pointwise import (
     unary,
 )
 from sora_spec.graph.ops.reduction import mean, mse_loss
+from sora_spec.graph.ops.views import chunk
 from sora_spec.graph.tensor import Tensor
 
 
 class Trained(Protocol):
     """A codec that can be trained."""
 
-    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance."""
+    def encode_raw(self, video: Tensor) -> Tensor:
+        """Mean and log-variance, in one tensor."""
         ...
 
     def decode_raw(self, z: Tensor) -> Tensor:
@@ -47,8 +48,14 @@ def vae_loss(codec: Trained, video: Tensor, noise: Tensor, reconstruction: str) 
 
 def reconstruct(codec: Trained, video: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Through one posterior sample."""
-    average, logvar = codec.moments(video)
+    average, logvar = split_moments(codec.encode_raw(video))
     return codec.decode_raw(draw(average, logvar, noise)), average, logvar
+
+
+def split_moments(moments: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 2C, ...) → mean and clamped log-variance."""
+    average, logvar = chunk(moments, 2, 1)
+    return average, clamp(logvar)
 
 
 def draw(average: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:

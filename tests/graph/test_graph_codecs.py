@@ -1,0 +1,87 @@
+"""Codecs whole, in tiles and one latent frame at a time: the graph equals PyTorch's trace of the real modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sora_spec.builders.verify.compare import compare
+from sora_spec.graph import Component, Setting, count, graph_from_spec, memory
+from sora_spec.loading import spec_from_values
+from sora_spec.schema.spec import Spec
+
+IMAGE = {
+    "kind": "image_kl",
+    "compression": {"space": 4},
+    "width": 8,
+    "multipliers": [1, 2, 2],
+    "blocks": 1,
+    "groups": 4,
+}
+CAUSAL = {
+    "kind": "causal3d",
+    "compression": {"time": 4, "space": 8},
+    "channels": 4,
+    "width": 4,
+    "multipliers": [1, 2, 2, 4],
+    "blocks": 1,
+}
+CODECS: list[Component] = ["vae_encode", "vae_decode"]
+
+
+def spec_of(vae: dict[str, Any], frames: int = 9, height: int = 64, width: int = 96, **changes: Any) -> Spec:
+    return spec_from_values(
+        {
+            "version": 1,
+            "name": "pieces",
+            "clip": {"frames": frames, "height": height, "width": width},
+            "vae": vae | changes,
+            "patch": {"time": 1, "space": 1},
+            "backbone": {"kind": "transformer", "depth": 1, "width": 16, "heads": 2, "learn_sigma": False},
+            "objective": {"kind": "interpolant"},
+            "sampler": {"kind": "euler"},
+        }
+    )
+
+
+def tiled(tile: int, overlap: int) -> dict[str, Any]:
+    return {"kind": "spatial", "tile": tile, "overlap": overlap}
+
+
+def agree(spec: Spec, component: Component, setting: Setting) -> None:
+    found = compare(spec, component, setting)
+    assert found.divergence is None
+    assert [row for row in found.rows if not row.equal] == []
+
+
+@pytest.mark.parametrize("component", CODECS)
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("tiling", [(32, 16), (64, 0), (64, 16), (128, 32)], ids=str)
+@pytest.mark.parametrize("vae", [IMAGE, CAUSAL], ids=["image_kl", "causal3d"])
+def test_tiles_equal_the_trace(vae: dict[str, Any], tiling: tuple[int, int], batch: int, component: Component) -> None:
+    setting = Setting(batch=batch, attention="efficient", rounding=512 if batch == 2 else 1)
+    agree(spec_of(vae, tiling=tiled(*tiling)), component, setting)
+
+
+@pytest.mark.parametrize("component", CODECS)
+@pytest.mark.parametrize("frames", [1, 5, 9, 13, 17, 33])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_streaming_equals_the_trace(component: Component, frames: int, precision: Any) -> None:
+    """From three middle pieces on, one stands for all of them; the trace runs every one."""
+    agree(spec_of(CAUSAL, frames, 32, 32, streaming=True), component, Setting(batch=2, precision=precision))
+
+
+@pytest.mark.parametrize("component", CODECS)
+@pytest.mark.parametrize("time", [1, 2])
+def test_tiled_streaming_equals_the_trace(component: Component, time: int) -> None:
+    vae = CAUSAL | {"compression": {"time": time, "space": 8}, "channels": 1}
+    agree(spec_of(vae, 1 + 4 * time, 64, 64, streaming=True, tiling=tiled(48, 16)), component, Setting())
+
+
+@pytest.mark.parametrize("component", CODECS)
+def test_streaming_does_the_arithmetic_of_the_whole_in_less_memory(component: Component) -> None:
+    whole, streamed = (graph_from_spec(spec_of(CAUSAL, 33, streaming=streams), component) for streams in (False, True))
+    assert count(streamed).forward_flops == count(whole).forward_flops
+    assert memory(streamed).peak_bytes < memory(whole).peak_bytes / 2
+    assert memory(streamed).parameter_bytes == memory(whole).parameter_bytes
