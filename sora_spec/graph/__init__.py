@@ -22,12 +22,17 @@ proves it against a trace of the real modules.
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from sora_spec.graph.component import COMPONENTS, Component, Setting, graph_from_spec
 from sora_spec.graph.ir import Graph
-from sora_spec.graph.passes.count import Counts, count
-from sora_spec.graph.passes.memory import Memory, Term, memory, saved_for_backward
-from sora_spec.graph.passes.state import AdamWKind, OptimizerMemory, average_memory, optimizer_memory
-from sora_spec.graph.passes.verify import verify
+
+if TYPE_CHECKING:
+    from sora_spec.graph.passes.count import Counts, count
+    from sora_spec.graph.passes.memory import Memory, Term, memory, saved_for_backward
+    from sora_spec.graph.passes.state import AdamWKind, OptimizerMemory, average_memory, optimizer_memory
+    from sora_spec.graph.passes.verify import verify
 
 __all__ = [
     "COMPONENTS",
@@ -47,3 +52,17 @@ __all__ = [
     "saved_for_backward",
     "verify",
 ]
+
+# The passes are imported when one is asked for: the planner needs none, and short commands feel every module.
+_PASSES = {
+    **dict.fromkeys(("Counts", "count"), "count"),
+    **dict.fromkeys(("Memory", "Term", "memory", "saved_for_backward"), "memory"),
+    **dict.fromkeys(("AdamWKind", "OptimizerMemory", "average_memory", "optimizer_memory"), "state"),
+    "verify": "verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PASSES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.passes.{_PASSES[name]}"), name)

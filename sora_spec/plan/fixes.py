@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations, product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sora_spec.errors import UserError
 from sora_spec.plan.changes import changed, overrides_between
@@ -27,16 +27,14 @@ ENOUGH = 3
 _DISTURBING = 3.0
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting of a knob."""
 
     words: str
     move: Move
 
 
-@dataclass(frozen=True)
-class Knob:
+class Knob(NamedTuple):
     """Something that can be changed."""
 
     name: str

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from sora_spec.errors import UserError
 from sora_spec.plan.changes import changed, overrides_between
@@ -24,8 +24,7 @@ MOST_DEVICES = 4096
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Solution:
+class Solution(NamedTuple):
     """The best value that fits."""
 
     field: Field

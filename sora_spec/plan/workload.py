@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sora_spec.graph import Setting
 from sora_spec.graph.component import Component
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from sora_spec.schema.spec import Spec
 
 
-@dataclass(frozen=True)
-class Peak:
+class Peak(NamedTuple):
     """The highest moment of a component, weights aside."""
 
     activation_bytes: int
