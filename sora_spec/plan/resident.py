@@ -6,6 +6,7 @@ from collections import Counter
 from functools import lru_cache
 
 from sora_spec.plan.job import Job
+from sora_spec.plan.schedule import Schedule
 from sora_spec.plan.terms import Term, documented, exact
 from sora_spec.plan.workload import Workload
 
@@ -37,26 +38,34 @@ def dotted(path: tuple[str | int, ...]) -> str:
     return ".".join(str(part) for part in path)
 
 
-@lru_cache(maxsize=512)
 def shard_bytes(work: Workload, ranks: int, element: int = 4) -> dict[str, int]:
     """Bytes of one rank's part of the parameters, by YAML path: every tensor is cut along its first dimension."""
+    return _shard_bytes(work.schedule, ranks, element)
+
+
+@lru_cache(maxsize=512)
+def _shard_bytes(schedule: Schedule, ranks: int, element: int) -> dict[str, int]:
     found = Counter[str]()
-    for weight in work.weights:
+    for weight in schedule.weights:
         resident = weight.resident
         if resident.role == "parameter":
             rows = resident.shape[0] if resident.shape else 1
             nbytes = -(-rows // ranks) * (resident.numel // max(rows, 1)) * element
-            unit = work.schedule.rounding
+            unit = schedule.rounding
             found[dotted(weight.yaml)] += weight.times * (-(-nbytes // unit) * unit)
     return dict(found)
 
 
-@lru_cache(maxsize=512)
 def parameter_counts(work: Workload) -> tuple[int, int, int]:
     """Parameters of the largest block, of everything outside blocks, and number of blocks."""
+    return _parameter_counts(work.schedule)
+
+
+@lru_cache(maxsize=512)
+def _parameter_counts(schedule: Schedule) -> tuple[int, int, int]:
     blocks, root = Counter[int](), 0
-    graph = work.schedule.graph
-    for weight in work.weights:
+    graph = schedule.graph
+    for weight in schedule.weights:
         if weight.resident.role != "parameter":
             continue
         block = graph.regions[weight.resident.region].block if weight.in_block else None

@@ -122,20 +122,50 @@ class Schedule:
         )
 
     @cached_property
+    def roles(self) -> dict[str, list[int]]:
+        """Storages of the weights by role; those that get a gradient are `trained` as well."""
+        found: dict[str, list[int]] = {}
+        for storage, weight in enumerate(self.weights):
+            found.setdefault(weight.resident.role, []).append(storage)
+            if weight.resident.trained:
+                found.setdefault("trained", []).append(storage)
+        return found
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return sum(w.resident.numel * w.times for w in self.weights if w.resident.role == "parameter")
+
+    @cached_property
+    def inputs(self) -> tuple[int, ...]:
+        """Storages of the inputs that stay throughout."""
+        dropped = set(self.dropped)
+        return tuple(storage for storage in self.roles.get("input", ()) if storage not in dropped)
+
+    @cached_property
     def runs(self) -> tuple[Run, ...]:
         """Stretches that stand for several copies of themselves."""
         extra = self.graph.repeat.times - 1 if self.graph.repeat is not None else 0
         return tuple(Run(run.start, run.end, extra) for run in self.graph.runs)
 
-    def rows(self, batch: int) -> tuple[Row, ...]:
-        """Equal ops gathered."""
+    @cached_property
+    def equal_ops(self) -> tuple[tuple[Kind, bool, Coefficients, Coefficients, int], ...]:
+        """Ops that are alike at every batch, gathered: kind, backward or not, FLOPs, bytes moved, how often."""
         graph = self.graph
         times = [graph.times(region) for region in range(len(graph.regions))]
-        found = Counter[tuple[Kind, bool, int, int]]()
-        for op, (flops, moved) in zip(graph.ops, self.work, strict=True):
-            key = (kind_of(op), op.backward, flops[0] + flops[1] * batch, moved[0] + moved[1] * batch)
-            found[key] += times[op.region]
+        found = Counter[tuple[Kind, bool, Coefficients, Coefficients]]()
+        for op, work in zip(graph.ops, self.work, strict=True):
+            found[(kind_of(op), op.backward, *work)] += times[op.region]
         return tuple((*key, count) for key, count in found.items())
+
+    def rows(self, batch: int) -> tuple[Row, ...]:
+        """The ops at a batch."""
+        return tuple(
+            [
+                (kind, backward, flops[0] + flops[1] * batch, moved[0] + moved[1] * batch, count)
+                for kind, backward, flops, moved, count in self.equal_ops
+            ]
+        )
 
     def forward_flops(self, batch: int) -> int:
         """FLOPs of a forward pass."""

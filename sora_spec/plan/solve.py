@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sora_spec.errors import UserError
 from sora_spec.plan.changes import changed, overrides_between
@@ -21,8 +22,6 @@ MOST_FRAMES = 4096
 LARGEST_SCALE = 8.0
 MOST_DEVICES = 4096
 
-T = TypeVar("T")
-
 
 class Solution(NamedTuple):
     """The best value that fits."""
@@ -30,22 +29,31 @@ class Solution(NamedTuple):
     field: Field
     value: str
     overrides: tuple[str, ...]
+    """`key=value` arguments that make it."""
+    options: tuple[str, ...]
+    """Options of the command that make the rest of it, such as `--count 4`."""
     plan: Plan
 
 
 def solve(job: Job, field: Field, original: Spec | None = None) -> Solution | None:
-    """The extreme of one field, the rest as it is; None where nothing fits.
+    """The extreme of one field, the rest as it is; None where nothing fits. Overrides start from `original`.
 
     Raises:
         UserError: the field cannot be varied in this job.
     """
-    found = _CANDIDATES[field](job)
-    best = _last_that_fits(found) if field != "gpus" else next((c for c in found if fits(c[1])), None)
-    if best is None:
+    candidates = _CANDIDATES[field](job)
+    found = _first_that_fits(candidates) if field == "gpus" else _last_that_fits(candidates)
+    if found is None:
         return None
-    plan = make_plan(best[1])
-    overrides = tuple(overrides_between(original or job.spec, best[1].spec))
-    return Solution(field, best[0], overrides, plan)
+    value, best = found
+    overrides = tuple(overrides_between(original or job.spec, best.spec))
+    return Solution(field, candidates.words(value), overrides, options_between(job, best), make_plan(best))
+
+
+def options_between(before: Job, after: Job) -> tuple[str, ...]:
+    """Options of the command that turn one job into the other, beside what the specs say."""
+    count = [f"--count {after.count}"] if after.count != before.count else []
+    return (*count, *([f"--batch {after.batch}"] if after.batch != before.batch else []))
 
 
 def fits(job: Job) -> bool:
@@ -56,55 +64,89 @@ def fits(job: Job) -> bool:
         return False
 
 
-Candidate = tuple[str, Job]
+class _Candidates(NamedTuple):
+    """Values of a field whose jobs need ever more; the jobs are made when they are asked for."""
+
+    values: Sequence[Any]
+    own: Any
+    """The job's own value: where the search begins."""
+    words: Callable[[Any], str]
+    job: Callable[[Any], Job]
 
 
-def _last_that_fits(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The last of a list whose needs rise: by doubling, then by halving the gap, so that huge ones are never tried."""
-    low, step = -1, 1
-    while low + step < len(candidates) and fits(candidates[low + step][1]):
-        low, step = low + step, 2 * step
-    high = min(low + step, len(candidates))
+def _first_that_fits(candidates: _Candidates) -> tuple[Any, Job] | None:
+    for value in candidates.values:
+        try:
+            job = candidates.job(value)
+        except UserError:
+            continue
+        if fits(job):
+            return value, job
+    return None
+
+
+def _last_that_fits(candidates: _Candidates) -> tuple[Any, Job] | None:
+    """By doubling from the job's own value, then by halving the gap, so that huge ones are never tried."""
+    values = candidates.values
+
+    def tried(place: int) -> bool:
+        return fits(candidates.job(values[place]))
+
+    low, high = -1, max(0, bisect_right(values, candidates.own) - 1)
+    if high < len(values) and tried(high):
+        low, step = high, high + 1
+        while low + step < len(values) and tried(low + step):
+            low, step = low + step, 2 * step
+        high = min(low + step, len(values))
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(candidates[middle][1]) else (low, middle)
-    return candidates[low] if low >= 0 else None
+        low, high = (middle, high) if tried(middle) else (low, middle)
+    return (values[low], candidates.job(values[low])) if low >= 0 else None
 
 
-def _batches(job: Job) -> list[Candidate]:
+def _batches(job: Job) -> _Candidates:
     if job.mode == "generate":
-        return [(f"{n} clips at a time", replace(job, batch=n)) for n in range(1, MOST_CLIPS + 1)]
+        clips = range(1, MOST_CLIPS + 1)
+        return _Candidates(clips, job.generated, lambda n: f"{n} clips at a time", lambda n: replace(job, batch=n))
     share = job.ranks * job.accumulation
-    found: list[Candidate] = []
-    for micro in range(1, min(MOST_CLIPS, 65_536 // share) + 1):
+
+    def with_batch(micro: int) -> Job:
         values: dict[str, Any] = {"vae.training.batch" if job.stage == "vae" else "train.batch": micro * share}
         if job.stage == "denoiser" and job.spec.train.micro_batch is not None:
             values["train.micro_batch"] = micro
-        found.append((f"{micro * share} clips a step, {micro} a pass", _with(job, values)))
-    return found
+        return _with(job, values)
+
+    per_pass = range(1, min(MOST_CLIPS, 65_536 // share) + 1)
+    return _Candidates(
+        per_pass, job.micro_batch, lambda micro: f"{micro * share} clips a step, {micro} a pass", with_batch
+    )
 
 
-def _frames(job: Job) -> list[Candidate]:
+def _frames(job: Job) -> _Candidates:
     counts = frame_counts(job.spec, MOST_FRAMES)
     if len(counts) < 2:
         raise UserError(f"{job.spec.name} sees every frame on its own: its clip has no length to solve for")
-    return [(f"{count} frames", _with(job, with_frames(job.spec, count))) for count in counts]
+    own = job.spec.clip.frames
+    return _Candidates(
+        counts, own, lambda count: f"{count} frames", lambda count: _with(job, with_frames(job.spec, count))
+    )
 
 
-def _sizes(job: Job) -> list[Candidate]:
-    return [(f"{h}x{w}", _with(job, with_size((h, w)))) for h, w in sizes(job.spec, LARGEST_SCALE)]
+def _sizes(job: Job) -> _Candidates:
+    clip = job.spec.clip
+    found = sizes(job.spec, LARGEST_SCALE)
+    own = (clip.height, clip.width)
+    return _Candidates(found, own, lambda size: f"{size[0]}x{size[1]}", lambda size: _with(job, with_size(size)))
 
 
-def _counts(job: Job) -> list[Candidate]:
+def _counts(job: Job) -> _Candidates:
     if job.mode == "generate":
         raise UserError("generation runs on one device, so there is no number of devices to solve for")
-    found: list[Candidate] = []
-    for count in range(1, MOST_DEVICES + 1):
-        try:
-            found.append((f"{count} devices", replace(job, spec=with_count(job.spec, count), count=count)))
-        except UserError:
-            continue
-    return found
+
+    def with_devices(count: int) -> Job:
+        return replace(job, spec=with_count(job.spec, count), count=count)
+
+    return _Candidates(range(1, MOST_DEVICES + 1), job.count, lambda count: f"{count} devices", with_devices)
 
 
 def _with(job: Job, values: dict[str, Any]) -> Job:

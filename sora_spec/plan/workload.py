@@ -78,18 +78,15 @@ def workload(spec: Spec, component: Component, setting: Setting) -> Workload:
 def _workload(schedule: Schedule, component: Component, batch: int) -> Workload:
     sizes = schedule.sizes_at(batch)
     weights = schedule.weights
-    roles = Counter[str]()
-    for weight, size in zip(weights, sizes, strict=False):
-        roles[weight.resident.role] += size * weight.times
-        roles["trained"] += size * weight.times * weight.resident.trained
+    roles = {role: sum([sizes[i] * weights[i].times for i in members]) for role, members in schedule.roles.items()}
     return Workload(
         component=component,
         batch=batch,
         weights=weights,
-        parameters=sum(w.resident.numel * w.times for w in weights if w.resident.role == "parameter"),
-        parameter_bytes=roles["parameter"],
-        buffer_bytes=roles["buffer"],
-        gradient_bytes=roles["trained"] if schedule.graph.forward_ops < len(schedule.graph.ops) else 0,
+        parameters=schedule.parameters,
+        parameter_bytes=roles.get("parameter", 0),
+        buffer_bytes=roles.get("buffer", 0),
+        gradient_bytes=roles.get("trained", 0) if schedule.graph.forward_ops < len(schedule.graph.ops) else 0,
         rows=schedule.rows(batch),
         schedule=schedule,
     )
@@ -99,10 +96,9 @@ def _workload(schedule: Schedule, component: Component, batch: int) -> Workload:
 def _peak(schedule: Schedule, batch: int, gradient_scale: float) -> Peak:
     sizes = schedule.sizes_at(batch)
     levels, gradients = schedule.levels(sizes), schedule.levels(sizes, schedule.gradients)
-    kept = (i for i, w in enumerate(schedule.weights) if w.resident.role == "input" and i not in schedule.dropped)
-    inputs = sum(sizes[i] for i in kept)
+    inputs = sum([sizes[storage] for storage in schedule.inputs])
     index, copies, activation, gradient = _highest(schedule, sizes, levels, gradients, gradient_scale)
-    by_path = _by_path(schedule, sizes, index, copies)
+    by_path = alive_by_path(schedule, sizes, index, index, index, copies) if index >= 0 else ()
     return Peak(activation, gradient, inputs, by_path)
 
 
@@ -136,15 +132,18 @@ def _highest(
     return best
 
 
-def _by_path(schedule: Schedule, sizes: list[int], index: int, copy: int) -> tuple[tuple[YamlPath, int], ...]:
-    """Activations alive at a moment, by the YAML value that made them."""
-    if index < 0:
-        return ()
-    found = _alive(schedule, sizes, index, index)
+def alive_by_path(
+    schedule: Schedule, sizes: list[int], born_by: int, alive_at: int, position: int, copy: int
+) -> tuple[tuple[YamlPath, int], ...]:
+    """Activations that op `born_by` or one before it made and that live beyond op `alive_at`, by the YAML value.
+
+    `position`: an op at which the schedule stands, in copy `copy` of the run that it lies in.
+    """
+    found = _alive(schedule, sizes, born_by, alive_at)
     for run in schedule.runs:
-        if run.start > index:
+        if run.start > position:
             break
-        times = run.extra if run.end <= index else copy
+        times = run.extra if run.end <= position else copy
         if times:
             for path, size in _alive(schedule, sizes, run.end - 1, run.end).items():
                 found[path] += times * size
