@@ -106,6 +106,8 @@ def _step_terms(job: Job, work: Workload) -> list[Term]:
     terms = [exact("inputs", peak.input_bytes, "clip"), *activation_terms(peak, "activations", sequence)]
     if job.accumulation > 1:
         terms.append(exact("gradients", whole, "train.accumulation"))
+        if not job.sharded:
+            terms.append(exact("gradients being added", peak.gradient_bytes, "train.accumulation"))
     elif job.sharded:
         terms.append(documented("gradients", Interval(*[ratio * peak.gradient_bytes] * 3), "train.optimizer"))
     else:
