@@ -63,7 +63,7 @@ def compare(spec: Spec, component: Component, setting: Setting) -> Comparison:
     setting = replace(setting, observed=True)
     graph = graph_from_spec(spec, component, setting)
     traced = trace_component(spec, component, setting)
-    full = graph if graph.repeat is None else graph_from_spec(spec, component, replace(setting, full=True))
+    full = graph if not graph.abridged else graph_from_spec(spec, component, replace(setting, full=True))
     return Comparison(component, tuple(_rows(graph, traced)), first_divergence(full, traced.trace.events))
 
 

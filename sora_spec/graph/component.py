@@ -171,7 +171,7 @@ def _text_graph(spec: Spec, setting: Setting) -> Graph:
     condition = spec.condition
     if condition.kind != "text":
         raise UserError(f"{spec.name}: condition.kind {condition.kind!r} has no text encoder")
-        
+
     config = known_config(condition.encoder)
     check_tokens(config, condition.tokens)
     tape = new_tape(setting)
@@ -196,7 +196,7 @@ def _codec_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
     weights = Weights(tape, Policy(compute_dtype(setting), setting.attention, train=False))
     inputs, shapes = _Inputs(tape), derive_shapes(spec)
     with tape.enter("vae", ("vae",)):
-        codec = build_codec(spec, weights)
+        codec = build_codec(spec, weights, setting.full)
     encodes = component == "vae_encode"
     shape = shapes.video if encodes else shapes.latent
     x = inputs("video" if encodes else "latents", (setting.batch, *shape), compute_dtype(setting))
@@ -205,8 +205,7 @@ def _codec_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
         with tape.enter("vae"):
             return codec.encode(inputs[x]) if encodes else codec.decode(inputs[x])
 
-    repeat = None if setting.full else codec.repeat_pieces(shapes.latent)
-    return _finish(spec, component, weights, inputs, forward, repeat)
+    return _finish(spec, component, weights, inputs, forward, None)
 
 
 def _codec_step_graph(spec: Spec, setting: Setting) -> Graph:

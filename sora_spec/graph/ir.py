@@ -118,8 +118,13 @@ class Graph:
 
     def times(self, region: int) -> int:
         """How often what belongs to a region occurs."""
-        repeat = self.repeat
-        return repeat.times if repeat is not None and repeat.holds(self.regions[region].block) else 1
+        repeat, found = self.repeat, self.regions[region]
+        return found.times * (repeat.times if repeat is not None and repeat.holds(found.block) else 1)
+
+    @property
+    def abridged(self) -> bool:
+        """Whether any op stands for several."""
+        return self.repeat is not None or any(region.times > 1 for region in self.regions)
 
     @cached_property
     def runs(self) -> list[Run]:

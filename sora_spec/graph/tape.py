@@ -29,6 +29,8 @@ class Region:
     """Path of the YAML value that made it."""
     block: int | None
     """Number of the repeated unit it lies in."""
+    times: int = 1
+    """How many equal stretches its ops stand for, of which each leaves as many bytes alive as it found."""
 
 
 Use = tuple[int, Shape, Shape, DType]
@@ -123,8 +125,13 @@ class Tape:
         self.sequence = 0
         self._known: dict[tuple[int, str], int] = {}
 
-    def enter(self, name: str, yaml: YamlPath = (), block: int | None = None, outer: int | None = None) -> Entered:
-        """Context in which ops belong to the part `name` of the current region, or of region `outer`."""
+    def enter(
+        self, name: str, yaml: YamlPath = (), block: int | None = None, outer: int | None = None, times: int = 1
+    ) -> Entered:
+        """Context in which ops belong to the part `name` of the current region, or of region `outer`.
+
+        `times`: how often the part runs for each run of the region; see `Region.times`.
+        """
         outer = self.region if outer is None else outer
         key = (outer, name)
         index = self._known.get(key)
@@ -132,7 +139,8 @@ class Tape:
             parent = self.regions[outer]
             path = f"{parent.path}.{name}" if parent.path else name
             index = self._known[key] = len(self.regions)
-            self.regions.append(Region(path, yaml or parent.yaml, parent.block if block is None else block))
+            own = parent.block if block is None else block
+            self.regions.append(Region(path, yaml or parent.yaml, own, parent.times * times))
         return Entered(self, index)
 
     def allocate(self, numel: int, dtype: DType) -> Storage:

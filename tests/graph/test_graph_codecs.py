@@ -85,3 +85,15 @@ def test_streaming_does_the_arithmetic_of_the_whole_in_less_memory(component: Co
     assert count(streamed).forward_flops == count(whole).forward_flops
     assert memory(streamed).peak_bytes < memory(whole).peak_bytes / 2
     assert memory(streamed).parameter_bytes == memory(whole).parameter_bytes
+
+
+@pytest.mark.parametrize("component", CODECS)
+@pytest.mark.parametrize(("height", "width"), [(64, 208), (176, 64), (112, 176)])
+@pytest.mark.parametrize("vae", [IMAGE, CAUSAL | {"streaming": True}], ids=["image_kl", "causal3d"])
+def test_one_tile_stands_for_all_like_it(vae: dict[str, Any], height: int, width: int, component: Component) -> None:
+    spec = spec_of(vae, 9, height, width, tiling=tiled(32, 16))
+    graph, full = (graph_from_spec(spec, component, Setting(batch=2, full=each)) for each in (False, True))
+    assert len(graph.ops) < 0.8 * len(full.ops)
+    assert count(graph) == count(full)
+    assert memory(graph, itemise=False) == memory(full, itemise=False)
+    agree(spec, component, Setting(attention="efficient"))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from sora_spec.graph.dtypes import DType
-from sora_spec.graph.lower.pieces import Stream, join_frames, starts
+from sora_spec.graph.lower.pieces import Stream, join_frames, numbered, starts, stretches
 from sora_spec.graph.lower.weights import Weights
 from sora_spec.graph.ops import conv
 from sora_spec.graph.ops.pointwise import add, add_scalar, cast_to, div, mul, power, rsqrt, silu, sub
 from sora_spec.graph.ops.reduction import mean
 from sora_spec.graph.ops.views import cat, chunk, expand_to, narrow, permute, reshape, unsqueeze
+from sora_spec.graph.tape import Entered
 from sora_spec.graph.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -26,12 +27,8 @@ Half = Callable[[Tensor, Stream], Tensor]
 class Causal3dCodec:
     """Video (B, 3, 1 + k·time, Y, X) ⇄ latents (B, C, 1 + k, Y/space, X/space)."""
 
-    kind: Literal["causal3d"] = "causal3d"
-    abridged = False
-    """Whether the second piece of a stream is run for all between the first and the last."""
-
-    def __init__(self, weights: Weights, vae: Causal3dVae) -> None:
-        self.tape, self.time, self.streaming = weights.tape, vae.compression.time, vae.streaming
+    def __init__(self, weights: Weights, vae: Causal3dVae, full: bool = False) -> None:
+        self.tape, self.time, self.streaming, self.full = weights.tape, vae.compression.time, vae.streaming, full
         widths = [vae.width * multiplier for multiplier in vae.multipliers]
         with self.tape.enter("encoder", ("vae", "multipliers")):
             self.encoder = Encoder(weights, widths, vae)
@@ -76,14 +73,15 @@ class Causal3dCodec:
         return join_frames(pieces, 1 + (latents.shape[2] - 1) * self.time)
 
     def _run_pieces(self, half: Half, name: str, source: Tensor, lengths: list[int]) -> Iterator[Tensor]:
-        """The encoder or decoder on one piece of `source` after the other; each is a region and can be repeated."""
+        """The encoder or decoder on one piece of `source` after the other; the second stands for all like it."""
         stream, start = Stream(), 0
-        for number, length in enumerate([*lengths[:2], lengths[-1]] if self.abridged else lengths):
-            yield self._run_piece(half, name, number, narrow(source, 2, start, length), stream)
-            stream, start = Stream(stream.tails), start + length
+        for first, last in stretches(len(lengths), self.full):
+            region = self.tape.enter(numbered("pieces", first, last), times=last - first + 1)
+            yield self._run_piece(half, name, region, narrow(source, 2, start, lengths[first]), stream)
+            stream, start = Stream(stream.tails), start + lengths[first]
 
-    def _run_piece(self, half: Half, name: str, number: int, piece: Tensor, stream: Stream) -> Tensor:
-        with self.tape.enter(f"pieces[{number}]", block=number), self.tape.enter(name, ("vae", "multipliers")):
+    def _run_piece(self, half: Half, name: str, region: Entered, piece: Tensor, stream: Stream) -> Tensor:
+        with region, self.tape.enter(name, ("vae", "multipliers")):
             return half(piece, stream)
 
 

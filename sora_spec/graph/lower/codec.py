@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from sora_spec.errors import UserError
-from sora_spec.graph.ir import Repeat
-from sora_spec.graph.layout import Shape
 from sora_spec.graph.lower.causal3d import Causal3dCodec
 from sora_spec.graph.lower.image_kl import ImageKlCodec
 from sora_spec.graph.lower.pieces import in_tiles
@@ -35,16 +33,15 @@ class Codec(Protocol):
         """(B, C, F, H, W) → (B, 3, T, Y, X)."""
         ...
 
-    def repeat_pieces(self, latent: Shape) -> Repeat | None:
-        """Run one piece for all equal ones of latents (C, F, H, W) where there are several; says which."""
-        ...
-
 
 class CodecInPieces:
-    """A trained codec as it encodes and decodes: in tiles where the spec says so."""
+    """A trained codec as it encodes and decodes: in tiles where the spec says so.
 
-    def __init__(self, codec: TrainedCodec, vae: ImageKlVae | Causal3dVae) -> None:
-        self.codec, self.space = codec, vae.compression.space
+    Of tiles, and of pieces of a stream, only those that differ are run, unless `full` asks for all.
+    """
+
+    def __init__(self, codec: TrainedCodec, vae: ImageKlVae | Causal3dVae, full: bool) -> None:
+        self.codec, self.space, self.full = codec, vae.compression.space, full
         self.tiles: tuple[int, int] | None = None
         if vae.tiling.kind == "spatial":
             self.tiles = vae.tiling.tile // self.space, vae.tiling.overlap // self.space
@@ -58,20 +55,11 @@ class CodecInPieces:
         """Pixels of normalised latents."""
         return self._in_tiles(self.codec.decode_tile, latents, (1, self.space))
 
-    def repeat_pieces(self, latent: Shape) -> Repeat | None:
-        """Pieces of a stream but the first and the last are alike. In tiles every piece is run: tiles differ."""
-        _, frames, rows, columns = latent
-        tiles = 1 if self.tiles is None else cut(rows, columns, *self.tiles).tiles
-        if self.codec.kind == "image_kl" or not self.codec.streaming or tiles > 1 or frames < 4:
-            return None
-        self.codec.abridged = True
-        return Repeat(1, 2, frames - 2)
-
     def _in_tiles(self, run: Callable[[Tensor], Tensor], source: Tensor, scale: tuple[int, int]) -> Tensor:
         if self.tiles is None:
             return run(source)
         rows, columns = (side // scale[0] for side in source.shape[-2:])
-        return in_tiles(run, source, cut(rows, columns, *self.tiles), scale)
+        return in_tiles(run, source, cut(rows, columns, *self.tiles), scale, self.full)
 
 
 class IdentityCodec:
@@ -85,21 +73,20 @@ class IdentityCodec:
         """The pixels."""
         return latents
 
-    def repeat_pieces(self, latent: Shape) -> Repeat | None:
-        """There are none."""
-        return None
 
+def build_codec(spec: Spec, weights: Weights, full: bool = False) -> Codec:
+    """The codec of a spec, running every tile and piece where `full` is set.
 
-def build_codec(spec: Spec, weights: Weights) -> Codec:
-    """The codec of a spec. Raises UserError for a variant without a model graph."""
+    Raises UserError for a variant without a model graph.
+    """
     vae = spec.vae
     if vae.kind == "identity":
         return IdentityCodec()
     if (vae.kind == "image_kl" or vae.kind == "causal3d") and vae.decoder.kind == "kl":
-        return CodecInPieces(trained_codec(vae, weights), vae)
+        return CodecInPieces(trained_codec(vae, weights, full), vae, full)
     raise UserError(f"{spec.name}: there is no model graph for vae.kind {vae.kind!r} with this decoder yet")
 
 
-def trained_codec(vae: ImageKlVae | Causal3dVae, weights: Weights) -> TrainedCodec:
+def trained_codec(vae: ImageKlVae | Causal3dVae, weights: Weights, full: bool = False) -> TrainedCodec:
     """A codec with parameters, on whole pictures."""
-    return ImageKlCodec(weights, vae) if vae.kind == "image_kl" else Causal3dCodec(weights, vae)
+    return ImageKlCodec(weights, vae) if vae.kind == "image_kl" else Causal3dCodec(weights, vae, full)

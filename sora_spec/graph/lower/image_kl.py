@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from sora_spec.graph.lower.weights import Weights
 from sora_spec.graph.ops import conv
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 class ImageKlCodec:
     """Video (B, 3, T, Y, X) ⇄ latents (B, C, T, Y/space, X/space)."""
-
-    kind: Literal["image_kl"] = "image_kl"
 
     def __init__(self, weights: Weights, vae: ImageKlVae) -> None:
         enter = weights.tape.enter

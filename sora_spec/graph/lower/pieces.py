@@ -48,27 +48,46 @@ def join_frames(pieces: Iterator[Tensor], frames: int) -> Tensor:
     return whole
 
 
-def in_tiles(run: Callable[[Tensor], Tensor], source: Tensor, cut: Cut, scale: tuple[int, int]) -> Tensor:
-    """Tile after tile, faded into each other."""
+def stretches(count: int, full: bool) -> list[tuple[int, int]]:
+    """First and last of the stretches that are run once each: the first, all between it and the last, the last."""
+    if full or count < 4:
+        return [(number, number) for number in range(count)]
+    return [(0, 0), (1, count - 2), (count - 1, count - 1)]
+
+
+def numbered(name: str, first: int, last: int) -> str:
+    """Name of a region that stands for several."""
+    return f"{name}[{first}]" if first == last else f"{name}[{first}..{last}]"
+
+
+def in_tiles(run: Callable[[Tensor], Tensor], source: Tensor, cut: Cut, scale: tuple[int, int], full: bool) -> Tensor:
+    """Tile after tile, faded into each other. Of rows and of columns the second stands for all but the first and last.
+
+    All tiles are of one size, and those between share as much with the one before as the second does.
+    """
     if cut.tiles == 1:
         return run(source)
-    canvas = None
-    for row in cut.rows:
-        window = narrow(source, -2, row.start * scale[0], cut.tile_height * scale[0])
-        strip = _strip(run, window, cut, scale)
-        del window
-        canvas = place(canvas, strip, -2, row, cut.height, scale[1])
-        del strip
+    canvas, tape = None, source.tape
+    for first, last in stretches(len(cut.rows), full):
+        with tape.enter(numbered("rows", first, last), ("vae", "tiling"), times=last - first + 1):
+            row = cut.rows[first]
+            window = narrow(source, -2, row.start * scale[0], cut.tile_height * scale[0])
+            strip = _strip(run, window, cut, scale, full)
+            del window
+            canvas = place(canvas, strip, -2, row, cut.height, scale[1])
+            del strip
     assert canvas is not None
     return canvas
 
 
-def _strip(run: Callable[[Tensor], Tensor], source: Tensor, cut: Cut, scale: tuple[int, int]) -> Tensor:
-    strip = None
-    for column in cut.columns:
-        tile = run(contiguous(narrow(source, -1, column.start * scale[0], cut.tile_width * scale[0])))
-        strip = place(strip, tile, -1, column, cut.width, scale[1])
-        del tile
+def _strip(run: Callable[[Tensor], Tensor], source: Tensor, cut: Cut, scale: tuple[int, int], full: bool) -> Tensor:
+    strip, tape = None, source.tape
+    for first, last in stretches(len(cut.columns), full):
+        with tape.enter(numbered("tiles", first, last), times=last - first + 1):
+            column = cut.columns[first]
+            tile = run(contiguous(narrow(source, -1, column.start * scale[0], cut.tile_width * scale[0])))
+            strip = place(strip, tile, -1, column, cut.width, scale[1])
+            del tile
     assert strip is not None
     return strip
 
