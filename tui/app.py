@@ -1,7 +1,7 @@
 """The application: which screens there are, what is planned when, and what every screen can do.
 
 A question goes from a widget to `ask`, from there to a worker, and comes back as a `Planned` message, whose snapshot
-widgets watch as `SoraSpecApp.planned`. Nothing that takes longer than a key press runs on the event loop.
+widgets read when `SoraSpecApp.planned` changes. Nothing that takes longer than a key press runs on the event loop.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from textual.worker import Worker, WorkerState
 
 from sora_spec.plan.snapshot import Snapshot, snapshot_of
 from sora_spec.plan.whatif import Advice, Answer, WhatIf, advise, plan_of
-from sora_spec.tui.session import OpenSpec, Session
+from sora_spec.source import Document
+from sora_spec.tui.session import OpenSpec, Session, document_of
 from sora_spec.tui.signs import AsciiOnly
 
 PLACES = {
@@ -37,6 +38,7 @@ PLACES = {
 TABS = ("planner", "compare", "sweep", "spec", "runs")
 
 _ADVICE_DELAY = 0.15  # seconds without a new question before fixes are searched
+_WATCH_PERIOD = 1.0  # seconds between two looks at the files
 
 
 def _screen(name: str) -> Callable[[], Screen[Any]]:
@@ -50,9 +52,9 @@ def _screen(name: str) -> Callable[[], Screen[Any]]:
 class Planned(Message):
     """A question has been answered."""
 
-    def __init__(self, spec: OpenSpec, number: int, answer: Answer, snapshot: Snapshot) -> None:
+    def __init__(self, spec: OpenSpec, number: int, answer: Answer, snapshot: Snapshot, document: Document) -> None:
         super().__init__()
-        self.spec, self.number, self.answer, self.snapshot = spec, number, answer, snapshot
+        self.spec, self.number, self.answer, self.snapshot, self.document = spec, number, answer, snapshot, document
 
 
 class Advised(Message):
@@ -78,21 +80,31 @@ class SoraSpecApp(App[None]):
             for number, name in enumerate(TABS, 1)
         ),
         Binding("question_mark,f1", "show('help')", "Help", key_display="?"),
-        Binding("ctrl+q", "quit", "Quit", show=False, priority=True),
         Binding("q", "quit", "Quit"),
+        Binding("ctrl+q", "quit", "Quit", show=False, priority=True),
+        Binding("ctrl+p", "command_palette", "All commands", show=False, priority=True),
     ]
 
     planned: reactive[int] = reactive(0)
     """Grows with every answer and every advice; screens watch it and read `session`."""
 
     def __init__(
-        self, session: Session, ascii_only: bool = False, run_folders: Sequence[Path] = (Path("runs"),)
+        self,
+        session: Session,
+        ascii_only: bool = False,
+        run_folders: Sequence[Path] = (Path("runs"),),
+        screen: str = "planner",
+        greet: bool = False,
     ) -> None:
+        self.DEFAULT_MODE = screen  # pyright: ignore[reportAttributeAccessIssue] - read by the base class at once
         super().__init__()
         self.session = session
         self.ascii_only = ascii_only
         self.run_folders = tuple(run_folders)
         """Run folders, or folders of them, that the Runs screen follows."""
+        self.came_from = "planner"
+        """The screen before the present one."""
+        self._greet = greet
         self._busy: set[int] = set()
         self._advice_timer: Timer | None = None
         if ascii_only:
@@ -103,15 +115,72 @@ class SoraSpecApp(App[None]):
         """The spec that is looked at."""
         return self.session.current
 
+    @property
+    def settled(self) -> bool:
+        """Whether every question is answered and nothing is being worked out, but for what follows files."""
+        answered = all(spec.fresh for spec in self.session.specs)
+        working = any(worker.is_running and worker.group not in ("runs", "files") for worker in self.workers)
+        return answered and not self._busy and not working and self.spec.advice is not None
+
     def on_mount(self) -> None:
-        """Plan the spec that is shown, then the others."""
+        """Plan the spec that is shown, then the others; look after the files."""
         self.set_class(self.ascii_only, "-ascii")
         self.replan(self.spec)
+        self.set_interval(_WATCH_PERIOD, self._look_at_files)
+        if self._greet:
+            from sora_spec.tui.memory import recall
+
+            self.call_after_refresh(self._welcome, recall())
+
+    def _welcome(self, known: dict[str, Any]) -> None:
+        """What the user chose last time; an introduction the first time."""
+        if known.get("theme") in self.available_themes:
+            self.theme = known["theme"]
+        self.theme_changed_signal.subscribe(self, self._remember_theme)
+        if not known.get("greeted"):
+            from sora_spec.tui.memory import remember
+            from sora_spec.tui.welcome import Welcome
+
+            remember(greeted=True)
+            self.push_screen(Welcome())
+
+    def _remember_theme(self, theme: Any) -> None:
+        from sora_spec.tui.memory import remember
+
+        remember(theme=theme.name)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Any:
+        """Textual's own commands, and every action of the app and of the screen."""
+        from sora_spec.tui.commands import commands
+
+        own = list(commands(self, screen))
+        titles = {command.title for command in own} | {"Screenshot"}
+        yield from own
+        yield from (command for command in super().get_system_commands(screen) if command.title not in titles)
+
+    # Screens
 
     def action_show(self, name: str) -> None:
-        """Go to a screen."""
-        if self.current_mode != name:
+        """Go to a screen; asking for help again goes back."""
+        if name == "help" and self.current_mode == "help":
+            name = self.came_from
+        if self.current_mode != name and len(self.screen_stack) == 1:
+            self.came_from = self.current_mode
             self.switch_mode(name)
+
+    async def action_quit(self) -> None:
+        """Leave; ask first where a text is not saved."""
+        unsaved = [spec.name for spec in self.session.specs if spec.unsaved]
+        if not unsaved:
+            self.exit()
+            return
+        from sora_spec.tui.boxes import Choice
+
+        question = f"{', '.join(unsaved)}: the text is not saved."
+        self.push_screen(
+            Choice("Leave?", question, {"stay": "stay and save with ^s", "leave": "leave, and lose the changes"}),
+            lambda answer: self.exit() if answer == "leave" else None,
+        )
 
     # Planning
 
@@ -125,18 +194,20 @@ class SoraSpecApp(App[None]):
         if id(spec) in self._busy:
             return
         self._busy.add(id(spec))
-        work = partial(self._plan, spec, spec.asked, spec.document, spec.whatif)
+        work = partial(self._plan, spec, spec.asked, spec.draft, spec.document, spec.whatif)
         self.run_worker(work, name="plan", group=f"plan {id(spec)}", thread=True, exit_on_error=False)
 
-    def _plan(self, spec: OpenSpec, number: int, document: Any, whatif: WhatIf) -> None:
+    def _plan(self, spec: OpenSpec, number: int, draft: str | None, document: Document, whatif: WhatIf) -> None:
+        if draft is not None and draft != document.text.content:
+            document = document_of(document.text.name, draft)
         answer = plan_of(document, whatif)
-        self.post_message(Planned(spec, number, answer, snapshot_of(answer)))
+        self.post_message(Planned(spec, number, answer, snapshot_of(answer), document))
 
     def on_planned(self, message: Planned) -> None:
         """Show an answer; answer what has been asked since."""
         spec = message.spec
         self._busy.discard(id(spec))
-        spec.take(message.answer, message.snapshot, message.number)
+        spec.take(message.answer, message.snapshot, message.document, message.number)
         if not spec.fresh:
             self.replan(spec)
         self.planned += 1
@@ -144,7 +215,7 @@ class SoraSpecApp(App[None]):
         self._advise_soon()
 
     def _plan_unanswered(self) -> None:
-        """One spec of the list after the other, the current one first."""
+        """One spec of the list after the other."""
         waiting = next((spec for spec in self.session.specs if spec.answer is None), None)
         if waiting is not None:
             self.replan(waiting)
@@ -171,10 +242,12 @@ class SoraSpecApp(App[None]):
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
         """A worker that failed says so; the app goes on."""
-        if event.state is WorkerState.ERROR:
-            self._busy.clear()
-            error = event.worker.error
-            self.notify(f"{type(error).__name__}: {error}", title=f"{event.worker.name} failed", severity="error")
+        if event.state is not WorkerState.ERROR:
+            return
+        if event.worker.name == "plan":
+            self._busy.discard(int(event.worker.group.removeprefix("plan ")))
+        error = event.worker.error
+        self.notify(f"{type(error).__name__}: {error}", title=f"{event.worker.name} failed", severity="error")
 
     def select_spec(self, index: int) -> None:
         """Look at another spec of the list."""
@@ -183,7 +256,44 @@ class SoraSpecApp(App[None]):
             self.planned += 1
             self._advise_soon()
 
+    # Files
 
-def run(session: Session, ascii_only: bool = False, arguments: Sequence[str] = ()) -> None:
-    """Open the app and stay until the user leaves."""
-    SoraSpecApp(session, ascii_only).run()
+    def _look_at_files(self) -> None:
+        if len(self.screen_stack) > 1:
+            return  # a box is open: one question at a time
+        from sora_spec.tui.files import look
+
+        look(self)
+
+    def action_write_spec(self) -> None:
+        """Write the what-if into the spec."""
+        from sora_spec.tui.files import write_whatif
+
+        write_whatif(self)
+
+    def action_save_text(self) -> None:
+        """Save the text of the spec as it is."""
+        from sora_spec.tui.files import save_text
+
+        save_text(self)
+
+    def action_edit(self) -> None:
+        """Open the spec in $EDITOR."""
+        from sora_spec.tui.files import edit
+
+        edit(self)
+
+    def action_export(self, form: str = "") -> None:
+        """Write the plan into a file."""
+        from sora_spec.tui.files import export, export_as
+
+        if form:
+            export_as(self, form)
+        else:
+            export(self)
+
+    def action_copy_command(self) -> None:
+        """Copy the command line that prints the same numbers, and show it."""
+        from sora_spec.tui.files import copy_command
+
+        copy_command(self)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sora_spec.packaged import find_spec_file
+from sora_spec.plan.knobs import Situation, situation_of
 from sora_spec.plan.snapshot import Snapshot
 from sora_spec.plan.whatif import Advice, Answer, WhatIf
+from sora_spec.reading import decode
 from sora_spec.source import Document, load_document, parse_document
 from sora_spec.span import Text
+from sora_spec.yaml_tree import RefusedError
+from sora_spec.tui.pins import Column
 
 MOST_UNDO = 200
 
@@ -23,7 +27,7 @@ class OpenSpec:
     argument: str
     """As the command line names it: a path, or the bare name of a packaged spec."""
     document: Document
-    """As written, without overrides."""
+    """As written, without overrides: of the newest text that has been read by a worker."""
     whatif: WhatIf
     answer: Answer | None = None
     """To the newest question that has been answered, with a plan or without."""
@@ -31,12 +35,20 @@ class OpenSpec:
     """Of `answer`."""
     good: Snapshot | None = None
     """The last one with a plan: what is shown, greyed, while the spec is wrong."""
+    good_answer: Answer | None = None
+    """That `good` was made of."""
+    first: Situation | None = None
+    """Of the first answer with a plan: what knobs are compared with."""
+    beginning: WhatIf = field(default_factory=WhatIf)
+    """The question that the session began with."""
     advice: Advice | None = None
     """None until it is known for `answer`."""
     asked: int = 0
     """Number of the newest question."""
     answered: int = 0
     """Number of the question that `answer` belongs to."""
+    draft: str | None = None
+    """A text that is being edited; None where it is that of `document`."""
     stamp: float = 0.0
     """Modification time of the file when it was read or written."""
     unsaved: bool = False
@@ -58,6 +70,21 @@ class OpenSpec:
     def standing(self) -> str:
         """A key of `SIGNS`."""
         return "waiting" if self.answer is None else self.answer.standing
+
+    @property
+    def shown(self) -> Snapshot | None:
+        """The newest snapshot with a plan."""
+        return self.good
+
+    @property
+    def stale(self) -> bool:
+        """Whether what is shown is not the newest answer, which has no plan."""
+        return self.answer is not None and self.answer.plan is None
+
+    @property
+    def answered_document(self) -> Document:
+        """The document that `good` was planned from, overrides included."""
+        return self.document if self.good_answer is None else self.good_answer.document
 
     @property
     def fresh(self) -> bool:
@@ -89,26 +116,47 @@ class OpenSpec:
         self._now(self.future.pop())
         return True
 
+    @property
+    def content(self) -> str:
+        """The newest text."""
+        return self.document.text.content if self.draft is None else self.draft
+
     def write(self, content: str) -> bool:
-        """Take another text. False if it is the same."""
-        if content == self.document.text.content:
+        """Take another text, to be read by the next worker. False if it is the same."""
+        if content == self.content:
             return False
-        self.document = parse_document(Text(self.path, content))
+        self.draft = content
         self.asked += 1
         return True
+
+    def rename(self, path: str) -> None:
+        """The text belongs to another file from now on."""
+        self.document, self.draft = document_of(path, self.content), None
+        self.asked += 1
+
+    def forget(self, whatif: WhatIf) -> None:
+        """Begin anew with a question, as after the one before was written into the spec."""
+        self.past.clear()
+        self.future.clear()
+        self.first = None
+        self.beginning = whatif
+        self._now(whatif)
 
     def _now(self, whatif: WhatIf) -> None:
         self.whatif = whatif
         self.asked += 1
 
-    def take(self, answer: Answer, snapshot: Snapshot, number: int) -> bool:
-        """Keep an answer. False if a newer one is there."""
+    def take(self, answer: Answer, snapshot: Snapshot, document: Document, number: int) -> bool:
+        """Keep an answer and the text that it was made from. False if a newer one is there."""
         if number < self.answered:
             return False
-        self.answer, self.snapshot, self.answered = answer, snapshot, number
+        self.answer, self.snapshot, self.document, self.answered = answer, snapshot, document, number
+        if self.draft == document.text.content:
+            self.draft = None
         self.advice = None
         if answer.plan is not None:
-            self.good = snapshot
+            self.good, self.good_answer = snapshot, answer
+            self.first = self.first or situation_of(answer)
         return True
 
 
@@ -118,6 +166,8 @@ class Session:
 
     specs: list[OpenSpec]
     index: int = 0
+    pins: list[Column] = field(default_factory=list[Column])
+    """Settings put aside for the comparison."""
 
     @property
     def current(self) -> OpenSpec:
@@ -128,7 +178,22 @@ class Session:
 def open_spec(argument: str, whatif: WhatIf) -> OpenSpec:
     """A spec from a file or a packaged name. One that cannot be read is opened too, with the reason as diagnostic."""
     path = find_spec_file(argument)
-    return OpenSpec(argument, load_document(path), whatif, asked=1, stamp=modified(path))
+    return OpenSpec(argument, load_document(path), whatif, asked=1, stamp=modified(path), beginning=whatif)
+
+
+def document_of(name: str, content: str) -> Document:
+    """A text as a document, under the limits that files have. Never raises for what a user can type."""
+    try:
+        text = decode(content.encode("utf-8", errors="surrogatepass"), name)
+    except RefusedError as refused:
+        return Document(Text(name, content), None, [refused.diagnostic])
+    return parse_document(text)
+
+
+def situation(spec: OpenSpec) -> Situation | None:
+    """What knobs see: the question as it is asked now, and the last spec and job that could be made."""
+    known = None if spec.good_answer is None else situation_of(spec.good_answer)
+    return None if known is None else replace(known, whatif=spec.whatif)
 
 
 def open_session(arguments: Sequence[str], whatif: WhatIf) -> Session:

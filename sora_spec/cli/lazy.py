@@ -31,6 +31,7 @@ VERBS = {
     "schema": Verb("sora_spec.cli.schema_command", "Print the JSON schema that editors use.", "Specs"),
     "plan": Verb("sora_spec.cli.plan", "Say what a spec needs: memory, time, cost; and whether it fits.", "Specs"),
     "diff": Verb("sora_spec.cli.diff", "Compare two specs: fields and costs side by side.", "Specs"),
+    "tui": Verb("sora_spec.cli.tui", "Plan in the terminal: turn knobs, compare, sweep, edit, follow runs.", "Specs"),
     "explain": Verb("sora_spec.cli.explain", "Explain the code of a problem, such as E301.", "Specs"),
     "data": Verb("sora_spec.cli.data", "Write small real data sets to disk.", "Models"),
     "train": Verb("sora_spec.cli.train", "Train the codec or the denoiser of a spec.", "Models"),

@@ -22,6 +22,7 @@ _EXTRAS = {
     **dict.fromkeys(("torch", "numpy", "einops", "safetensors", "av", "PIL", "tensorboard", "sklearn"), "train"),
     **dict.fromkeys(("onnx", "onnxscript", "onnx_ir"), "export"),
     "onnxruntime": "run",
+    **dict.fromkeys(("textual", "textual_plotext", "plotext", "tree_sitter"), "tui"),
     "tensorrt_rtx": "rtx",
     "tensorrt": "trt",
     "skvideo": "clips",

@@ -37,6 +37,14 @@ TITLES: dict[Group, str] = {
     "messages": "sharding and messages",
     "machine": "allocator and driver",
 }
+_SECTIONS: dict[Group, str] = {
+    "network": "backbone",
+    "state": "train.optimizer",
+    "codec": "vae",
+    "text": "condition",
+    "messages": "parallel",
+    "machine": "hardware",
+}
 CERTAINTIES: tuple[Tag, ...] = ("exact", "documented", "estimated")
 
 
@@ -92,7 +100,8 @@ def _part(plan: Plan, group: Group, terms: list[Term], whole: float, document: D
     """A part with its rows: those of the model by the YAML value behind them, others term by term."""
     work = part_work(plan.job, group)
     children = _by_value(group, terms, work, plan.job, whole, document) if work else _plain(terms, whole, document)
-    title = "codec" if group == "network" and plan.job.stage == "vae" else TITLES[group]
+    codec = group == "network" and plan.job.stage == "vae"
+    title, path = ("codec", "vae") if codec else (TITLES[group], _SECTIONS[group])
     return Row(
         key=group,
         name=title,
@@ -101,6 +110,8 @@ def _part(plan: Plan, group: Group, terms: list[Term], whole: float, document: D
         flops=_share(sum(_flops(work.schedule, work.batch).values()), plan.job, group) if work else None,
         parameters=work.parameters if work else None,
         tag=least_certain(terms),
+        path=path,
+        line=line_of(path, document),
         formula=_sum_formula(group),
         children=_largest_first(children),
     )

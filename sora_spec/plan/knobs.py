@@ -439,7 +439,9 @@ def _field_knob(
         schema = field_at(at.spec, path) or {}
         if schema.get("type") == "boolean":
             return ["false", "true"]
-        return [str(value) for value in schema.get("enum", ())] or [f"{{kind: {kind}}}" for kind in kinds_at(at.spec, path)]
+        return [str(value) for value in schema.get("enum", ())] or [
+            f"{{kind: {kind}}}" for kind in kinds_at(at.spec, path)
+        ]
 
     def settings(at: Situation) -> list[Setting]:
         return [Setting(words.get(value, _bare(value)), at.whatif.having(path, value)) for value in values(at)]
@@ -559,7 +561,10 @@ KNOBS: tuple[Knob, ...] = (
         applies=lambda at: _trains(at) and at.job.ranks > 1,
     ),
     _field_knob(
-        "parallel.reshard", "ZeRO", {"true": "3", "false": "2"}, lambda at: _trains(at) and at.job.spec.parallel.shard > 1
+        "parallel.reshard",
+        "ZeRO",
+        {"true": "3", "false": "2"},
+        lambda at: _trains(at) and at.job.spec.parallel.shard > 1,
     ),
     Knob(
         *("sequence", "sequence parallel", help_at("parallel.sequence")),

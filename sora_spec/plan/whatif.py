@@ -156,6 +156,15 @@ def with_fix(whatif: WhatIf, fix: Fix, plan: Plan) -> WhatIf:
     return replace(changed, batch=fix.plan.job.batch)
 
 
+def with_solution(whatif: WhatIf, solution: Solution) -> WhatIf:
+    """The question whose answer is the most that fits."""
+    changed = whatif
+    for override in solution.overrides:
+        path, _, value = override.partition("=")
+        changed = changed.having(path, value)
+    return replace(changed, batch=solution.plan.job.batch)
+
+
 def command_line(path: str, whatif: WhatIf) -> str:
     """The `sora-spec plan` line that prints the same numbers, quoted for a POSIX shell."""
     words = ["sora-spec", "plan", path, *whatif.arguments]
@@ -183,7 +192,7 @@ def command_line(path: str, whatif: WhatIf) -> str:
 def _job(spec: Spec, whatif: WhatIf) -> Job:
     """The job, without the settings that its mode ignores: they would only make the same plan twice."""
     generates = whatif.mode == "generate"
-    job = planned_job(
+    return planned_job(
         spec,
         find_device(whatif.gpu or spec.hardware.gpu, whatif.hardware or None),
         whatif.count,
@@ -191,10 +200,9 @@ def _job(spec: Spec, whatif: WhatIf) -> Job:
         "denoiser" if generates else whatif.stage,
         whatif.placement if generates else "resident",
         whatif.batch if generates else None,
+        whatif.attention,
+        whatif.tf32,
     )
-    if whatif.attention is None and not whatif.tf32:
-        return job
-    return replace(job, attention=whatif.attention, tf32=whatif.tf32)
 
 
 def _laid(document: Document, arguments: tuple[str, ...]) -> Document:
@@ -223,3 +231,43 @@ def _once(document: Document, arguments: tuple[str, ...], make: Any) -> Spec:
         _SPECS.clear()
     _SPECS[key] = (document, spec)
     return spec
+
+
+def snapshot_values(path: str, whatif: WhatIf) -> dict[str, Any]:
+    """One spec's answer for scripts: its standing, the same plan as `plan --json`, and what is wrong with it."""
+    from sora_spec.packaged import find_spec_file
+    from sora_spec.report import diagnostic_values
+    from sora_spec.source import load_document
+
+    answer = plan_of(load_document(find_spec_file(path)), whatif)
+    return {
+        "spec": path,
+        "standing": answer.standing,
+        "command": command_line(path, whatif),
+        "plan": answer_values(answer),
+        "problem": answer.problem or None,
+        "diagnostics": [diagnostic_values(item) for item in answer.diagnostics],
+    }
+
+
+def written_values(answer: Answer) -> tuple[tuple[str, str], ...]:
+    """What a question says that the language can hold: the values that a spec with the same answer would have."""
+    whatif, found = answer.whatif, dict(answer.whatif.overrides)
+    if whatif.gpu:
+        found["hardware.gpu"] = whatif.gpu
+    if whatif.count is not None:
+        found["hardware.count"] = str(whatif.count)
+    if answer.plan is not None and answer.spec is not None and whatif.mode == "train":
+        before, after = answer.spec.parallel, answer.plan.job.spec.parallel
+        for side in ("shard", "sequence", "replicate"):
+            if getattr(before, side) != getattr(after, side):
+                found[f"parallel.{side}"] = str(getattr(after, side))
+        micro = answer.plan.job.spec.train.micro_batch
+        if micro != answer.spec.train.micro_batch and micro is not None:
+            found["train.micro_batch"] = str(micro)
+    return tuple(found.items())
+
+
+def after_writing(whatif: WhatIf) -> WhatIf:
+    """What remains to be asked once `written_values` stand in the spec."""
+    return replace(whatif, gpu="", count=None, overrides=())

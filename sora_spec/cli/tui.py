@@ -1,0 +1,161 @@
+"""`sora-spec tui`: the planner in the terminal, its answers as JSON, and its screens as pictures."""
+
+from __future__ import annotations
+
+import gc
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sora_spec import output
+from sora_spec.cli.arguments import complete_spec, split_arguments
+from sora_spec.errors import UserError
+
+if TYPE_CHECKING:
+    from sora_spec.plan.whatif import WhatIf
+
+_MODES, _STAGES = ("train", "generate"), ("denoiser", "vae")
+_SCREENS = ("planner", "compare", "sweep", "spec", "runs", "help")
+_SMALLEST, _LARGEST = (20, 8), (400, 200)
+
+
+def tui(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SPEC]... [KEY=VALUE]...",
+            help="Files or names of packaged specs, all of them when left out; overrides apply to every one.",
+            autocompletion=complete_spec,
+        ),
+    ] = None,
+    gpu: Annotated[str, typer.Option(metavar="NAME", help="Device of the table; each spec's own when left out.")] = "",
+    count: Annotated[str, typer.Option(metavar="N", help="Number of devices; each spec's own when left out.")] = "",
+    mode: Annotated[str, typer.Option(metavar="train|generate", help="What is to be done.")] = "train",
+    stage: Annotated[str, typer.Option(metavar="denoiser|vae", help="What is trained.")] = "denoiser",
+    hardware: Annotated[str, typer.Option(metavar="FILE", help="Your own devices, as in hardware.yaml.")] = "",
+    runs: Annotated[str, typer.Option(metavar="FOLDER", help="Where the Runs screen looks for runs.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print every spec's answer and leave.")] = False,
+    screen: Annotated[str, typer.Option(metavar="|".join(_SCREENS), help="The screen to begin with.")] = "planner",
+    svg: Annotated[str, typer.Option(metavar="FILE", help="Draw the screen into a file and leave.")] = "",
+    size: Annotated[str, typer.Option(metavar="COLUMNSxROWS", help="Of the picture.")] = "120x32",
+    keys: Annotated[str, typer.Option(metavar="KEY,KEY,…", help="Keys pressed before the picture is drawn.")] = "",
+    theme: Annotated[str, typer.Option(metavar="NAME", help="A theme of Textual, such as textual-light.")] = "",
+    ascii_only: Annotated[bool, typer.Option("--ascii", help="Draw with ASCII alone.")] = False,
+) -> None:
+    """Settle what to train, on what, and whether it fits: the planner in the terminal.
+
+    `--json` exits with 0 if every spec fits, 1 if one does not, like `plan`.
+    """
+    specs, overrides = split_arguments(arguments or [])
+    _one_of("--mode", mode, _MODES)
+    _one_of("--stage", stage, _STAGES)
+    _one_of("--screen", screen, _SCREENS)
+    whatif = _question(overrides, gpu, count, mode, stage, hardware)
+    if not specs:
+        from sora_spec.packaged import packaged_names
+
+        specs = packaged_names()
+    if as_json:
+        _print_json(specs, whatif)
+        return
+    if svg:
+        _draw(
+            specs, whatif, screen, svg, _extent(size), [key for key in keys.split(",") if key], theme, ascii_only, runs
+        )
+        return
+    _open(specs, whatif, screen, theme, ascii_only, runs)
+
+
+def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{option} {value} is none of {', '.join(choices)}")
+
+
+def _question(overrides: list[str], gpu: str, count: str, mode: str, stage: str, hardware: str) -> WhatIf:
+    from sora_spec.plan.hardware import find_device
+    from sora_spec.plan.whatif import whatif_from
+
+    if count and (not count.isdecimal() or not 1 <= int(count) <= 4096):
+        raise UserError(f"--count {count} is not a number from 1 to 4096")
+    if gpu or hardware:
+        find_device(gpu or "cpu", hardware or None)
+    return whatif_from(
+        overrides,
+        gpu=gpu,
+        count=int(count) if count else None,
+        mode="generate" if mode == "generate" else "train",
+        stage="vae" if stage == "vae" else "denoiser",
+        hardware=hardware,
+    )
+
+
+def _extent(size: str) -> tuple[int, int]:
+    columns, _, rows = size.partition("x")
+    if not (columns.isdecimal() and rows.isdecimal()):
+        raise UserError(f"--size {size} is not COLUMNSxROWS", "for example --size 120x32")
+    extent = int(columns), int(rows)
+    if not all(low <= value <= high for low, value, high in zip(_SMALLEST, extent, _LARGEST, strict=True)):
+        raise UserError(f"--size {size} is not between 20x8 and 400x200")
+    return extent
+
+
+def _print_json(specs: list[str], whatif: WhatIf) -> None:
+    """What the screen would show, for scripts: no Textual is needed."""
+    from sora_spec.plan.whatif import snapshot_values
+
+    values = [snapshot_values(spec, whatif) for spec in specs]
+    output.data(json.dumps({"version": 1, "specs": values}, indent=2, ensure_ascii=False))
+    if not all(value["standing"] in ("yes", "tight") for value in values):
+        raise typer.Exit(1)
+
+
+def _app(specs: list[str], whatif: WhatIf, screen: str, theme: str, ascii_only: bool, runs: str, first: bool) -> Any:
+    from sora_spec.tui.app import SoraSpecApp
+    from sora_spec.tui.session import open_session
+    from sora_spec.tui.signs import unicode_allowed
+
+    app = SoraSpecApp(
+        open_session(specs, whatif),
+        ascii_only=ascii_only or not unicode_allowed(),
+        screen=screen,
+        run_folders=(Path(runs or "runs"),),
+        greet=first,
+    )
+    if theme:
+        if theme not in app.available_themes:
+            raise UserError(f"there is no theme {theme}", f"themes: {', '.join(sorted(app.available_themes))}")
+        app.theme = theme
+    return app
+
+
+def _open(specs: list[str], whatif: WhatIf, screen: str, theme: str, ascii_only: bool, runs: str) -> None:
+    import sys
+
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UserError(
+            "the planner's screens need a terminal", "sora-spec tui --json prints the answers, --svg draws a screen"
+        )
+    # Collections while the first screen is built would be a tenth of the start.
+    gc.disable()
+    app = _app(specs, whatif, screen, theme, ascii_only, runs, first=True)
+    app.run()
+
+
+def _draw(
+    specs: list[str],
+    whatif: WhatIf,
+    screen: str,
+    file: str,
+    extent: tuple[int, int],
+    keys: list[str],
+    theme: str,
+    ascii_only: bool,
+    runs: str,
+) -> None:
+    from sora_spec.tui.headless import draw
+
+    app = _app(specs, whatif, screen, theme, ascii_only, runs, first=False)
+    draw(app, file, extent, keys)
+    output.note(f"{screen} as {extent[0]}x{extent[1]} in {file}")
