@@ -14,8 +14,8 @@ from sora_spec.plan.whatif import Advice, Answer, WhatIf
 from sora_spec.reading import decode
 from sora_spec.source import Document, load_document, parse_document
 from sora_spec.span import Text
-from sora_spec.yaml_tree import RefusedError
 from sora_spec.tui.pins import Column
+from sora_spec.yaml_tree import RefusedError
 
 MOST_UNDO = 200
 

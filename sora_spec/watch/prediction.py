@@ -8,6 +8,9 @@ from typing import Any, Literal, cast
 
 from sora_spec.plan.interval import Interval
 
+_MET = 1e-3
+"""Share by which a value may be off and still be called as predicted."""
+
 Quantity = Literal["allocated memory", "reserved memory", "step time"]
 
 
@@ -26,18 +29,28 @@ class Compared:
         return self.quantity != "step time"
 
     @property
+    def off(self) -> float | None:
+        """How far the real value is from the likely one, as a share of it; None where one is missing."""
+        if self.predicted is None or self.real is None or not self.predicted.likely:
+            return None
+        return self.real / self.predicted.likely - 1
+
+    @property
+    def standing(self) -> Literal["met", "within", "outside", "unknown"]:
+        """Whether the real value is the likely one, to a thousandth, or within the range."""
+        if self.off is None or self.predicted is None or self.real is None:
+            return "unknown"
+        if abs(self.off) < _MET:
+            return "met"
+        return "within" if self.predicted.low <= self.real <= self.predicted.high else "outside"
+
+    @property
     def verdict(self) -> str:
         """The two in words."""
-        if self.predicted is None:
-            return "no prediction"
-        if self.real is None:
-            return "not measured yet"
-        low, likely, high = self.predicted
-        off = self.real / likely - 1 if likely else 0.0
-        size = f"{100 * abs(off):.1f} % {'above' if off >= 0 else 'below'} the likely value"
-        if low <= self.real <= high:
-            return "as predicted" if abs(off) < 5e-4 else f"within the range, {size}"
-        return f"outside the range, {size}"
+        if self.off is None:
+            return "no prediction" if self.predicted is None else "not measured yet"
+        words = {"met": "as predicted", "within": "in the range", "outside": "out of range"}
+        return f"{100 * self.off:+.1f} %, {words[self.standing]}".replace("-", "−")
 
 
 def compare_with_plan(
@@ -49,7 +62,7 @@ def compare_with_plan(
     """
     memory, clock = _section(measured, "memory"), _section(measured, "time")
     early = _section(planned, "memory")
-    scope = f"in step {memory['of_step']}" if memory.get("scope") == "step" else "in the whole run" if memory else ""
+    scope = f"step {memory['of_step']}" if memory.get("scope") == "step" else "whole run" if memory else ""
     found = [
         Compared(
             "allocated memory",
@@ -63,7 +76,7 @@ def compare_with_plan(
         found.append(Compared("reserved memory", _interval(memory.get("predicted_reserved_bytes")), reserved, scope))
     predicted = clock.get("predicted_step_seconds") or _section(planned, "time").get("step_seconds")
     real = _number(clock.get("step_seconds"))
-    note = "without the wait for data"
+    note = "no data wait"
     found.append(Compared("step time", _interval(predicted), seconds_per_step if real is None else real, note))
     return tuple(found)
 

@@ -221,7 +221,7 @@ def _judge(
     """What the stage does, and how one can tell: from its checkpoints and from how long nothing was written."""
     steps, saved = schedule.steps, checkpoints[-1] if checkpoints else 0
     if steps is not None and saved >= steps:
-        return "finished", f"the checkpoint of the last step, {steps:,}, is there"
+        return "finished", f"all {steps:,} steps are done and saved"
     if step == 0:
         if silence < _LONG_WORK:
             return "starting", "no line of metrics yet"

@@ -1,0 +1,58 @@
+"""Settings that were put aside in the planner to be compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sora_spec.plan.whatif import Answer, WhatIf
+
+if TYPE_CHECKING:
+    from sora_spec.tui.session import OpenSpec
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+MOST = 6
+"""Columns of a comparison: more cannot be told apart in a plot."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the comparison."""
+
+    name: str
+    """Of the spec."""
+    answer: Answer
+    pinned: bool = False
+
+    @property
+    def label(self) -> str:
+        """The spec and what is asked beyond it."""
+        return " ".join([self.name, *asked_words(self.answer.whatif)])
+
+
+def asked_words(whatif: WhatIf) -> list[str]:
+    """What a question says beyond its spec, in few words."""
+    words = [] if whatif.mode == "train" else ["generate"]
+    words += ["codec"] if whatif.stage == "vae" and whatif.mode == "train" else []
+    if whatif.gpu or whatif.count is not None:
+        words.append(" × ".join(filter(None, [str(whatif.count or ""), whatif.gpu])))
+    words += [f"{path.rpartition('.')[2]}={value}" for path, value in whatif.overrides]
+    words += [] if whatif.batch is None else [f"{whatif.batch} at a time"]
+    words += [] if whatif.placement == "resident" else ["one part at a time"]
+    words += [] if whatif.attention is None else [f"{whatif.attention} attention"]
+    return words + (["tf32"] if whatif.tf32 else [])
+
+
+def pin(spec: OpenSpec) -> Column | None:
+    """What is asked of a spec now, put aside. None while there is no answer to it."""
+    return Column(spec.name, spec.answer, pinned=True) if spec.answer is not None and spec.fresh else None
+
+
+def columns_of(specs: list[OpenSpec], pins: list[Column]) -> list[Column]:
+    """The pins, and every open spec as it is asked now unless that is pinned; at most `MOST`."""
+    found = list(pins)
+    for spec in specs:
+        pinned = any(column.name == spec.name and column.answer.whatif == spec.whatif for column in pins)
+        if spec.answer is not None and not pinned:
+            found.append(Column(spec.name, spec.answer))
+    return found[:MOST]
