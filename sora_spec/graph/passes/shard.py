@@ -66,23 +66,42 @@ def unit_of(shapes: Iterable[tuple[int, ...]], sharding: Sharding) -> Unit:
     """The unit of tensors with these shapes."""
     ranks, element, rounded = sharding.ranks, sharding.element, sharding.rounded
     parts = tuple([_part(shape, ranks) for shape in shapes])
-    total, largest = sum(parts), max(parts, default=0)
-    converted = element != MASTER
-    if ranks > 1:
-        staged = element * total if converted or sharding.offload else 0
-    else:
-        staged = element * 2 * largest if converted else 0
-    if sharding.offload and converted:
-        staged += MASTER * largest
+    total = sum(parts)
     return Unit(
         parts=parts,
         shard=sum([rounded(MASTER * part) for part in parts]),
         whole=sum([rounded(element * ranks * part) for part in parts]),
         buffer=rounded(element * ranks * total) if ranks > 1 else 0,
-        staging=rounded(staged),
+        staging=_staging(parts, sharding) if ranks > 1 else _conversion(parts, sharding),
         reduce_input=rounded(MASTER * ranks * total),
         reduce_output=rounded(MASTER * total),
     )
+
+
+def _staging(parts: tuple[int, ...], sharding: Sharding) -> int:
+    """Before an all-gather: all parts in one tensor of the type that computes; from the host they come one by one."""
+    converts, rounded = sharding.element != MASTER, sharding.rounded
+    if sharding.offload:
+        arriving = rounded(MASTER * max(parts, default=0)) if converts else 0
+        return sum([rounded(sharding.element * part) for part in parts]) + arriving
+    return rounded(sharding.element * sum(parts)) if converts else 0
+
+
+def _conversion(parts: tuple[int, ...], sharding: Sharding) -> int:
+    """On one rank every tensor is copied by itself: by how much the highest moment of that exceeds all copies.
+
+    A tensor of another type, or from the host, exists beside its copy, and until the next one is made.
+    """
+    converts, rounded = sharding.element != MASTER, sharding.rounded
+    if not (converts or sharding.offload):
+        return 0
+    copies = [rounded(sharding.element * part) for part in parts]
+    done = highest = before = 0
+    for part, copy in zip(parts, copies, strict=True):
+        arriving = rounded(MASTER * part) if converts and sharding.offload else 0
+        highest = max(highest, done + before + copy + arriving, done + 2 * copy)
+        done, before = done + copy, copy
+    return highest - done
 
 
 def _part(shape: tuple[int, ...], ranks: int) -> int:
@@ -154,8 +173,6 @@ class _Device:
     def __init__(self, sharding: Sharding, units: Units, order: list[int]) -> None:
         self.sharding = sharding
         self.gathered = self.gathering = self.reducing = 0
-        self.ready = 0
-        """Bytes of the buffer that an all-gather has filled, and that is not yet copied into place."""
         everything = units.root.reduce_output + sum(units.blocks[block].reduce_output for block in order)
         self.gradients = everything if sharding.accumulates and not sharding.offload else 0
 
@@ -165,7 +182,6 @@ class _Device:
     def gather(self, unit: Unit) -> Held:
         """Copy in and exchange."""
         self.gathering += unit.buffer
-        self.ready = unit.buffer
         return self.held(unit.staging if self.sharding.ranks > 1 else 0)
 
     def copy_out(self, unit: Unit) -> Held:
@@ -187,8 +203,8 @@ class _Device:
 def visits(units: Units, order: list[int], sharding: Sharding) -> Iterator[Visit]:
     """A forward and a backward pass: the root, every block of `order` (repeats spelled out), the root, and back.
 
-    The last buffer of the forward pass stays until the next unit has gathered, that of the backward pass only until it
-    is copied; the next block's weights are fetched before a block's backward pass begins.
+    In the forward pass a unit's buffer stays until the next unit's weights are in place, in the backward pass until its
+    own are; there the next block's weights are fetched before a block begins.
     """
     device = _Device(sharding, units, order)
     yield from _forward(device, units, order)
@@ -202,9 +218,9 @@ def _forward(device: _Device, units: Units, order: list[int]) -> Iterator[Visit]
     last = device.gathering
     for block in order:
         unit = units.blocks[block]
-        fetched = device.gather(unit)
+        entering = (device.gather(unit), device.copy_out(unit))
         device.gathering, last = device.gathering - last, unit.buffer
-        yield Visit(block, False, (fetched, device.copy_out(unit)), device.held())
+        yield Visit(block, False, entering, device.held())
         if device.sharding.reshard:
             device.gathered -= unit.whole
     yield Visit(None, False, (), device.held())
