@@ -149,7 +149,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Single-head self-attention over the positions of a frame. Memory-hungry: (H·W)² scores without a fused kernel."""
+    """Single-head self-attention over the positions of a frame."""
 
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
@@ -162,7 +162,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same shape."""
         h = self.norm(x)
-        q, k, v = (rearrange(layer(h), "b c h w -> b 1 (h w) c") for layer in (self.q, self.k, self.v))
+        # Fused kernels want the channels of a position side by side; without the copies PyTorch would fall back to scores.
+        q, k, v = (rearrange(layer(h), "b c h w -> b 1 (h w) c").contiguous() for layer in (self.q, self.k, self.v))
         out = scaled_dot_product_attention(q, k, v)  # (B, 1, H·W, C)
         out = rearrange(out, "b 1 (h w) c -> b c h w", h=x.shape[2])
         return x + self.proj_out(out)

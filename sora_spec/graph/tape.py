@@ -79,6 +79,15 @@ class Storage:
         tape.died.append(None)
         tape.live_bytes += nbytes
 
+    def grow(self, nbytes: int) -> None:
+        """Let the storage that the last op made be larger than its elements."""
+        tape = self.tape
+        more = tape.rounded(nbytes) - self.nbytes
+        self.nbytes += more
+        tape.sizes[self.index] += more
+        tape.live_bytes += more
+        tape.ops[-1].live_bytes += more
+
     def __del__(self) -> None:
         self.tape.live_bytes -= self.nbytes
         self.tape.died[self.index] = len(self.tape.ops)
@@ -145,8 +154,11 @@ class Tape:
 
     def allocate(self, numel: int, dtype: DType) -> Storage:
         """A storage for `numel` elements."""
-        nbytes = numel * dtype.size
-        return Storage(self, -(-nbytes // self.rounding) * self.rounding)
+        return Storage(self, self.rounded(numel * dtype.size))
+
+    def rounded(self, nbytes: int) -> int:
+        """What a request for so many bytes takes."""
+        return -(-nbytes // self.rounding) * self.rounding
 
 
 class Entered:

@@ -9,7 +9,7 @@ from sora_spec.graph.lower.weights import Weights
 from sora_spec.graph.ops import conv
 from sora_spec.graph.ops.attention import Kernel, attention
 from sora_spec.graph.ops.norm import group_norm
-from sora_spec.graph.ops.pointwise import add, div_scalar, mul_scalar, silu
+from sora_spec.graph.ops.pointwise import add, contiguous, div_scalar, mul_scalar, silu
 from sora_spec.graph.ops.views import expand_to, rearrange, reshape, unsqueeze
 from sora_spec.graph.tensor import Tensor
 
@@ -202,7 +202,7 @@ class Attention:
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same shape."""
         h = self.norm(x)
-        q, k, v = [rearrange(layer(h), "b c h w -> b 1 (h w) c") for layer in (self.q, self.k, self.v)]
+        q, k, v = [contiguous(rearrange(layer(h), "b c h w -> b 1 (h w) c")) for layer in (self.q, self.k, self.v)]
         out = attention(q, k, v, self.kernel)
         out = rearrange(out, "b 1 (h w) c -> b c h w", h=x.shape[2])
         return add(x, self.proj_out(out))

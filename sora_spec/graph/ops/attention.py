@@ -21,6 +21,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
     match kernel:
         case "math":
             return _math(q, k, v)
+        case "cpu" if any(x.strides[-1] != 1 for x in (q, k, v)):
+            return _math(q, k, v)  # PyTorch's choice where channels do not lie side by side
         case "flash" | "efficient" | "cpu":
             return _fused(q, k, v, kernel)
         case _:

@@ -19,7 +19,10 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...]
     places = tuple([(n + 2 * pad - kernel) // step + 1 for n, kernel, step, pad in extents])
     shape = (x.shape[0], weight.shape[0], *places)
     flops = 2 * prod(shape) * prod(weight.shape[1:])
-    return attach(node, run_one("convolution", inputs, shape, contiguous_strides(shape), x.dtype, flops))
+    strides = contiguous_strides(shape)
+    if x.tape.on_cpu and _channels_last(x):  # oneDNN answers in the layout in which it was asked
+        strides = _channels_last_strides(shape)
+    return attach(node, run_one("convolution", inputs, shape, strides, x.dtype, flops))
 
 
 def _conv_rule(node: Node, grads: Grads) -> Grads:
@@ -45,6 +48,12 @@ def _channels_last(x: Tensor) -> bool:
         return False
     order = (0, 2, 3, 1)
     return is_contiguous(tuple([x.shape[d] for d in order]), tuple([x.strides[d] for d in order]))
+
+
+def _channels_last_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of (B, C, Y, X) with the channels innermost."""
+    _, channels, rows, columns = shape
+    return (channels * rows * columns, 1, columns * channels, channels)
 
 
 def pad(x: Tensor, sides: tuple[int, ...]) -> Tensor:

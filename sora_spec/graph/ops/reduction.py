@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from sora_spec.graph.layout import Shape, contiguous_strides, result_strides, view_strides
+from sora_spec.graph.layout import Shape, broadcast_shape, contiguous_strides, result_strides, view_strides
 from sora_spec.graph.ops.pointwise import unary
 from sora_spec.graph.ops.views import expand_to
 from sora_spec.graph.tensor import Grads, Node, Tensor, attach, node_for, run_one
@@ -56,11 +56,18 @@ def _mean_rule(node: Node, grads: Grads) -> Grads:
 
 
 def mse_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error as one kernel. Keeps both."""
+    """Mean squared error as one kernel. Keeps both.
+
+    Its result is a number in a storage of all squares: the kernel sums them where they lie (ATen's `Loss.cpp`). The
+    kernel of `meta`, and so a trace, knows nothing of it.
+    """
     node = node_for(_mse_rule, (output, target))
     if node is not None:
         node.save(output, target)
-    return attach(node, run_one("mse_loss", (output, target), (), (), output.dtype))
+    result = run_one("mse_loss", (output, target), (), (), output.dtype)
+    if output.tape.on_cpu or not output.tape.observed:
+        result.storage.grow(prod(broadcast_shape(output.shape, target.shape)) * output.dtype.size)
+    return attach(node, result)
 
 
 def _mse_rule(node: Node, grads: Grads) -> Grads:
