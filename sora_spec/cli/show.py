@@ -25,13 +25,34 @@ def show(
             autocompletion=complete_spec,
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print spec and shapes as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print spec and shapes, or the graph, as JSON.")] = False,
+    graph: Annotated[
+        bool, typer.Option("--graph", help="Print the model graph: every op with its shape, FLOPs, bytes and line.")
+    ] = False,
+    component: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Of a graph: denoiser, denoiser_step, vae_encode, vae_decode, text_encode, … ; `all` is an overview "
+            "and the denoiser.",
+        ),
+    ] = "all",
+    format: Annotated[str, typer.Option(metavar="text|json|mermaid|svg", help="Of a graph.")] = "text",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="How the graph runs: batch=4, precision=bf16, attention=math, …"),
+    ] = None,
 ) -> None:
     """Print the resolved spec, defaults included, below the shapes that follow from it.
 
-    The shapes are YAML comments: what is printed is a spec again.
+    The shapes are YAML comments: what is printed is a spec again. With --graph, print what a component of it runs.
     """
     path, overrides = one_spec(arguments)
+    if graph:
+        from sora_spec.cli.show_graph import show_graph
+
+        show_graph(path, overrides, component, "json" if as_json else format, setting or [])
+        return
     spec = load_record(path, overrides)
     shapes = derive_shapes(spec)
     if as_json:

@@ -111,8 +111,11 @@ class _Inputs:
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
         self.made: dict[str, Tensor] = {}
+        self.regions: dict[str, int] = {}
 
     def __call__(self, name: str, shape: Shape, dtype: DType = DType.F32) -> str:
+        with self.tape.enter(name, ("condition",) if name in ("labels", "context", "tokens") else ("clip",)):
+            self.regions[name] = self.tape.region
         self.made[name] = leaf(self.tape, shape, dtype, name=name)
         return name
 
@@ -248,7 +251,7 @@ def _finish(
     forward_ops, forward_live_bytes = len(tape.ops), tape.live_bytes
     output = (result.shape, result.dtype.label)
     if result.requires_grad:
-        tape.backward = True
+        tape.backward, tape.region = True, tape.ops[-1].region
         gradient = unary("ones_like", result)
         backward(result, gradient)
         del gradient
@@ -270,7 +273,7 @@ def _residents(weights: Weights, inputs: _Inputs) -> tuple[Resident, ...]:
             role=role,
             shape=x.shape,
             nbytes=x.storage.nbytes,
-            region=regions.get(x.storage.index, 0),
+            region=inputs.regions[x.name] if role == "input" else regions.get(x.storage.index, 0),
             trained=x.requires_grad,
             persistent=x.storage.index in persistent,
         )

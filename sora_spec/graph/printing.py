@@ -1,117 +1,183 @@
-"""A model graph as text, as JSON, and as a Mermaid diagram."""
+"""A model graph as text for people: one line for each op, under the part of the model that it belongs to."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from typing import Any
+import re
+from collections.abc import Callable, Iterator
 
-from sora_spec.graph.ir import Graph, kind_of
-from sora_spec.graph.tape import Op, Use
+from sora_spec.graph.ir import Graph, Resident
+from sora_spec.graph.passes.count import count
+from sora_spec.graph.passes.liveness import alive_after
+from sora_spec.graph.passes.memory import memory
+from sora_spec.graph.tape import Op, YamlPath
+
+LineOf = Callable[[YamlPath], int | None]
+"""Line of the YAML value at a path; None where no line holds it."""
+
+_SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "float64": "f64", "int64": "i64", "int32": "i32"}
+_NARROWEST = 44  # columns below which lines wrap rather than lose more
+_WIDEST = 132  # columns beyond which nothing is gained
+_NAME, _NUMBER = 24, 9
 
 
-def graph_text(graph: Graph) -> str:
-    """One line for each op under the path of its part, residents first."""
-    lines = [f"graph {graph.name}.{graph.component}"]
+def no_lines(path: YamlPath) -> int | None:
+    """For a graph whose spec has no text at hand."""
+    return None
+
+
+def graph_text(graph: Graph, line_of: LineOf = no_lines, width: int = 100) -> str:
+    """The whole graph in lines of at most `width` columns: a head, what is there before the first op, and the ops."""
+    width = min(width, _WIDEST)
+    columns = _Columns(max(width, _NARROWEST))
+    return "\n".join([*_head(graph, width), "", *_residents(graph, line_of, columns), *_ops(graph, line_of, columns)])
+
+
+def _head(graph: Graph, width: int) -> list[str]:
+    counts, held = count(graph), memory(graph, itemise=False)
+    shape, dtype = graph.output
+    facts = [f"{counts.parameters:,} parameters", f"forward {quantity(counts.forward_flops)}FLOP"]
+    if graph.forward_ops < len(graph.ops):
+        facts.append(f"backward {quantity(counts.backward_flops)}FLOP")
+        facts.append(f"kept for backward {nbytes(held.forward_live_bytes)}")
+    facts += [f"peak {nbytes(held.peak_bytes)}", f"result {layout(shape, dtype)}"]
+    return [f"{graph.name}: {graph.component}", *_folded(facts, width)]
+
+
+def _folded(facts: list[str], width: int) -> list[str]:
+    """Facts joined by commas, broken where a line is full."""
+    lines = [facts[0]]
+    for fact in facts[1:]:
+        if len(lines[-1]) + len(fact) + 3 > width:
+            lines[-1] += ","
+            lines.append(fact)
+        else:
+            lines[-1] += f", {fact}"
+    return [f"  {line}" for line in lines]
+
+
+class _Columns:
+    """Which columns a line has: the narrower it is, the fewer."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.storages = width >= 104
+        self.alive = width >= 76
+        self.moved = width >= 64
+        self.name = _NAME if width >= 72 else 17
+        numbers = _NUMBER * (1 + self.moved + self.alive)
+        names = 17 if self.storages else 0
+        self.result = width - 2 - self.name - 1 - numbers - names - 6
+
+    def header(self) -> str:
+        """Titles of the columns of ops."""
+        numbers = "".join(f"{title:>{_NUMBER}}" for title in self._chosen("FLOP", "moved", "alive"))
+        reads = f"{'  reads':<17}" if self.storages else ""
+        return f"  {'op':<{self.name}} {'result':<{self.result}}{numbers}{reads}{'line':>6}"
+
+    def op(self, op: Op, alive: int, line: int | None) -> str:
+        """One op, and the bytes alive once it has run."""
+        results = f"%{op.outputs[0][0]} " if self.storages and op.outputs else ""
+        results += ", ".join(layout(use[1], use[3].label) for use in op.outputs)
+        flops = quantity(op.flops) if op.flops else ""
+        cells = self._chosen(flops, nbytes(op.read_bytes + op.written_bytes), nbytes(alive))
+        numbers = "".join(f"{cell:>{_NUMBER}}" for cell in cells)
+        reads = f"  {_cut(_reads(op), 15):<15}" if self.storages else ""
+        name, result = _cut(short_name(op.name), self.name), _cut(results, self.result)
+        return f"  {name:<{self.name}} {result:<{self.result}}{numbers}{reads}{line or '':>6}".rstrip()
+
+    def _chosen(self, flops: str, moved: str, alive: str) -> list[str]:
+        return [flops, *([moved] if self.moved else []), *([alive] if self.alive else [])]
+
+    def resident(self, number: int, resident: Resident, block: str, times: int, line: int | None) -> str:
+        """A tensor that is there before the first op, of the block or blocks of that name."""
+        name = f"{block}{resident.name}"
+        name = f"%{number} {name}" if self.storages else name
+        repeat = f" ×{times}" if times > 1 else ""
+        cells = f"{nbytes(resident.nbytes) + repeat:>16}{line or '':>6}"
+        room = self.width - 2 - 10 - len(cells)
+        shape = _extents(resident.shape)
+        left = _cut(name, room - len(shape) - 2)
+        return f"  {resident.role:<10}{left:<{room - len(shape) - 1}} {shape}{cells}".rstrip()
+
+
+def _reads(op: Op) -> str:
+    return " ".join(f"%{use[0]}" for use in op.inputs)
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else text[: room - 1] + "…"
+
+
+def _residents(graph: Graph, line_of: LineOf, columns: _Columns) -> Iterator[str]:
+    yield "before the first op"
     for number, resident in enumerate(graph.residents):
-        shape = "x".join(map(str, resident.shape)) or "scalar"
-        times = _times(graph, resident.region)
-        lines.append(f"  %{number} = {resident.role} {resident.name} {shape}, {resident.nbytes:,} bytes{times}")
+        line, times = line_of(graph.yaml(resident.region)), graph.times(resident.region)
+        yield columns.resident(number, resident, _block(graph, resident.region), times, line)
+    yield ""
+
+
+def _block(graph: Graph, region: int) -> str:
+    """`blocks[1..26].` for what belongs to a block; nothing for the rest."""
+    if graph.regions[region].block is None:
+        return ""
+    found = re.search(r"blocks\[[^]]*\]", graph.label(region))
+    return f"{found[0]}." if found else ""
+
+
+def _ops(graph: Graph, line_of: LineOf, columns: _Columns) -> Iterator[str]:
+    yield columns.header()
     region = backward = None
-    for op in graph.ops:
+    for op, alive in zip(graph.ops, alive_after(graph), strict=True):
+        line = line_of(graph.yaml(op.region))
         if (op.region, op.backward) != (region, backward):
             region, backward = op.region, op.backward
-            path = ".".join(str(part) for part in graph.yaml(region))
-            label = graph.label(region) or "step"
-            lines.append(f"{'backward of ' if backward else ''}{label}  # {path}{_times(graph, region)}")
-        lines.append(f"  {_line(op)}")
-    return "\n".join(lines)
+            yield from _heading(graph, op, line, columns.width)
+        yield columns.op(op, alive, line)
 
 
-def _times(graph: Graph, region: int) -> str:
-    times = graph.times(region)
-    return f", repeat {times} times" if times > 1 else ""
+def _heading(graph: Graph, op: Op, line: int | None, width: int) -> list[str]:
+    """Name of a part, how often it occurs, and the YAML value that made it."""
+    title = f"{'backward of ' if op.backward else ''}{graph.label(op.region) or graph.component}"
+    times = graph.times(op.region)
+    title += f"  ×{times}" if times > 1 else ""
+    origin = dotted(graph.yaml(op.region)) + (f", line {line}" if line else "")
+    if len(title) + len(origin) + 4 <= width:
+        return [f"{title}  ← {origin}"]
+    return [title, f"  ← {origin}"]
 
 
-def _line(op: Op) -> str:
-    made = ", ".join(_use(use) for use in op.outputs)
-    read = ", ".join(f"%{use[0]}" for use in op.inputs)
-    flops = f"; {op.flops:,} FLOPs" if op.flops else ""
-    return f"{made} = {op.name}({read}){flops}"
+def dotted(path: YamlPath) -> str:
+    """Path of a YAML value as a user writes it."""
+    return ".".join(str(part) for part in path)
 
 
-def _use(use: Use) -> str:
-    storage, shape, _, dtype = use
-    return f"%{storage} {dtype.label}[{', '.join(map(str, shape))}]"
+def short_name(name: str) -> str:
+    """ATen's name without what all of its kind share."""
+    return name.removeprefix("_scaled_dot_product_").removeprefix("native_").lstrip("_")
 
 
-def graph_json(graph: Graph) -> str:
-    """Everything a graph holds. Byte and FLOP counts of a repeated region are those of one copy."""
-    return json.dumps(graph_values(graph), indent=1)
+def layout(shape: tuple[int, ...], dtype: str) -> str:
+    """`f32[2,256,1152]`."""
+    return f"{_SHORT.get(dtype, dtype)}{_extents(shape)}"
 
 
-def graph_values(graph: Graph) -> dict[str, Any]:
-    """The graph as plain values, for JSON."""
-    return {
-        "name": graph.name,
-        "component": graph.component,
-        "output": {"shape": graph.output[0], "dtype": graph.output[1]},
-        "regions": [
-            {"path": graph.label(number), "yaml": graph.yaml(number), "repeat": graph.times(number)}
-            for number in range(len(graph.regions))
-        ],
-        "residents": [
-            {"id": number, "name": r.name, "role": r.role, "shape": r.shape, "bytes": r.nbytes, "region": r.region}
-            for number, r in enumerate(graph.residents)
-        ],
-        "ops": [_op_values(op) for op in graph.ops],
-    }
+def _extents(shape: tuple[int, ...]) -> str:
+    return f"[{','.join(map(str, shape))}]"
 
 
-def _op_values(op: Op) -> dict[str, Any]:
-    return {
-        "op": op.name,
-        "kind": kind_of(op),
-        "region": op.region,
-        "backward": op.backward,
-        "flops": op.flops,
-        "read_bytes": op.read_bytes,
-        "written_bytes": op.written_bytes,
-        "live_bytes": op.live_bytes,
-        "inputs": [_use_values(use) for use in op.inputs],
-        "outputs": [_use_values(use) for use in op.outputs],
-    }
+def quantity(value: float) -> str:
+    """Three digits and a decimal prefix: `4.08 G`."""
+    for unit in ("", "k", "M", "G", "T", "P"):
+        if value < 999.5 or unit == "P":
+            return f"{value:.3g} {unit}" if value < 999.5 else f"{value:,.0f} {unit}"
+        value /= 1000
+    raise AssertionError(value)
 
 
-def _use_values(use: Use) -> dict[str, Any]:
-    storage, shape, strides, dtype = use
-    return {"id": storage, "shape": shape, "strides": strides, "dtype": dtype.label}
-
-
-def graph_mermaid(graph: Graph) -> str:
-    """Parts of the forward pass in the order in which they run, with their work, as a Mermaid flowchart."""
-    lines = ["flowchart TD"]
-    before: int | None = None
-    for node, (region, flops, ops) in enumerate(_stretches(graph)):
-        label = graph.label(region) or graph.component
-        times = graph.times(region)
-        repeat = f" × {times}" if times > 1 else ""
-        lines.append(f'  n{node}["{label}{repeat}<br/>{ops} ops, {flops / 1e9:,.2f} GFLOPs"]')
-        if before is not None:
-            lines.append(f"  n{before} --> n{node}")
-        before = node
-    return "\n".join(lines)
-
-
-def _stretches(graph: Graph) -> Iterator[tuple[int, int, int]]:
-    """Region, FLOPs of one copy and number of ops of each stretch of the forward pass."""
-    region: int | None = None
-    flops = ops = 0
-    for op in graph.ops[: graph.forward_ops]:
-        if region is not None and op.region != region:
-            yield region, flops, ops
-            flops = ops = 0
-        region = op.region
-        flops, ops = flops + op.flops, ops + 1
-    if region is not None:
-        yield region, flops, ops
+def nbytes(value: float) -> str:
+    """Three digits and a binary unit: `17.7 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 999.5 or unit == "TiB":
+            return f"{value:.3g} {unit}" if value < 999.5 else f"{value:,.0f} {unit}"
+        value /= 1024
+    raise AssertionError(value)

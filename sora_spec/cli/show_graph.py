@@ -1,0 +1,149 @@
+"""`sora-spec show --graph`: the model graph of a spec as text, JSON, Mermaid or SVG."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, get_args
+
+from sora_spec import output
+from sora_spec.errors import UserError
+from sora_spec.graph.component import COMPONENTS, Component, graph_from_spec
+from sora_spec.graph.json_values import graph_values
+from sora_spec.graph.mermaid import mermaid
+from sora_spec.graph.ops.attention import Kernel
+from sora_spec.graph.overview import overview, overview_picture, overview_text
+from sora_spec.graph.picture import Picture, picture_of
+from sora_spec.graph.printing import LineOf, dotted, graph_text
+from sora_spec.graph.setting import Precision, Recompute, Setting
+from sora_spec.graph.svg import svg
+from sora_spec.graph.tape import YamlPath
+from sora_spec.loading import record_of
+from sora_spec.packaged import find_spec_file
+from sora_spec.source import load_document
+
+if TYPE_CHECKING:
+    from sora_spec.schema.spec import Spec
+    from sora_spec.source import Document
+
+FORMATS = ("text", "json", "mermaid", "svg")
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "precision": get_args(Precision),
+    "attention": get_args(Kernel),
+    "recompute": get_args(Recompute),
+}
+_PIPED = 100  # columns where stdout is no terminal
+
+
+def show_graph(path: str, overrides: list[str], component: str, format: str, settings: list[str]) -> None:
+    """Print one component's graph, or for `all` the overview and the denoiser's.
+
+    Raises:
+        SpecErrors: the spec is wrong.
+        UserError: an unknown component, format or setting, or a variant without a graph.
+    """
+    if component != "all" and component not in COMPONENTS:
+        raise UserError(f"--component {component} is none of all, {', '.join(COMPONENTS)}")
+    if format not in FORMATS:
+        raise UserError(f"--format {format} is none of {', '.join(FORMATS)}")
+    setting = parse_setting(settings)
+    document = load_document(find_spec_file(path), overrides)
+    spec, lines = record_of(document), lines_of(document)
+    if component == "all":
+        output.data(_everything(spec, format, setting, lines))
+    else:
+        name: Component = next(known for known in COMPONENTS if known == component)
+        output.data(_one(spec, name, format, setting, lines))
+
+
+def lines_of(document: Document) -> LineOf:
+    """Where the values of a spec stand: the line of the value, or, for a default, of the section that is written."""
+    from sora_spec.plan.values import line_of
+
+    known: dict[YamlPath, int | None] = {}
+
+    def find(path: YamlPath) -> int | None:
+        if path not in known:
+            known[path] = line_of(dotted(path), document)
+        return known[path]
+
+    return find
+
+
+def _one(spec: Spec, component: Component, format: str, setting: Setting, lines: LineOf) -> str:
+    graph = graph_from_spec(spec, component, setting)
+    match format:
+        case "json":
+            return json.dumps(graph_values(graph, lines) | {"setting": setting_values(setting)}, indent=1)
+        case "text":
+            return graph_text(graph, lines, columns())
+        case _:
+            return _drawn(picture_of(graph, lines), format)
+
+
+def _everything(spec: Spec, format: str, setting: Setting, lines: LineOf) -> str:
+    found = overview(spec, setting)
+    if format == "json":
+        graph = graph_values(graph_from_spec(spec, "denoiser", setting), lines)
+        values = graph | {"setting": setting_values(setting), "components": [part.values for part in found]}
+        return json.dumps(values, indent=1)
+    if format == "text":
+        return f"{overview_text(found, columns())}\n\n{_one(spec, 'denoiser', format, setting, lines)}"
+    return _drawn(overview_picture(spec.name, found), format)
+
+
+def _drawn(picture: Picture, format: str) -> str:
+    return svg(picture) if format == "svg" else mermaid(picture)
+
+
+def columns() -> int:
+    """Columns of the terminal, or of `COLUMNS`; a fixed number where the output goes to a file."""
+    fallback = (_PIPED, 24)
+    return shutil.get_terminal_size(fallback).columns if sys.stdout.isatty() else _given_columns()
+
+
+def _given_columns() -> int:
+    import os
+
+    text = os.environ.get("COLUMNS", "")
+    return int(text) if text.isdigit() and int(text) > 0 else _PIPED
+
+
+def parse_setting(settings: list[str]) -> Setting:
+    """`batch=4`, `precision=bf16`, … as a Setting.
+
+    Raises:
+        UserError: an unknown name, or a value that it cannot have.
+    """
+    found = Setting()
+    names = [field.name for field in fields(Setting) if field.name != "selected"]
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals or name not in names:
+            raise UserError(f"--setting {text}: give NAME=VALUE, where NAME is one of {', '.join(names)}")
+        found = replace(found, **{name: _value(text, name, value, getattr(found, name))})
+    return found
+
+
+def _value(text: str, name: str, value: str, default: Any) -> Any:
+    if name in _CHOICES:
+        if value not in _CHOICES[name]:
+            raise UserError(f"--setting {text}: {name} is one of {', '.join(_CHOICES[name])}")
+        return value
+    if isinstance(default, bool):
+        if value not in ("true", "false"):
+            raise UserError(f"--setting {text}: {name} is true or false")
+        return value == "true"
+    if not isinstance(default, int):
+        return value
+    least = 0 if default == 0 else 1
+    if not value.isdigit() or not least <= int(value) <= 2**20:
+        raise UserError(f"--setting {text}: {name} is a number from {least} to {2**20}")
+    return int(value)
+
+
+def setting_values(setting: Setting) -> dict[str, Any]:
+    """The setting as plain values."""
+    return {field.name: getattr(setting, field.name) for field in fields(Setting) if field.name != "selected"}
