@@ -69,7 +69,7 @@ class SoraSpecApp(App[None]):
     """The planner."""
 
     TITLE = "sora-spec"
-    CSS_PATH = "style.tcss"
+    CSS_PATH = Path(__file__).with_name("style.tcss")
     MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {name: _screen(name) for name in PLACES}
     DEFAULT_MODE = "planner"
     HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-narrow"), (110, "-wide"), (170, "-broad")]

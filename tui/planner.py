@@ -100,8 +100,8 @@ class KnobRows(RowList):
     def clicked(self, line: Line, x: int) -> bool:
         """The two triangles turn the knob."""
         width = self.scrollable_content_region.width
-        start = width - sum(len(cell.text) for cell in line.right)
-        if x == start or x >= width - 1:
+        start = width - 1 - sum(len(cell.text) for cell in line.right)
+        if x == start or x >= width - 2:
             self.turn(line.value, -1 if x == start else 1)
             return True
         return False
@@ -177,7 +177,7 @@ class PlannerScreen(Frame):
         if snapshot is not None:
             app = planner_app(self)
             lines += verdict_lines(snapshot, width, app.ascii_only or app.no_color, stale)
-        panel.set_lines(lines or [Line((Cell("planning …", "dim"),))])
+        panel.set_lines(lines[: panel.size.height] or [Line((Cell("planning …", "dim"),))])
 
     def _show_tree(self, spec: OpenSpec, snapshot: Snapshot, stale: bool) -> None:
         tree = self.query_one(Breakdown)
@@ -189,6 +189,8 @@ class PlannerScreen(Frame):
                 phase = plan.phases[self._phase]
                 rows = breakdown(plan, phase, spec.answered_document)
             title = f"Where it goes: {phase.name}"
+            if tree.size.width < 56:
+                title = "Where it goes" if phase is plan.peak else phase.name
         tree.head(title, header(tree.size.width))
         tree.show(rows, plan, stale)
         self._show_detail()

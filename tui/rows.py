@@ -20,15 +20,10 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-ROLES = (
-    *("plain", "strong", "dim", "good", "tight", "bad", "accent", "stale"),
-    *("weights", "gradients", "optimizer", "average", "activations", "codec", "text", "messages", "other", "free"),
-)
-"""What a piece of a row is; the second line are the stretches of the bar. The style sheet gives them colours."""
-
+from sora_spec.tui.palette import style_of
 
 class Cell(NamedTuple):
-    """A piece of a row."""
+    """A piece of a row. `palette` names the roles."""
 
     text: str
     role: str = "plain"
@@ -47,7 +42,6 @@ class Line:
 class RowList(ScrollView, can_focus=True):
     """Rows, one of which has the cursor."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"rows--{role}" for role in ROLES} | {"rows--cursor"}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False),
         Binding("down,j", "move(1)", "Down", show=False),
@@ -94,7 +88,7 @@ class RowList(ScrollView, can_focus=True):
     def _show_head(self) -> None:
         title = f"▸ {self.title}" if self.has_focus else self.title
         bar = 1 if self.show_vertical_scrollbar else 0
-        gap = self.outer_size.width - len(title) - len(self._columns) - 6 - bar
+        gap = self.outer_size.width - len(title) - len(self._columns) - 4 - bar
         if not self._columns or gap < 0:
             self.border_title = Content(title)
         else:
@@ -134,12 +128,9 @@ class RowList(ScrollView, can_focus=True):
     def _show_cursor(self) -> None:
         self.scroll_to_region(Region(0, self.cursor, 1, 1), animate=False, force=True)
 
-    def on_focus(self) -> None:
-        """Told by a mark too, not by colour alone."""
-        self._show_head()
-
-    def on_blur(self) -> None:
-        """As before."""
+    def watch_has_focus(self, focused: bool) -> None:
+        """Told by a mark in the title too, not by colour alone."""
+        super().watch_has_focus(focused)
         self._show_head()
 
     def action_move(self, by: int) -> None:
@@ -184,13 +175,14 @@ class RowList(ScrollView, can_focus=True):
             return Strip([Segment(text, self._style("dim", base))]).adjust_cell_length(width, base)
         here = index == self.cursor
         if here:
-            base += self.get_component_rich_style("rows--cursor") if self.has_focus else Style(bold=True)
+            base += style_of(self.app, "cursor" if self.has_focus else "strong")
         return self._strip(self.lines[index], here, width, base)
 
     def _strip(self, line: Line, here: bool, width: int, base: Style) -> Strip:
         mark = ("▸" if here else " ") if self.marked else ""
         left = [Segment(mark, base), *(Segment(cell.text, self._style(cell.role, base)) for cell in line.left)]
-        right = Strip([Segment(cell.text, self._style(cell.role, base)) for cell in line.right])
+        margin = [Segment(" ", base)] if line.right else []
+        right = Strip([*(Segment(cell.text, self._style(cell.role, base)) for cell in line.right), *margin])
         room = width - right.cell_length - (1 if line.right else 0)
         found = Strip(left)
         if found.cell_length > room and room > 1:
@@ -198,7 +190,7 @@ class RowList(ScrollView, can_focus=True):
         return Strip.join([found.adjust_cell_length(max(0, width - right.cell_length), base), right])
 
     def _style(self, role: str, base: Style) -> Style:
-        return base if role == "plain" else base + self.get_component_rich_style(f"rows--{role}", partial=True)
+        return base if role == "plain" else base + style_of(self.app, role)
 
 
 class Lines(RowList, can_focus=False):

@@ -20,7 +20,7 @@ from sora_spec.yaml_tree import RefusedError
 MOST_UNDO = 200
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class OpenSpec:
     """One spec of the list."""
 
@@ -160,7 +160,7 @@ class OpenSpec:
         return True
 
 
-@dataclass
+@dataclass(repr=False)
 class Session:
     """All specs of the list, and the one that is looked at."""
 

@@ -15,6 +15,7 @@ from textual.widgets import TextArea
 
 from sora_spec.diagnostics import Diagnostic
 from sora_spec.tui.frame import Frame, planner_app
+from sora_spec.tui.palette import style_of
 from sora_spec.tui.rows import Cell, Line, Lines, RowList
 from sora_spec.tui.session import OpenSpec
 from sora_spec.tui.verdict import verdict_lines
@@ -45,13 +46,11 @@ class Editor(TextArea):
         if severity is None or section:
             return strip
         width = self.gutter_width
-        style = self.get_component_rich_style("editor--" + severity, partial=True)
+        style = style_of(self.app, "bad" if severity == "error" else "tight")
         head, tail = strip.crop(0, width - 2), strip.crop(width - 1)
         under = next(iter(strip.crop(width - 2, width - 1)), Segment(" "))
         base = under.style
         return Strip.join([head, Strip([Segment(_MARKS[severity], (base + style) if base else style)]), tail])
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"editor--error", "editor--warning"}
 
 
 class SpecScreen(Frame):
@@ -101,7 +100,7 @@ class SpecScreen(Frame):
         editor = self.query_one(Editor)
         if spec is not self._spec or editor.text != spec.content:
             self._take(spec, editor)
-        own = [item for item in spec.answer.diagnostics] if spec.answer is not None else []
+        own = list(spec.answer.diagnostics) if spec.answer is not None else []
         editor.marks = _marks(own)
         self._show_problems(spec, own)
         panel = self.query_one("#verdict", Lines)
@@ -109,7 +108,8 @@ class SpecScreen(Frame):
         lines = list[Line]()
         if spec.good is not None:
             lines = verdict_lines(spec.good, panel.size.width, app.ascii_only or app.no_color, spec.stale)
-        panel.set_lines(lines or [Line((Cell("no plan yet", "dim"),))])
+        panel.set_lines(lines[: panel.size.height] or [Line((Cell("no plan yet", "dim"),))])
+        panel.set_class(not lines, "-bare")
 
     def _take(self, spec: OpenSpec, editor: Editor) -> None:
         """Show another text. Typing goes on where it was, if it is the same file."""
@@ -117,14 +117,11 @@ class SpecScreen(Frame):
         self._spec = spec
         with self.prevent(TextArea.Changed):
             editor.load_text(spec.content)
-        editor.cursor_location = (
-            editor.document.clamp_visitable(place)
-            if hasattr(editor.document, "clamp_visitable")
-            else (min(place[0], editor.document.line_count - 1), 0)
-        )
-        self._name(spec)
+        row = min(place[0], editor.document.line_count - 1)
+        editor.cursor_location = (row, min(place[1], len(editor.document.get_line(row))))
+        self._entitle(spec)
 
-    def _name(self, spec: OpenSpec) -> None:
+    def _entitle(self, spec: OpenSpec) -> None:
         self.query_one(Editor).border_title = f"{spec.path}{' * not saved' if spec.unsaved else ''}"
 
     def _show_problems(self, spec: OpenSpec, own: list[Diagnostic]) -> None:
@@ -140,10 +137,9 @@ class SpecScreen(Frame):
             lines += _problem(
                 item, f"{_MARKS[item.severity]} {item.code} {place}", item.message, item.help, width, role
             )
-        errors = sum(item.severity == "error" for item in own)
-        rows.head(f"Problems: {len(own)}" if own else "Problems: none", "last good plan shown" if errors else "")
+        rows.head(f"Problems: {len(own)}" if own else "Problems", "last good plan shown" if spec.stale and spec.good else "")
         rows.set_lines(lines)
-        self._name(spec)
+        self._entitle(spec)
 
     # Editing
 
@@ -154,7 +150,7 @@ class SpecScreen(Frame):
             return
         if not spec.unsaved:
             spec.unsaved = True
-            self._name(spec)
+            self._entitle(spec)
         if self._timer is not None:
             self._timer.stop()
         self._timer = self.set_timer(_PAUSE, self._plan)

@@ -39,10 +39,12 @@ def verdict_lines(snapshot: Snapshot, width: int, plain_bar: bool, stale: bool =
     free = headroom.likely
     rest = f"{gib(free)} GiB free" if free >= 0 else f"{gib(-free)} GiB too many"
     numbers = f"{gib(needed.likely)} of {gib(snapshot.capacity)} GiB"
-    spread = f"{gib(needed.low)} – {gib(needed.high)}"
+    spread = f"{'range ' if width >= 56 else ''}{gib(needed.low)} – {gib(needed.high)}"
+    if width < 42:
+        machine = spread = ""
     lines = [
         Line((Cell(words, role),), (Cell(machine, "dim"),)),
-        Line((Cell(numbers, "strong"), Cell(f"  {rest}", role)), (Cell(f"range {spread}", "dim"),)),
+        Line((Cell(numbers, "strong"), Cell(f"  {rest}", role)), (Cell(spread, "dim"),)),
         Line(tuple(_bar(snapshot, width, plain_bar))),
     ]
     return [*lines, *_legend(snapshot.bar, width)]
@@ -91,7 +93,7 @@ def _legend(bar: tuple[Share, ...], width: int) -> list[Line]:
             used = 0
         rows[-1] += [Cell(LETTERS[share.name], share.name.partition(" ")[0]), Cell(f"{words}  ")]
         used += size
-    return [Line(tuple(row)) for row in rows[:2]]
+    return [Line((*row[:-1], Cell(row[-1].text.rstrip()))) for row in rows[:2] if row]
 
 
 def problem_lines(snapshot: Snapshot, width: int) -> list[Line]:
@@ -123,7 +125,7 @@ def time_lines(snapshot: Snapshot, width: int, stale: bool = False) -> list[Line
             lines.append(Line((Cell(row.name),), (Cell("no price known", "dim"),)))
             continue
         likely = f"{shown(row.value.likely, row.unit):>9}"
-        right = Cell(f"{span(row.value, row.unit):>21}", "dim")
+        right = Cell(f"{span(row.value, row.unit):>21}" if width >= 44 else "", "dim")
         lines.append(Line((Cell(row.name),), (Cell(likely, "stale" if stale else "strong"), Cell(" "), right)))
     if len(snapshot.spends) > 1:
         words = " · ".join(f"{name} {percent(share)}" for name, share in snapshot.spends)

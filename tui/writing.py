@@ -1,7 +1,7 @@
 """A spec's text with other values in it: only the characters of a value change, so comments and layout stay.
 
-Where that cannot be done, as inside an anchored value, ruamel.yaml's round trip takes over. Whichever way was taken, the
-result is read again and must say what was asked for, or nothing is written.
+Where that cannot be done, as inside an anchored value, ruamel.yaml's round trip takes over. Whichever way was taken,
+the result is read again and must say what was asked for, or nothing is written.
 """
 
 from __future__ import annotations

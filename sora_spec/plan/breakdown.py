@@ -118,8 +118,7 @@ def _part(plan: Plan, group: Group, terms: list[Term], whole: float, document: D
 
 
 def _sum_formula(group: Group) -> str:
-    work = {"network": "one pass of the network on one device", "codec": "one pass of the codec on one device"}
-    return f"sum of its rows; FLOPs are those of {work[group]}" if group in work else "sum of its rows"
+    return "sum of its rows; FLOPs of one pass" if group in ("network", "codec") else "sum of its rows"
 
 
 def part_work(job: Job, group: Group) -> Workload | None:
@@ -157,7 +156,7 @@ def _by_value(
                 tag=least_certain(own) if own else None,
                 path=path,
                 line=line_of(path, document),
-                formula="weights and activations of the ops that this value makes",
+                formula="weights and activations of its ops",
                 children=_largest_first(inner),
                 part=group,
             )

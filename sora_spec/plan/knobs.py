@@ -573,7 +573,7 @@ KNOBS: tuple[Knob, ...] = (
         place=lambda at: at.job.spec.parallel.sequence,
         applies=lambda at: _trains_denoiser(at) and at.job.ranks > 1,
     ),
-    Knob("ema", "average (EMA)", help_at("train.ema"), _ema_shown, _ema_settings, applies=_trains),
+    Knob("ema", "EMA", help_at("train.ema"), _ema_shown, _ema_settings, applies=_trains),
     _field_knob("parallel.offload", "offload", {"true": "to host", "false": "no"}, _trains),
     Knob(
         *("placement", "parts", "All parts in device memory at once, or one at a time."),
