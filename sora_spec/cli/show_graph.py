@@ -22,7 +22,7 @@ from sora_spec.graph.svg import svg
 from sora_spec.graph.tape import YamlPath
 from sora_spec.loading import record_of
 from sora_spec.packaged import find_spec_file
-from sora_spec.source import load_document
+from sora_spec.source import load_document, locate
 
 if TYPE_CHECKING:
     from sora_spec.schema.spec import Spec
@@ -60,16 +60,22 @@ def show_graph(path: str, overrides: list[str], component: str, format: str, set
 
 def lines_of(document: Document) -> LineOf:
     """Where the values of a spec stand: the line of the value, or, for a default, of the section that is written."""
-    from sora_spec.plan.values import line_of
-
     known: dict[YamlPath, int | None] = {}
 
     def find(path: YamlPath) -> int | None:
         if path not in known:
-            known[path] = line_of(dotted(path), document)
+            known[path] = _line(document, dotted(path))
         return known[path]
 
     return find
+
+
+def _line(document: Document, path: str) -> int | None:
+    """None for what an argument gave."""
+    if document.root is None or not path:
+        return None
+    span, _ = locate(document.root, path)
+    return None if span.text.origin == "argument" else span.line
 
 
 def _one(spec: Spec, component: Component, format: str, setting: Setting, lines: LineOf) -> str:
