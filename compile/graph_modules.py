@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from sora_spec.builders.codec import Codec
 from sora_spec.builders.denoiser import Denoiser
+from sora_spec.builders.vae.interface import IdentityCodec
 
 
 class DenoiserGraph(nn.Module):
@@ -34,5 +35,6 @@ class DecoderGraph(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """latents (B, C, F, H, W) → video (B, 3, T, Y, X)."""
-        # The copy keeps input and output apart where the codec is the identity; folding removes it elsewhere.
-        return self.codec.decode(latents.to(self.dtype)).float().clone()
+        video = self.codec.decode(latents.to(self.dtype)).float()
+        # A graph's input and output must be two tensors.
+        return video.clone() if isinstance(self.codec, IdentityCodec) else video

@@ -78,7 +78,7 @@ def generate(
 
     files = [clip_name(index, value, seed) for index, value in enumerate(wanted)]
     folder = choose_folder(out, f"{spec.name}-{chosen}", files, force)
-    pipeline = open_pipeline(opened, spec, chosen, ema=not no_ema, offload=offload)
+    pipeline = open_pipeline(opened, spec, chosen, ema=not no_ema, offload=offload or spec.export.offload)
     record = run_job(pipeline, Job(source, wanted, names, seed, batch, folder))
     _report(spec, folder, record, as_json)
 

@@ -25,6 +25,9 @@ Move = Callable[[Job], Job]
 ENOUGH = 3
 """Fixes after which none is sought that asks for other clips or more devices."""
 _DISTURBING = 3.0
+TILES = (512, 256, 128)
+"""Sides of tiles that are tried, in pixels."""
+CODEC_PHASES = ("encode", "decode", "sample grid: decode")
 
 
 class Setting(NamedTuple):
@@ -101,13 +104,15 @@ def _planned(job: Job, settings: tuple[Setting, ...]) -> Plan | None:
 def knobs_of(job: Job) -> list[Knob]:
     """What can be changed about a job."""
     if job.mode == "generate":
-        return [_clips_at_a_time(job), _export_precision(job), _frames(job), _resolution(job)]
+        part = [_offload(job), *_codec_knobs(job)]
+        return [_clips_at_a_time(job), _export_precision(job), *part, _frames(job), _resolution(job)]
     if job.stage == "vae":
         return [_vae_batch(job), _vae_precision(job)]
     return [
         _passes(job),
         _recompute(job),
         _precision(job),
+        *_codec_knobs(job),
         _sharding(job),
         _devices(job),
         _frames(job),
@@ -139,7 +144,7 @@ def _pass_move(factor: int) -> Move:
         found: dict[str, Any] = {"train.accumulation": train.accumulation * factor}
         if train.micro_batch is not None:
             found["train.micro_batch"] = max(1, train.micro_batch // factor)
-        if train.batch % (job.ranks * train.accumulation * factor):
+        if train.batch % (job.groups * train.accumulation * factor):
             raise UserError("the batch cannot be shared evenly")
         return found
 
@@ -183,7 +188,7 @@ def _devices(job: Job) -> Knob:
 
 
 def _count_move(count: int) -> Move:
-    return lambda job: replace(job, count=count, spec=with_count(job.spec, count))
+    return lambda job: replace(job, count=count, spec=with_count(job.spec, count, job.stage))
 
 
 def _frames(job: Job) -> Knob:
@@ -240,6 +245,41 @@ def _halves(number: int) -> Iterator[int]:
 def _export_precision(job: Job) -> Knob:
     setting = Setting("bf16 weights", _value_move({"export.precision": "bf16"}))
     return Knob("precision", 1.1, (setting,) if job.precision == "fp32" and job.device.kind == "cuda" else ())
+
+
+def _offload(job: Job) -> Knob:
+    """Parts that do not run wait in host memory; a CPU has no other."""
+    setting = Setting("one part on the device at a time", _value_move({"export.offload": True}))
+    return Knob("offload", 1.2, () if job.offloads or job.device.kind == "cpu" else (setting,))
+
+
+def _codec_knobs(job: Job) -> list[Knob]:
+    """Codec in pieces: sought only where it is the codec that does not fit, since other phases gain nothing."""
+    there = job.device.memory_bytes
+    if not any(phase.device.likely > there for phase in make_plan(job).phases if phase.name in CODEC_PHASES):
+        return []
+    return [_streaming(job), _tiling(job)]
+
+
+def _streaming(job: Job) -> Knob:
+    setting = Setting("the codec on one latent frame at a time", _value_move({"vae.streaming": True}))
+    whole = job.spec.vae.kind == "causal3d" and not job.spec.vae.streaming
+    return Knob("streaming", 1.05, (setting,) if whole else ())
+
+
+def _tiling(job: Job) -> Knob:
+    """Tiles of a side below the present one, overlapping by a quarter."""
+    vae, clip = job.spec.vae, job.spec.clip
+    if vae.kind != "image_kl" and vae.kind != "causal3d":
+        return Knob("tiling", 1.3, ())
+    space = vae.compression.space
+    now = vae.tiling.tile if vae.tiling.kind == "spatial" else max(clip.height, clip.width)
+    settings = list[Setting]()
+    for side in TILES:
+        if side < now and side % space == 0:
+            tiling = {"kind": "spatial", "tile": side, "overlap": side // 4 // space * space}
+            settings.append(Setting(f"the codec in tiles of {side} pixels", _value_move({"vae.tiling": tiling})))
+    return Knob("tiling", 1.3, tuple(settings))
 
 
 def _vae_batch(job: Job) -> Knob:

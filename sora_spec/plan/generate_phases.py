@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sora_spec.plan.interval import ZERO, Interval, exactly
 from sora_spec.plan.job import FRAMES_PER_DECODE, Job, with_clip
 from sora_spec.plan.overhead import conv_workspace, matrix_workspace
 from sora_spec.plan.resident import buffer_term, weight_terms
@@ -9,11 +10,16 @@ from sora_spec.plan.terms import Phase, Term, exact, some
 from sora_spec.plan.text_encoders import encoder_work
 from sora_spec.plan.train_phases import activation_terms
 from sora_spec.plan.workload import Workload
+from sora_spec.tiles import cut_of
+
+# Bytes a second between pageable host memory and a device: from a shared PCIe 3 slot to PCIe 5, of which such copies
+# reach a part.
+_HOST_LINK = Interval(3e9, 8e9, 20e9)
 
 
 def generate_phases(job: Job) -> list[Phase]:
     """Phases of one batch of clips, without what the allocator and the driver add."""
-    alone = job.placement == "sequential"
+    alone = offloaded(job)
     denoiser, decoder = network_work(job), decode_work(job)
     network = _network_terms(denoiser, job)
     codec = [exact("codec weights", decoder.parameter_bytes + decoder.buffer_bytes, "vae")] if decoder else []
@@ -29,6 +35,7 @@ def generate_phases(job: Job) -> list[Phase]:
             exact("latents", decoder.peak.input_bytes, "clip"),
             *activation_terms(decoder.peak, "codec activations"),
             *conv_workspace(decoder.peak.activation_bytes),
+            *_assembly_terms(job),
         ]
         phases.append(Phase("decode", some([*always, *codec, *([] if alone else network), *others, *terms])))
     return phases
@@ -39,20 +46,61 @@ def network_work(job: Job) -> Workload:
     return job.work("denoiser", job.generated * (2 if job.guided else 1))
 
 
+def offloaded(job: Job) -> bool:
+    """Whether parts that do not run leave the device. Where the CPU is the device, they have nowhere to go."""
+    return job.offloads and job.device.kind == "cuda"
+
+
 def decode_work(job: Job) -> Workload | None:
-    """One call of the decoder: one clip at a time, and 16 frames of it where the codec sees each on its own."""
+    """One call of the decoder: a clip or a tile of it, and 16 of its frames where the codec sees each on its own."""
     if not job.has_codec:
         return None
-    frames = job.spec.clip.frames
-    per_frame = job.spec.vae.kind == "image_kl"
-    part = with_clip(job.spec, frames=min(frames, FRAMES_PER_DECODE)) if per_frame else job.spec
+    clip, tiles, sides = job.spec.clip, cut_of(job.spec), dict[str, int]()
+    if job.spec.vae.kind == "image_kl":
+        sides["frames"] = min(clip.frames, FRAMES_PER_DECODE)
+    if tiles is not None:
+        space = job.spec.vae.compression.space
+        sides |= {"height": tiles.tile_height * space, "width": tiles.tile_width * space}
+    part = with_clip(job.spec, **sides) if sides else job.spec
     return Job(part, job.device, job.count, job.mode, job.stage).work("vae_decode", 1)
 
 
 def decode_calls(job: Job) -> float:
     """Calls of the decoder for a batch of clips."""
-    frames = job.spec.clip.frames if job.spec.vae.kind == "image_kl" else 1
-    return job.generated * max(1.0, frames / FRAMES_PER_DECODE)
+    tiles, frames = cut_of(job.spec), job.spec.clip.frames if job.spec.vae.kind == "image_kl" else 1
+    return job.generated * (1 if tiles is None else tiles.tiles) * max(1.0, frames / FRAMES_PER_DECODE)
+
+
+def _assembly_terms(job: Job) -> list[Term]:
+    """The clip that tiles and pieces are put together to, and one row of tiles. In the memory of the host."""
+    clip, tiles = job.spec.clip, cut_of(job.spec)
+    per_frame = job.spec.vae.kind == "image_kl"
+    frames = min(clip.frames, FRAMES_PER_DECODE) if per_frame else clip.frames
+    if job.device.kind != "cpu" or (tiles is None and frames == clip.frames):
+        return []
+    row, found = 3 * 4 * clip.width, list[Term]()
+    if frames < clip.frames:
+        found.append(on_host("clip put together", row * clip.height * clip.frames, "clip.frames"))
+    if tiles is not None:
+        found.append(on_host("picture put together", row * clip.height * frames, "vae.tiling"))
+        if len(tiles.rows) > 1 and len(tiles.columns) > 1:
+            side = tiles.tile_height * job.spec.vae.compression.space
+            found.append(on_host("row of tiles", row * side * frames, "vae.tiling"))
+    return found
+
+
+def on_host(name: str, nbytes: int, path: str) -> Term:
+    """Bytes outside PyTorch's allocator, which count where the CPU is the device."""
+    return Term(name, exactly(nbytes), "exact", path, "device")
+
+
+def offload_seconds(job: Job) -> Interval:
+    """Weights on their way to the device and back, once for each batch of clips."""
+    if not offloaded(job):
+        return ZERO
+    parts = [network_work(job), decode_work(job)]
+    nbytes = 2 * sum(part.parameter_bytes + part.buffer_bytes for part in parts if part is not None)
+    return Interval(nbytes / _HOST_LINK.high, nbytes / _HOST_LINK.likely, nbytes / _HOST_LINK.low)
 
 
 def _network_terms(work: Workload, job: Job) -> list[Term]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Mode = Literal["train", "generate"]
 Stage = Literal["denoiser", "vae"]
 Placement = Literal["resident", "sequential"]
-"""Generation with all parts in device memory, as `sora-spec generate` does, or with one part at a time."""
+"""Generation with all parts in device memory, or with one part at a time, as `sora-spec generate --offload` does."""
 
 TOKENS_PER_BATCH = 16_384
 FRAMES_PER_DECODE = 16
@@ -40,7 +40,7 @@ class Job:
     batch: int | None = None
     """Clips generated at a time; as `sora-spec generate` chooses when left out."""
     attention: Kernel | None = None
-    """An attention kernel in place of the one that PyTorch picks."""
+    """An attention kernel in place of the one that PyTorch picks; `flash` for the network, the others everywhere."""
     tf32: bool = False
     """Whether fp32 matrix products may use TF32, which PyTorch's default forbids."""
 
@@ -59,6 +59,11 @@ class Job:
         return self.spec.parallel.ranks if self.mode == "train" else 1
 
     @property
+    def groups(self) -> int:
+        """Ranks that get clips of their own: those of a sequence group share theirs."""
+        return self.ranks // self.spec.parallel.sequence if self.mode == "train" else 1
+
+    @property
     def clips_per_step(self) -> int:
         """The global batch."""
         return self.vae_training.batch if self.stage == "vae" else self.spec.train.batch
@@ -70,8 +75,8 @@ class Job:
 
     @property
     def micro_batch(self) -> int:
-        """Clips of one forward pass on one rank."""
-        return max(1, self.clips_per_step // (self.ranks * self.accumulation))
+        """Clips of one forward pass on one rank; the ranks of a sequence group work on the same ones."""
+        return max(1, self.clips_per_step // (self.groups * self.accumulation))
 
     @property
     def vae_training(self) -> VaeTraining:
@@ -82,8 +87,18 @@ class Job:
 
     @property
     def sharded(self) -> bool:
-        """Whether FSDP2 runs: on several ranks, and for bf16 on one too."""
-        return self.ranks > 1 or self.precision == "bf16"
+        """Whether FSDP2 runs: on several ranks, and on one for bf16 and for offload."""
+        return self.ranks > 1 or self.precision == "bf16" or self.spec.parallel.offload
+
+    @property
+    def states_on_host(self) -> bool:
+        """Whether weights, gradients and optimiser states of a training lie in host memory, and that is another one."""
+        return self.spec.parallel.offload and self.device.kind == "cuda"
+
+    @property
+    def average_on_host(self) -> bool:
+        """Whether the moving average does."""
+        return self.states_on_host or (self.spec.train.ema_device == "cpu" and self.device.kind == "cuda")
 
     @property
     def generated(self) -> int:
@@ -91,20 +106,30 @@ class Job:
         return self.batch or default_batch(self.spec)
 
     @property
+    def offloads(self) -> bool:
+        """Whether generation keeps only the part that is running on the device, as `generate --offload` does."""
+        return self.placement == "sequential" or self.spec.export.offload
+
+    @property
     def guided(self) -> bool:
         """Whether each step runs the network with and without its condition."""
         return self.spec.sampler.guidance != 1.0 and self.spec.condition.kind != "none"
 
     def kernel(self, component: Component) -> Kernel:
-        """The attention kernel that PyTorch picks: flash takes 16-bit types and heads up to 256 channels wide."""
-        if self.attention is not None:
+        """The attention kernel that was asked for, or that PyTorch picks."""
+        network = component in ("denoiser", "denoiser_step", "sampler_step")
+        if self.attention is not None and (network or self.attention != "flash"):
             return self.attention
         if self.device.kind == "cpu":
             return "cpu"
+        return "flash" if (network and self.takes_flash) or component == "text_encode" else "efficient"
+
+    @property
+    def takes_flash(self) -> bool:
+        """Whether the network's attention can be FlashAttention: 16-bit types, heads up to 256 channels wide."""
         backbone = self.spec.backbone
         narrow = backbone.kind == "transformer" and backbone.width // backbone.heads <= 256
-        flash = self.precision == "bf16" and narrow and component in ("denoiser", "denoiser_step", "sampler_step")
-        return "flash" if flash or component == "text_encode" else "efficient"
+        return self.precision == "bf16" and narrow
 
     def setting(self, component: Component, batch: int, precision: Precision | None = None) -> Setting:
         """How a component runs here."""
@@ -142,31 +167,36 @@ def with_clip(spec: Spec, **sides: int) -> Spec:
     return spec.model_copy(update={"clip": spec.clip.model_copy(update=sides)})
 
 
-def with_count(spec: Spec, count: int) -> Spec:
+def with_count(spec: Spec, count: int, stage: Stage = "denoiser") -> Spec:
     """The spec on `count` ranks: weights sharded over all that sequence and replicas leave.
 
     Raises:
-        UserError: the batch cannot be shared by that many.
+        UserError: the batch of the stage cannot be shared by that many.
     """
     parallel = spec.parallel
     if parallel.ranks == count:
         return spec
     rest = parallel.sequence * parallel.replicate
-    fixed = (parallel.sequence, parallel.replicate) if count % rest == 0 else (1, 1)
-    shard = count // (fixed[0] * fixed[1])
-    share = count * spec.train.accumulation
-    if spec.train.batch % share:
-        raise UserError(
-            f"a batch of {spec.train.batch} cannot be shared by {count} devices × accumulation "
-            f"{spec.train.accumulation}",
-            f"give a batch that is a multiple of {share}: train.batch={max(share, spec.train.batch // share * share)}",
-        )
-    micro = None if spec.train.micro_batch is None else spec.train.batch // share
-    update = {"shard": shard, "sequence": fixed[0], "replicate": fixed[1]}
+    sequence, replicate = (parallel.sequence, parallel.replicate) if count % rest == 0 else (1, 1)
+    update = {"shard": count // (sequence * replicate), "sequence": sequence, "replicate": replicate}
     changed: dict[str, Any] = {"parallel": parallel.model_copy(update=update)}
-    if micro is not None:
-        changed["train"] = spec.train.model_copy(update={"micro_batch": micro})
+    if stage == "denoiser":
+        micro = _shared_batch(spec, count // sequence, count)
+        if spec.train.micro_batch is not None:
+            changed["train"] = spec.train.model_copy(update={"micro_batch": micro})
     return spec.model_copy(update=changed)
+
+
+def _shared_batch(spec: Spec, groups: int, count: int) -> int:
+    """Clips of a pass when `groups` of the `count` devices share the batch."""
+    batch, accumulation = spec.train.batch, spec.train.accumulation
+    share = groups * accumulation
+    if batch % share:
+        raise UserError(
+            f"a batch of {batch} cannot be shared by {count} devices × accumulation {accumulation}",
+            f"give a batch that is a multiple of {share}: train.batch={max(share, batch // share * share)}",
+        )
+    return batch // share
 
 
 def planned_job(
@@ -177,16 +207,30 @@ def planned_job(
     stage: Stage = "denoiser",
     placement: Placement = "resident",
     batch: int | None = None,
+    attention: Kernel | None = None,
+    tf32: bool = False,
 ) -> Job:
     """The job that a user means. Without `count` the spec's ranks, or its number of devices where it names no ranks.
 
     Raises:
-        UserError: the stage has nothing to train, or the batch cannot be shared by the devices.
+        UserError: the stage has nothing to train, the batch cannot be shared by the devices, or the attention kernel
+            does not run there.
     """
     if mode == "train" and stage == "vae" and spec.vae.kind not in ("image_kl", "causal3d"):
         raise UserError(f"{spec.name}: a codec of kind {spec.vae.kind!r} has nothing to train", "plan --stage denoiser")
     ranks = spec.parallel.ranks if spec.parallel.ranks > 1 else spec.hardware.count
     devices = count or ranks
     if mode == "train":
-        spec = with_count(spec, devices)
-    return Job(spec, device, devices, mode, stage, placement, batch)
+        spec = with_count(spec, devices, stage)
+    job = Job(spec, device, devices, mode, stage, placement, batch, attention, tf32)
+    _check_attention(job)
+    return job
+
+
+def _check_attention(job: Job) -> None:
+    if job.attention is not None and job.device.kind == "cpu":
+        raise UserError("the CPU has attention kernels of its own", "leave --attention out")
+    if job.attention == "flash" and not job.takes_flash:
+        needs = "FlashAttention takes 16-bit types and heads of at most 256 channels"
+        key = "export.precision" if job.mode == "generate" else "train.precision"
+        raise UserError(f"--attention flash does not run here: {needs}", f"for example {key}=bf16")

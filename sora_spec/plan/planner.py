@@ -68,6 +68,11 @@ class Plan:
         return worst(phase.device for phase in self.phases)
 
     @property
+    def host(self) -> Interval:
+        """Largest over the phases: what one rank's states take of host memory."""
+        return worst(phase.host for phase in self.phases)
+
+    @property
     def verdict(self) -> Verdict:
         """Whether it fits."""
         needed, there = self.needed, self.device.memory_bytes
@@ -140,7 +145,7 @@ def _phases(key: _Machineless) -> tuple[Phase, ...]:
 
 def _whole(job: Job, phase: Phase) -> Phase:
     extra = (fragmentation(job.device, phase.allocated), *context(job.device, job.ranks))
-    return Phase(phase.name, (*phase.terms, *extra))
+    return Phase(phase.name, (*phase.terms, *extra), phase.host_terms)
 
 
 def _training_times(job: Job) -> Times:
@@ -151,15 +156,16 @@ def _training_times(job: Job) -> Times:
 
 
 def _generation_times(job: Job) -> Times:
-    call = compute_seconds(generate_phases.network_work(job).rows, job.device, job.precision)
+    call = compute_seconds(generate_phases.network_work(job).rows, job.device, job.precision, job.tf32)
     decoder = generate_phases.decode_work(job)
     decode = ZERO
     if decoder is not None:
-        once = compute_seconds(decoder.rows, job.device, job.precision)
+        once = compute_seconds(decoder.rows, job.device, job.precision, job.tf32)
         decode = once.times(generate_phases.decode_calls(job))
     calls = sampler_calls(job.spec)
     sampling = Interval(*[calls[end] * call[end] for end in range(3)])
-    return _priced(job, StepTime({"denoise": call, "decode": exactly(0)}), sampling.plus(decode), 1)
+    total = sampling.plus(decode).plus(generate_phases.offload_seconds(job))
+    return _priced(job, StepTime({"denoise": call, "decode": exactly(0)}), total, 1)
 
 
 def _priced(job: Job, step: StepTime, seconds: Interval, devices: int) -> Times:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sora_spec.plan.job import Job
 from sora_spec.plan.sampling import ADAPTIVE
 from sora_spec.plan.text_encoders import unknown_encoder
+from sora_spec.tiles import cut_of, streams
 
 
 def assumptions(job: Job) -> list[str]:
@@ -33,7 +34,7 @@ def _training(job: Job) -> list[str]:
     weights = "fp32 weights, gradients and moments"
     parallel = job.spec.parallel
     found = [
-        f"{job.clips_per_step} clips a step = {job.micro_batch} per pass × {job.ranks} ranks × {job.accumulation} "
+        f"{job.clips_per_step} clips a step = {job.micro_batch} per pass × {job.groups} ranks × {job.accumulation} "
         "passes",
         f"{ways}: shard {parallel.shard}, sequence {parallel.sequence}, replicate {parallel.replicate}; "
         f"{weights}, {job.precision} arithmetic",
@@ -43,6 +44,7 @@ def _training(job: Job) -> list[str]:
         found.append("activations are shared evenly by the ranks of a sequence group")
     if job.stage == "denoiser" and job.has_codec:
         found.append("the frozen codec encodes every batch in fp32, on every rank")
+        found += _codec_pieces(job)
     return found
 
 
@@ -50,14 +52,33 @@ def _generation(job: Job) -> list[str]:
     doubled = ", doubled by guidance" if job.guided else ""
     found = [
         f"{job.generated} clips at a time{doubled}, weights and arithmetic in {job.spec.export.precision}",
-        "all parts stay on the device, as `sora-spec generate` keeps them"
-        if job.placement == "resident"
-        else "one part on the device at a time; `sora-spec generate` keeps all",
+        _placed(job),
+        *_codec_pieces(job, bundles=True),
     ]
     if job.count > 1:
         found.append(f"each of {job.count} devices generates on its own; times are those of one")
     if job.spec.sampler.kind == "dopri5":
         found.append(f"dopri5 calls the network {ADAPTIVE.low:g} to {ADAPTIVE.high:g} times")
+    return found
+
+
+def _placed(job: Job) -> str:
+    if not job.offloads:
+        return "all parts stay on the device, as `sora-spec generate` keeps them"
+    if job.device.kind == "cuda":
+        return "one part on the device at a time, as with `sora-spec generate --offload`; others wait in host memory"
+    return "offloading a run saves nothing where the CPU is the device; of a bundle only one graph is loaded at a time"
+
+
+def _codec_pieces(job: Job, bundles: bool = False) -> list[str]:
+    """How the codec cuts clips, and what that costs."""
+    tiles, found = cut_of(job.spec), list[str]()
+    if tiles is not None:
+        more = tiles.tiles * tiles.tile_height * tiles.tile_width / (tiles.height * tiles.width) - 1
+        found.append(f"the codec works in {tiles.tiles} tiles, one at a time: {100 * more:.0f} % more positions")
+    if streams(job.spec):
+        whole = "; a bundle's decoder is not streamed and needs more" if bundles else ""
+        found.append(f"the codec works on one latent frame at a time{whole}")
     return found
 
 

@@ -22,3 +22,5 @@ class Export(Section):
     """Smallest and largest batch of an engine. Guidance doubles the batch of a generation."""
     frames: Annotated[tuple[Frames, Frames], Field(strict=False)] | None = None
     """Shortest and longest clip of an engine, in pixel frames; the clip's own length when left out."""
+    offload: bool = False
+    """Whether `generate` keeps only the part that is running on the device; `--offload` does so too."""
