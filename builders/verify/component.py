@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,9 +17,10 @@ from torch.utils.checkpoint import (
 from sora_spec.builders.backbones.interface import Denoiser
 from sora_spec.builders.codec import build_codec
 from sora_spec.builders.denoiser import build_denoiser
-from sora_spec.builders.diffusion.losses import Loss, build_loss
+from sora_spec.builders.diffusion.losses import build_loss
 from sora_spec.builders.vae.losses import VaeLoss
-from sora_spec.builders.verify.trace import MemoryTrace, forced_attention
+from sora_spec.builders.verify.trace import MemoryTrace, forced_attention, fused_rms_norm
+from sora_spec.errors import UserError
 from sora_spec.graph import Component, Setting
 from sora_spec.schema.condition import ClassCondition, NoCondition, TextCondition
 from sora_spec.schema.spec import Spec
@@ -52,46 +53,72 @@ class Traced:
         return sum(event.flops for event in self.trace.events[self.forward_events :])
 
 
+@dataclass
+class Prepared:
+    """A component ready to run."""
+
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    """What a caller hands in. `forward` looks here, so that clearing it lets go of them."""
+    tables: list[Tensor]
+    """Constants beside the module's."""
+    forward: Callable[[], Tensor]
+    trains: bool
+
+    def run(self, setting: Setting, forward_done: Callable[[], None] = lambda: None) -> None:
+        """Make the pass, and the backward pass where the component trains."""
+        kernels = forced_attention(setting.attention), fused_rms_norm(setting.fused_rms_norm)
+        with kernels[0], kernels[1], torch.set_grad_enabled(self.trains):
+            result = self.forward()
+            if setting.owned_inputs:
+                self.inputs.clear()
+            forward_done()
+            if self.trains:
+                torch.autograd.backward(result)
+
+
 def trace_component(spec: Spec, component: Component, setting: Setting) -> Traced:
     """Trace one component on `meta`, or on the CPU where the setting names its attention kernel."""
+    ready = prepare_component(spec, component, setting)
+    trace, at_end_of_forward = MemoryTrace(setting.rounding), list[tuple[int, int, int]]()
+    resident = trace.hold([*ready.module.parameters(), *ready.module.buffers(), *ready.inputs.values(), *ready.tables])
+    with trace:
+        ready.run(setting, lambda: at_end_of_forward.append((trace.live_bytes, len(trace.events), trace.peak_bytes)))
+    ((live, events, peak),) = at_end_of_forward
+    parameters = sum(p.numel() for p in ready.module.parameters())
+    return Traced(trace, parameters, resident, live - resident, events, peak)
+
+
+def prepare_component(spec: Spec, component: Component, setting: Setting) -> Prepared:
+    """Build the real module of a component and what it is fed. Raises UserError for one that has no module here."""
     device = torch.device("cpu" if setting.attention == "cpu" else "meta")
-    if component == "vae_step":
-        return _trace_codec_step(spec, setting, device)
-    if component in ("vae_encode", "vae_decode"):
-        return _trace_codec(spec, component, setting, device)
-    return _trace_denoiser(spec, component, setting, device)
+    match component:
+        case "denoiser" | "denoiser_step":
+            return _denoiser(spec, component == "denoiser_step", setting, device)
+        case "vae_encode" | "vae_decode":
+            return _codec(spec, component == "vae_encode", setting, device)
+        case "vae_step":
+            return _codec_step(spec, setting, device)
+        case "text_encode":
+            raise UserError(f"{spec.name}: the text encoder is not among the modules of this package")
 
 
 def _dtype(setting: Setting) -> torch.dtype:
     return torch.bfloat16 if setting.precision == "bf16" else torch.float32
 
 
-def _run(
-    setting: Setting, module: nn.Module, others: Iterable[Tensor], forward: Callable[[], Tensor], gradients: bool
-) -> Traced:
-    trace = MemoryTrace(setting.rounding)
-    resident = trace.hold([*module.parameters(), *module.buffers(), *others])
-    with forced_attention(setting.attention), torch.set_grad_enabled(gradients), trace:
-        result = forward()
-        live, events, peak = trace.live_bytes, len(trace.events), trace.peak_bytes
-        if gradients:
-            torch.autograd.backward(result)
-    parameters = sum(p.numel() for p in module.parameters())
-    return Traced(trace, parameters, resident, live - resident, events, peak)
-
-
-def _trace_codec(spec: Spec, component: Component, setting: Setting, device: torch.device) -> Traced:
+def _codec(spec: Spec, encodes: bool, setting: Setting, device: torch.device) -> Prepared:
     with device:
         codec = build_codec(spec)
     codec = codec.to(_dtype(setting))
     shapes = derive_shapes(spec)
-    encodes = component == "vae_encode"
     shape = shapes.video if encodes else shapes.latent
-    x = torch.zeros(setting.batch, *shape, device=device, dtype=_dtype(setting))
-    return _run(setting, codec, [x], lambda: codec.encode(x) if encodes else codec.decode(x), gradients=False)
+    inputs = {"x": torch.zeros(setting.batch, *shape, device=device, dtype=_dtype(setting))}
+    run = codec.encode if encodes else codec.decode
+    return Prepared(codec, inputs, [], lambda: run(inputs["x"]), trains=False)
 
 
-def _trace_codec_step(spec: Spec, setting: Setting, device: torch.device) -> Traced:
+def _codec_step(spec: Spec, setting: Setting, device: torch.device) -> Prepared:
     vae, shapes, batch = spec.vae, derive_shapes(spec), setting.batch
     assert isinstance(vae, ImageKlVae | Causal3dVae)
     with device:
@@ -99,26 +126,32 @@ def _trace_codec_step(spec: Spec, setting: Setting, device: torch.device) -> Tra
         video = torch.zeros(batch, *shapes.video, dtype=_dtype(setting))
         noise = torch.zeros(batch, *shapes.latent, dtype=_dtype(setting))
     codec, loss = codec.to(_dtype(setting)), VaeLoss(vae.training)
-    return _run(setting, codec, [video, noise], lambda: loss(codec, video, noise)["loss"], gradients=True)
+    inputs = {"video": video, "noise": noise}
+    return Prepared(codec, inputs, [], lambda: loss(codec, inputs["video"], inputs["noise"])["loss"], trains=True)
 
 
-def _trace_denoiser(spec: Spec, component: Component, setting: Setting, device: torch.device) -> Traced:
+def _denoiser(spec: Spec, trains: bool, setting: Setting, device: torch.device) -> Prepared:
     with device:
         network = build_denoiser(spec)
     network = network.to(_dtype(setting))
     batch, latent = setting.batch, derive_shapes(spec).latent
-    x, time = torch.zeros(batch, *latent, device=device), torch.zeros(batch, device=device)
+    inputs = {"latents": torch.zeros(batch, *latent, device=device), "time": torch.zeros(batch, device=device)}
     condition = _condition(spec, batch, device)
-    inputs = [x, time] if condition is None else [x, time, condition]
-    if component == "denoiser":
-        return _run(setting, network, inputs, lambda: network(x, time, condition), gradients=False)
+    if condition is not None:
+        inputs["condition"] = condition
+
+    def denoise(noisy: Tensor, at: Tensor) -> Tensor:
+        return network(noisy, at, inputs.get("condition"))
+
+    if not trains:
+        return Prepared(network, inputs, [], lambda: denoise(inputs["latents"], inputs["time"]), trains=False)
     _recompute(spec, network, setting)
-    noise, loss = torch.zeros_like(x), build_loss(spec)
+    inputs["noise"], loss = torch.zeros_like(inputs["latents"]), build_loss(spec)
 
     def forward() -> Tensor:
-        return loss(lambda noisy, at: network(noisy, at, condition), x, time, noise).mean()
+        return loss(denoise, inputs["latents"], inputs["time"], inputs["noise"]).mean()
 
-    return _run(setting, network, [*inputs, noise, *_tables(loss, time)], forward, gradients=True)
+    return Prepared(network, inputs, loss.tables(device), forward, trains=True)
 
 
 def _condition(spec: Spec, batch: int, device: torch.device) -> Tensor | None:
@@ -130,11 +163,6 @@ def _condition(spec: Spec, batch: int, device: torch.device) -> Tensor | None:
         case TextCondition():
             tokens = () if spec.condition.pooled else (spec.condition.tokens,)
             return torch.zeros(batch, *tokens, spec.condition.width, device=device)
-
-
-def _tables(loss: Loss, time: Tensor) -> list[Tensor]:
-    """The loss's tables, which it puts on a device when it first sees it."""
-    return loss.tables(time.device)
 
 
 def _recompute(spec: Spec, network: Denoiser, setting: Setting) -> None:

@@ -127,3 +127,38 @@ def forced_attention(kernel: str) -> Generator[None]:
     finally:
         for module in modules:
             setattr(module, name, original)
+
+
+@contextmanager
+def fused_rms_norm(active: bool) -> Generator[None]:
+    """Let `meta` run RMS norm as one kernel, as CUDA does, while the body runs.
+
+    Elsewhere PyTorch composes it, as the op has a kernel for CUDA and MPS only. With one for `meta`, autograd takes the
+    derivative that PyTorch has for the op, and with it what that keeps. The kernels lay out their results as CUDA's do
+    (`layer_norm_kernel.cu`): row-major, and a float32 reciprocal for each row.
+    """
+    if not active:
+        yield
+        return
+    library = torch.library.Library("aten", "IMPL")
+    # Library.impl refuses kernels for `meta` where an op can be composed; the object below it does not.
+    implement: Any = library.m.impl  # pyright: ignore[reportOptionalMemberAccess]
+    implement("aten::_fused_rms_norm", "Meta", _fused_rms_norm, False)
+    implement("aten::_fused_rms_norm_backward", "Meta", _fused_rms_norm_backward, False)
+    try:
+        yield
+    finally:
+        library._destroy()
+
+
+def _fused_rms_norm(x: Tensor, shape: list[int], weight: Tensor | None, eps: float | None) -> tuple[Tensor, Tensor]:
+    rows = (*x.shape[: x.dim() - len(shape)], *(1 for _ in shape))
+    row_major = torch.empty_like(x, memory_format=torch.contiguous_format)
+    return row_major, torch.empty(rows, device=x.device, dtype=torch.float32)
+
+
+def _fused_rms_norm_backward(
+    gradient: Tensor, x: Tensor, shape: list[int], rstd: Tensor, weight: Tensor, wanted: list[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    row_major = torch.empty_like(x, memory_format=torch.contiguous_format) if wanted[0] else None
+    return row_major, torch.empty_like(weight) if wanted[1] else None
