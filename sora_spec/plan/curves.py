@@ -99,7 +99,7 @@ def with_clips(job: Job, clips: int) -> Job:
     """The job with another number of clips in one pass on one device."""
     if job.mode == "generate":
         return replace(job, batch=clips)
-    whole = clips * job.ranks * job.accumulation
+    whole = clips * job.groups * job.accumulation
     path = "vae.training.batch" if job.stage == "vae" else "train.batch"
     values: dict[str, Any] = {path: whole}
     if job.stage != "vae" and job.spec.train.micro_batch is not None:
@@ -112,7 +112,7 @@ def _counts(job: Job) -> Iterator[Point]:
         return
     for count in sorted({job.count, *(2**power for power in range(_MOST_DEVICES.bit_length()))}):
         try:
-            plan = _plan(replace(job, spec=with_count(job.spec, count), count=count))
+            plan = _plan(replace(job, spec=with_count(job.spec, count, job.stage), count=count))
         except UserError:  # the batch cannot be shared by so many
             continue
         if plan is not None:

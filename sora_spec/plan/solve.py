@@ -108,7 +108,7 @@ def _batches(job: Job) -> _Candidates:
     if job.mode == "generate":
         clips = range(1, MOST_CLIPS + 1)
         return _Candidates(clips, job.generated, lambda n: f"{n} clips at a time", lambda n: replace(job, batch=n))
-    share = job.ranks * job.accumulation
+    share = job.groups * job.accumulation
 
     def with_batch(micro: int) -> Job:
         values: dict[str, Any] = {"vae.training.batch" if job.stage == "vae" else "train.batch": micro * share}
@@ -144,7 +144,7 @@ def _counts(job: Job) -> _Candidates:
         raise UserError("generation runs on one device, so there is no number of devices to solve for")
 
     def with_devices(count: int) -> Job:
-        return replace(job, spec=with_count(job.spec, count), count=count)
+        return replace(job, spec=with_count(job.spec, count, job.stage), count=count)
 
     return _Candidates(range(1, MOST_DEVICES + 1), job.count, lambda count: f"{count} devices", with_devices)
 

@@ -11,9 +11,10 @@ of the two rates, the share of the rate that an op reaches is share / (1 + I₀ 
 saturates in the op's shape and in its size, and time never falls when either grows. All ops together take at least the
 time to launch them.
 
-`share` is the device's `efficiency`, for matrix products and for attention apart, fitted to published generations by
-`benchmarks/calibration.py`; its ends make the range. Ignored: data loading, checkpoints, throttling, and compilation,
-which saves up to a quarter.
+The shares are the device's `efficiency`: of matrix products, of attention, and of memory, of which programs move more
+than the graph counts. They are what single kernels reach, divided by what published programs take longer
+(`benchmarks/calibration.py`); their ends make the range. Ignored: data loading, checkpoints, throttling, and
+compilation, which saves up to a quarter.
 """
 
 from __future__ import annotations
@@ -28,8 +29,7 @@ from sora_spec.plan.job import Job
 from sora_spec.plan.schedule import Row
 from sora_spec.plan.workload import Workload
 
-BANDWIDTH = Interval(0.6, 0.8, 0.92)
-"""Share of the memory's rate that pointwise kernels reach."""
+_COPY = Interval(0.6, 0.8, 0.92)  # share of the memory's rate that one pointwise kernel reaches
 _SIMT = Interval(0.6, 0.75, 0.9)  # share of the fp32 rate that matrix products outside the tensor cores reach
 _BACKWARD_ATTENTION = 63 / 73  # best backward to best forward rate of FlashAttention-2 on A100, arXiv 2307.08691 §4.1
 _LAUNCH = {"cuda": Interval(3e-6, 6e-6, 12e-6), "cpu": Interval(5e-6, 15e-6, 40e-6)}  # seconds of the host per op
@@ -110,12 +110,12 @@ def compute_seconds(rows: tuple[Row, ...], device: Device, precision: str, tf32:
     """Time of a run of ops."""
     work = work_of(rows)
     rates = _rates(device, precision, tf32)
-    launch, start, memory = _LAUNCH[device.kind], _START[device.kind], device.bandwidth
+    launch, start = _LAUNCH[device.kind], _START[device.kind]
     found: list[float] = []
     for end in range(3):
         best = 2 - end
         busy = work.matrix / rates.matrix[best] + work.attention / rates.attention[best] + work.conv / rates.conv[best]
-        busy += work.moved / (memory * BANDWIDTH[best]) + work.ops * start[end]
+        busy += work.moved / (device.bandwidth * device.memory[best]) + work.ops * start[end]
         found.append(max(busy, work.ops * launch[end]))
     return Interval(*found)
 
@@ -199,7 +199,7 @@ def sequence_seconds(job: Job, work: Workload) -> Interval:
     size = 2 if job.precision == "bf16" else 4
     backbone = job.spec.backbone
     width, depth = (backbone.width, backbone.depth) if backbone.kind == "transformer" else (0, 0)
-    one = job.micro_batch * derive_shapes(job.spec).tokens * width * size * (ranks - 1) / ranks
+    one = job.micro_batch / ranks * derive_shapes(job.spec).tokens * width * size * (ranks - 1) / ranks
     again = 1.0 if work.backward_flops <= 2.6 * work.forward_flops else 2.0
     return message_seconds((4 * again + 4) * one * depth, job.device, ranks)
 
@@ -211,7 +211,7 @@ def optimizer_seconds(job: Job, work: Workload) -> Interval:
     nbytes = passes * work.parameters / job.spec.parallel.shard
     rate, launch = job.device.bandwidth, _LAUNCH[job.device.kind]
     launches = 2 * sum(w.times for w in work.weights if w.resident.role == "parameter")
-    return Interval(*[max(nbytes / (rate * BANDWIDTH[2 - end]), launches * launch[end]) for end in range(3)])
+    return Interval(*[max(nbytes / (rate * _COPY[2 - end]), launches * launch[end]) for end in range(3)])
 
 
 def train_step(job: Job, work: Workload) -> StepTime:

@@ -5,19 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sora_spec.plan.interval import Interval
+from sora_spec.graph.passes.shard import MASTER
+from sora_spec.graph.passes.state import adamw_temporary_bytes
+from sora_spec.graph.tape import YamlPath
 from sora_spec.plan.job import Job, with_clip
 from sora_spec.plan.overhead import attention_workspace, conv_workspace, matrix_workspace
 from sora_spec.plan.resident import (
+    Resident,
     dotted,
-    gathered_terms,
     gradient_bytes,
+    held_terms,
     label,
     shard_bytes,
+    shard_numel,
+    sharding_of,
     training_terms,
 )
-from sora_spec.plan.terms import Phase, Term, documented, estimated, exact, some
-from sora_spec.plan.workload import Peak, Workload
+from sora_spec.plan.sharded import left_gathered, sharded_peak
+from sora_spec.plan.terms import Phase, Term, exact, some
+from sora_spec.plan.workload import Workload
 
 if TYPE_CHECKING:
     from sora_spec.schema.spec import Spec
@@ -32,11 +38,10 @@ def train_phases(job: Job) -> list[Phase]:
 
 
 def step_work(job: Job) -> Workload:
-    """Forward and backward of what is trained, for what one rank holds of it."""
-    clips = job.micro_batch * job.spec.parallel.sequence
+    """Forward and backward of what is trained, on the clips of one group of ranks."""
     if job.stage == "vae":
-        return _vae_job(job).work("vae_step", clips)
-    return job.work("denoiser_step", clips)
+        return _vae_job(job).work("vae_step", job.micro_batch)
+    return job.work("denoiser_step", job.micro_batch)
 
 
 def _vae_job(job: Job) -> Job:
@@ -52,22 +57,30 @@ def crop_spec(spec: Spec) -> Spec:
 
 def _denoiser_phases(job: Job) -> list[Phase]:
     work = step_work(job)
-    always = [*training_terms(job, work), *codec_terms(job), *matrix_workspace(job.device)]
-    gradients = gradient_bytes(job, work)
-    kept = [exact("gradients of earlier passes", gradients, "train.accumulation")] if job.accumulation > 1 else []
-    phases = [Phase("encode", some([*always, *kept, *encode_terms(job)]))] if job.has_codec else []
-    phases.append(Phase("forward and backward", some([*always, *_step_terms(job, work)])))
-    phases.append(_optimizer_phase(job, work, always))
+    kept = training_terms(job, work)
+    kept.device.extend([*codec_terms(job), *matrix_workspace(job.device)])
+    phases = [_encode_phase(job, work, kept)] if job.has_codec else []
+    phases += [_step_phase(job, work, kept), _optimizer_phase(job, work, kept)]
     if job.spec.train.sample_every is not None:
-        phases += _sample_phases(job, work, always, gradients)
+        phases += _sample_phases(job, work, kept)
     return phases
 
 
 def _vae_phases(job: Job) -> list[Phase]:
     work = step_work(job)
-    always = [*training_terms(job, work), *matrix_workspace(job.device)]
-    terms = [*always, *_step_terms(job, work), *conv_workspace(work.peak.activation_bytes)]
-    return [Phase("forward and backward", some(terms)), _optimizer_phase(job, work, always)]
+    kept = training_terms(job, work)
+    kept.device.extend(matrix_workspace(job.device))
+    return [_step_phase(job, work, kept), _optimizer_phase(job, work, kept)]
+
+
+def _phase(name: str, kept: Resident, device: list[Term], host: list[Term] | None = None) -> Phase:
+    """What stays, and what a phase adds to it."""
+    return Phase(name, some([*kept.device, *device]), some([*kept.host, *(host or [])]))
+
+
+def _placed(job: Job, terms: list[Term]) -> tuple[list[Term], list[Term]]:
+    """Terms of one rank's part of gradients, on the device or on the host."""
+    return ([], terms) if job.states_on_host else (terms, [])
 
 
 def codec_terms(job: Job) -> list[Term]:
@@ -78,76 +91,95 @@ def codec_terms(job: Job) -> list[Term]:
     return [exact("codec weights, frozen", work.parameter_bytes + work.buffer_bytes, "vae")]
 
 
+def _encode_phase(job: Job, work: Workload, kept: Resident) -> Phase:
+    """Encoding a pass's clips, with the gradients of the passes before."""
+    before = [exact("gradients of earlier passes", gradient_bytes(job, work), "train.accumulation")]
+    device, host = _placed(job, before if job.accumulation > 1 else [])
+    return _phase("encode", kept, [*device, *encode_terms(job)], host)
+
+
 def encode_terms(job: Job) -> list[Term]:
     """Encoding one micro-batch without gradients."""
     peak = job.work("vae_encode", job.micro_batch, "fp32").peak
     return [
         exact("video", peak.input_bytes, "clip"),
-        *activation_terms(peak, "codec activations"),
+        *activation_terms(peak.by_path, "codec activations"),
         *conv_workspace(peak.activation_bytes),
     ]
 
 
-def activation_terms(peak: Peak, what: str, shared_by: int = 1) -> list[Term]:
-    """Activations by the YAML value that makes them; an even share of them where ranks split the tokens."""
-    if shared_by == 1:
-        return [exact(f"{what}: {label(dotted(path))}", nbytes, dotted(path)) for path, nbytes in peak.by_path]
+def activation_terms(by_path: tuple[tuple[YamlPath, int], ...], what: str) -> list[Term]:
+    """Activations by the YAML value that makes them."""
+    return [exact(f"{what}: {label(dotted(path))}", nbytes, dotted(path)) for path, nbytes in by_path]
+
+
+def _step_phase(job: Job, work: Workload, kept: Resident) -> Phase:
+    """Forward and backward at their highest moment."""
+    device = _sharded_terms(job, work) if job.sharded else _whole_terms(job, work)
+    if job.stage == "vae":
+        device += conv_workspace(work.peak.activation_bytes)
+    else:
+        samples = -(-job.micro_batch // job.spec.parallel.sequence)  # heads are shared by a sequence group
+        device += attention_workspace(job.spec, samples, job.device, job.kernel("denoiser_step"))
+    host = [exact("gradients", gradient_bytes(job, work), "train.optimizer")] if job.states_on_host else []
+    return _phase("forward and backward", kept, device, host)
+
+
+def _whole_terms(job: Job, work: Workload) -> list[Term]:
+    """On one process without FSDP2."""
+    peak = work.peak_with(1.0)
+    terms = [exact("inputs", peak.input_bytes, "clip"), *activation_terms(peak.by_path, "activations")]
+    if job.accumulation == 1:
+        return [*terms, exact("gradients", peak.gradient_bytes, "train.optimizer")]
+    added = exact("gradients being added", peak.gradient_bytes, "train.accumulation")
+    return [*terms, exact("gradients", gradient_bytes(job, work), "train.accumulation"), added]
+
+
+def _sharded_terms(job: Job, work: Workload) -> list[Term]:
+    """Under FSDP2: the model and what FSDP2 holds at the same moment."""
+    peak = sharded_peak(work.schedule, work.batch, sharding_of(job, work))
     return [
-        documented(f"{what}: {label(dotted(path))}, 1/{shared_by}", nbytes / shared_by, dotted(path))
-        for path, nbytes in peak.by_path
+        exact("inputs", peak.input_bytes, "clip"),
+        *activation_terms(peak.by_path, "activations"),
+        exact("gradients not yet reduced", peak.whole_gradient_bytes, "train.optimizer"),
+        *held_terms(peak.held),
     ]
 
 
-def _step_terms(job: Job, work: Workload) -> list[Term]:
-    """Gradients and activations at the highest moment."""
-    sequence, whole = job.spec.parallel.sequence, gradient_bytes(job, work)
-    ratio = whole / work.gradient_bytes
-    peak = work.peak_with(ratio if job.accumulation == 1 else 0.0 if job.sharded else 1.0)
-    terms = [exact("inputs", peak.input_bytes, "clip"), *activation_terms(peak, "activations", sequence)]
-    if job.accumulation > 1:
-        terms.append(exact("gradients", whole, "train.accumulation"))
-        if not job.sharded:
-            terms.append(exact("gradients being added", peak.gradient_bytes, "train.accumulation"))
-    elif job.sharded:
-        terms.append(documented("gradients", Interval(*[ratio * peak.gradient_bytes] * 3), "train.optimizer"))
-    else:
-        terms.append(exact("gradients", peak.gradient_bytes, "train.optimizer"))
-    terms += gathered_terms(job, work, backward=True)
-    if job.stage == "denoiser":
-        terms += attention_workspace(job.spec, job.micro_batch, job.device, job.kernel("denoiser_step"))
-    if sequence > 1:
-        block = max((nbytes for _, nbytes in peak.by_path), default=0) / sequence
-        terms.append(estimated("all-to-all buffers", 0, 0.02 * block, 0.1 * block, "parallel.sequence"))
-    return terms
-
-
-def _optimizer_phase(job: Job, work: Workload, always: list[Term]) -> Phase:
-    """AdamW: foreach on CUDA holds the denominators of all parameters at once, the CPU's loop two of the largest."""
-    part = gradient_bytes(job, work)
+def _optimizer_phase(job: Job, work: Workload, kept: Resident) -> Phase:
+    """AdamW on one rank's part. FSDP2 has freed all gathered weights when the backward pass ends."""
     path = "vae.training.optimizer" if job.stage == "vae" else "train.optimizer"
-    if job.device.kind == "cuda":
-        temporary = part
-    else:
-        temporary = 2 * max(w.resident.numel * 4 for w in work.weights if w.resident.role == "parameter")
-    root = gathered_terms(job, work, backward=False)[:1]
-    terms = [exact("gradients", part, path), documented("AdamW temporaries", temporary, path), *root]
-    return Phase("optimizer", some([*always, *terms]))
+    parts, shard = shard_bytes(work, job.spec.parallel.shard), job.spec.parallel.shard
+    kind = "foreach" if job.device.kind == "cuda" and not job.states_on_host else "forloop"
+    largest = max(shard_numel(w.resident, shard) * MASTER for w in work.weights if w.resident.role == "parameter")
+    temporary = adamw_temporary_bytes(sum(parts.values()), largest, kind)
+    terms = [exact("gradients", sum(parts.values()), path), exact("AdamW temporaries", temporary, path)]
+    return _phase("optimizer", kept, *_placed(job, terms))
 
 
-def _sample_phases(job: Job, work: Workload, always: list[Term], gradients: int) -> list[Phase]:
-    """The sample grid: the averaged weights take the place of the trained ones, which are set aside."""
-    path, shard = "train.sample_every", job.spec.parallel.shard
-    aside = sum(shard_bytes(work, shard).values()) if job.spec.train.ema > 0 else 0
-    shared = [
-        *always,
-        exact("gradients of the last step", gradients, path),
-        exact("weights set aside", aside, path),
-    ]
-    network = job.work("denoiser", SHOWN * (2 if job.guided else 1)).peak
-    sampling = [*shared, *activation_terms(network, "activations"), *gathered_terms(job, work, backward=False)]
-    phases = [Phase("sample grid: denoise", some([*sampling, exact("inputs", network.input_bytes, path)]))]
+def _sample_phases(job: Job, work: Workload, kept: Resident) -> list[Phase]:
+    """The sample grid: the averaged weights take the place of the trained ones, which are set aside beside it."""
+    path, part = "train.sample_every", gradient_bytes(job, work)
+    aside = [exact("weights set aside", part if job.spec.train.ema > 0 else 0, path)]
+    device, host = _placed(job, [exact("gradients of the last step", part, path)])
+    (host if job.average_on_host else device).extend(aside)
+    network = job.work("denoiser", SHOWN * (2 if job.guided else 1))
+    running, left = _forward_terms(job, network)
+    phases = [_phase("sample grid: denoise", kept, [*device, *running], host)]
     if job.has_codec:
         decoded = job.work("vae_decode", SHOWN, "fp32").peak
-        terms = [*activation_terms(decoded, "codec activations"), *conv_workspace(decoded.activation_bytes)]
-        phases.append(Phase("sample grid: decode", some([*shared, *terms])))
+        terms = [*activation_terms(decoded.by_path, "codec activations"), *conv_workspace(decoded.activation_bytes)]
+        phases.append(_phase("sample grid: decode", kept, [*device, *left, *terms], host))
     return phases
+
+
+def _forward_terms(job: Job, network: Workload) -> tuple[list[Term], list[Term]]:
+    """A forward pass without gradients, and what it leaves: FSDP2 keeps what it does not reshard."""
+    if not job.sharded:
+        peak = network.peak
+        inputs = exact("inputs", peak.input_bytes, "clip")
+        return [inputs, *activation_terms(peak.by_path, "activations")], []
+    sharding = replace(sharding_of(job, network), accumulates=False)
+    peak = sharded_peak(network.schedule, network.batch, sharding)
+    running = [exact("inputs", peak.input_bytes, "clip"), *activation_terms(peak.by_path, "activations")]
+    return [*running, *held_terms(peak.held)], held_terms(left_gathered(network.schedule, sharding))
