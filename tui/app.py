@@ -80,6 +80,7 @@ class SoraSpecApp(App[None]):
             for number, name in enumerate(TABS, 1)
         ),
         Binding("question_mark,f1", "show('help')", "Help", key_display="?"),
+        Binding("m", "pin", "Pin to compare", show=False),
         Binding("q", "quit", "Quit"),
         Binding("ctrl+q", "quit", "Quit", show=False, priority=True),
         Binding("ctrl+p", "command_palette", "All commands", show=False, priority=True),
@@ -255,6 +256,18 @@ class SoraSpecApp(App[None]):
             self.session.index = index
             self.planned += 1
             self._advise_soon()
+
+    def action_pin(self) -> None:
+        """Put aside what is asked, for the Compare screen."""
+        from sora_spec.tui.pins import pin
+
+        pinned = pin(self.spec)
+        if pinned is None:
+            self.notify("there is no answer yet to pin")
+            return
+        self.session.pins = [*[old for old in self.session.pins if old.answer is not pinned.answer], pinned]
+        self.notify(f"pinned for Compare (2): {pinned.label}", markup=False)
+        self.planned += 1
 
     # Files
 

@@ -142,7 +142,7 @@ class Chart(PlotextPlot):
         )
 
     def _sample(self, trace: Trace) -> str:
-        return trace.mark if self._is_plain or trace.role in SERIES and trace.mark.isalpha() else "━━"
+        return trace.mark if self._is_plain or (trace.role in SERIES and trace.mark.isalpha()) else "━━"
 
     def _draw_trace(self, figure: Any, trace: Trace, axes: Axes) -> None:
         colour = self._colour(trace.role)
@@ -198,13 +198,15 @@ def axes_of(plot: Plot, width: int, height: int) -> Axes:
     xs = sorted({x for trace in plot.traces for x in trace.xs})
     ys = [y for trace in plot.traces for y in trace.ys] + [level.y for level in plot.levels]
     log_x, log_y = plot.log_x and xs[0] > 0, plot.log_y and min(ys) > 0
-    most = max(2, (height - 2) // 3)
+    most = max(2, (height - 1) // 3)
     if log_y:
         y_ticks = log_ticks(min(ys), max(ys), most)
     else:
         y_ticks = nice_ticks(min(0.0, *ys) if plot.from_zero else min(ys), max(ys), most, _unit(plot.form, max(ys)))
+    top = max(y_ticks[1], *ys)
+    y_ticks = [tick for tick in y_ticks if tick <= top * (1 + 1e-9)]
     bare = Axes(log_x, log_y, (0, 1), (0, 1), (), tuple(y_ticks))
-    low, high = bare.y(y_ticks[0]), bare.y(y_ticks[-1])
+    low, high = bare.y(y_ticks[0]), bare.y(top)
     ends = (xs[0], xs[-1]) if len(xs) > 1 else (xs[0] * 0.5, xs[0] * 1.5 or 1.0)
     room = width - max(len(plot.form(tick)) for tick in y_ticks) - 2
     marked = (

@@ -130,7 +130,7 @@ class CompareScreen(Frame):
     def show_answer(self, spec: OpenSpec) -> None:
         """Something was answered or pinned: compare anew."""
         app = planner_app(self)
-        wanted = tuple(columns_of(app.session.specs, app.session.pins))
+        wanted = tuple(columns_of(app.session.specs, app.session.index, app.session.pins))
         if len(wanted) == len(self._wanted) and all(
             new.answer is old.answer and new.pinned == old.pinned for new, old in zip(wanted, self._wanted, strict=True)
         ):

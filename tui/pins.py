@@ -48,11 +48,15 @@ def pin(spec: OpenSpec) -> Column | None:
     return Column(spec.name, spec.answer, pinned=True) if spec.answer is not None and spec.fresh else None
 
 
-def columns_of(specs: list[OpenSpec], pins: list[Column]) -> list[Column]:
-    """The pins, and every open spec as it is asked now unless that is pinned; at most `MOST`."""
+def columns_of(specs: list[OpenSpec], index: int, pins: list[Column]) -> list[Column]:
+    """The pins and the spec that is looked at, as it is asked now; with few specs open, the others too.
+
+    At most `MOST`. What is pinned does not stand there twice.
+    """
+    shown = specs if len(specs) + len(pins) <= MOST else [specs[index]]
     found = list(pins)
-    for spec in specs:
+    for spec in shown:
         pinned = any(column.name == spec.name and column.answer.whatif == spec.whatif for column in pins)
         if spec.answer is not None and not pinned:
             found.append(Column(spec.name, spec.answer))
-    return found[:MOST]
+    return found[-MOST:]
