@@ -110,8 +110,12 @@ class Plan:
 def make_plan(job: Job) -> Plan:
     """The plan of a job. Raises UserError for a variant without a model graph."""
     phases = tuple(_whole(job, phase) for phase in bare_phases(job))
-    times = _training_times(job) if job.mode == "train" else _generation_times(job)
-    return Plan(job, phases, times)
+    return Plan(job, phases, times_of(job))
+
+
+def times_of(job: Job) -> Times:
+    """The times of a job, whether it fits or not. Raises UserError for a variant without a model graph."""
+    return _training_times(job) if job.mode == "train" else _generation_times(job)
 
 
 def bare_phases(job: Job) -> list[Phase]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import lru_cache
+from typing import NamedTuple
 
+from sora_spec.graph.passes.shard import MASTER, Held, Sharding, part_numel
 from sora_spec.plan.job import Job
 from sora_spec.plan.schedule import Schedule
-from sora_spec.plan.terms import Term, documented, exact
+from sora_spec.plan.terms import Term, exact
 from sora_spec.plan.workload import Workload
 
 LABELS = {
@@ -49,31 +51,10 @@ def _shard_bytes(schedule: Schedule, ranks: int, element: int) -> dict[str, int]
     for weight in schedule.weights:
         resident = weight.resident
         if resident.role == "parameter":
-            rows = resident.shape[0] if resident.shape else 1
-            nbytes = -(-rows // ranks) * (resident.numel // max(rows, 1)) * element
+            nbytes = part_numel(resident.shape, ranks) * element
             unit = schedule.rounding
             found[dotted(weight.yaml)] += weight.times * (-(-nbytes // unit) * unit)
     return dict(found)
-
-
-def parameter_counts(work: Workload) -> tuple[int, int, int]:
-    """Parameters of the largest block, of everything outside blocks, and number of blocks."""
-    return _parameter_counts(work.schedule)
-
-
-@lru_cache(maxsize=512)
-def _parameter_counts(schedule: Schedule) -> tuple[int, int, int]:
-    blocks, root = Counter[int](), 0
-    graph = schedule.graph
-    for weight in schedule.weights:
-        if weight.resident.role != "parameter":
-            continue
-        block = graph.regions[weight.resident.region].block if weight.in_block else None
-        if block is None:
-            root += weight.resident.numel * weight.times
-        else:
-            blocks[block] += weight.resident.numel
-    return max(blocks.values(), default=0), root, len(blocks)
 
 
 def weight_terms(work: Workload, what: str, ranks: int = 1, element: int = 4) -> list[Term]:
@@ -88,27 +69,59 @@ def buffer_term(work: Workload, what: str, path: str) -> list[Term]:
     return [exact(f"{what} buffers", work.buffer_bytes, path)] if work.buffer_bytes else []
 
 
-def training_terms(job: Job, work: Workload) -> list[Term]:
+def master_buffer_bytes(work: Workload) -> int:
+    """Constants in fp32, which FSDP2 leaves as they are whatever computes; they are cast where they are used."""
+    unit, sizes = work.schedule.rounding, work.schedule.sizes_at(work.batch)
+    found = 0
+    for weight, size in zip(work.weights, sizes, strict=False):
+        if weight.resident.role == "buffer":
+            found += weight.times * max(size, -(-MASTER * weight.resident.numel // unit) * unit)
+    return found
+
+
+def sharding_of(job: Job, work: Workload) -> Sharding:
+    """How FSDP2 cuts and gathers what is trained. Ranks of a sequence group hold the same shards, as replicas do."""
+    parallel = job.spec.parallel
+    return Sharding(
+        ranks=parallel.shard,
+        replicas=parallel.replicate * parallel.sequence,
+        element=2 if job.precision == "bf16" else 4,
+        reshard=parallel.reshard,
+        offload=job.states_on_host,
+        accumulates=job.accumulation > 1,
+        rounding=work.schedule.rounding,
+    )
+
+
+class Resident(NamedTuple):
+    """What stays through all phases."""
+
+    device: list[Term]
+    host: list[Term]
+    """In host memory, where that is another one."""
+
+
+def training_terms(job: Job, work: Workload) -> Resident:
     """Weights, moments and average of what is trained, in fp32, one rank's share."""
     shard = job.spec.parallel.shard
     part = sum(shard_bytes(work, shard).values())
-    what = "codec" if job.stage == "vae" else "denoiser"
-    optimizer = "vae.training.optimizer" if job.stage == "vae" else "train.optimizer"
-    ema = "vae.training.ema" if job.stage == "vae" else "train.ema"
+    what, path = ("codec", "vae.training") if job.stage == "vae" else ("denoiser", "train")
     decay = job.vae_training.ema if job.stage == "vae" else job.spec.train.ema
     share = f", 1/{shard}" if shard > 1 else ""
-    terms = [
-        *weight_terms(work, what, shard),
-        *buffer_term(work, what, "vae" if job.stage == "vae" else "backbone.position"),
-        exact(f"AdamW moments{share}", 2 * part, optimizer),
-    ]
-    if decay > 0:
-        kept = sum(4 * w.resident.numel * w.times for w in work.weights if w.resident.persistent)
-        terms.append(exact(f"moving average{share}", part + kept, ema))
-    if job.device.kind == "cpu":  # elsewhere they are in host memory too
+    states = [*weight_terms(work, what, shard), exact(f"AdamW moments{share}", 2 * part, f"{path}.optimizer")]
+    if job.device.kind == "cpu" or job.states_on_host:  # elsewhere they are in host memory too, and not worth a line
         count = sum(w.times for w in work.weights if w.resident.trained)
-        terms.append(exact("AdamW step counters", 4 * count, optimizer))
-    return terms
+        states.append(exact("AdamW step counters", 4 * count, f"{path}.optimizer"))
+    average = list[Term]()
+    if decay > 0:
+        kept = sum(MASTER * w.resident.numel * w.times for w in work.weights if w.resident.persistent)
+        average.append(exact(f"moving average{share}", part + kept, f"{path}.ema"))
+    buffers = master_buffer_bytes(work)
+    place = "vae" if job.stage == "vae" else "backbone.position"
+    found = Resident([exact(f"{what} buffers", buffers, place)] if buffers else [], [])
+    found[job.states_on_host].extend(states)
+    found[job.average_on_host].extend(average)
+    return found
 
 
 def gradient_bytes(job: Job, work: Workload) -> int:
@@ -116,18 +129,11 @@ def gradient_bytes(job: Job, work: Workload) -> int:
     return sum(shard_bytes(work, job.spec.parallel.shard).values())
 
 
-def gathered_terms(job: Job, work: Workload, backward: bool) -> list[Term]:
-    """What FSDP2 holds beside the shards: the root's and one block's weights whole, the next block's on its way, and in
-    the backward pass a block's gradients before they are reduced. Checked against `FSDPMemTracker`."""
-    if not job.sharded:
-        return []
-    block, root, _ = parameter_counts(work)
-    size = 2 if job.precision == "bf16" else 4
-    terms = [
-        documented("FSDP2: gathered weights", size * (root + block), "parallel.shard"),
-        documented("FSDP2: weights in flight", size * block, "parallel.shard"),
+def held_terms(held: Held) -> list[Term]:
+    """What FSDP2 holds beside the shards at one moment; checked against `FSDPMemTracker` and a real allocator."""
+    return [
+        exact("FSDP2: gathered weights", held.gathered, "parallel.shard"),
+        exact("FSDP2: weights in flight", held.gathering, "parallel.shard"),
+        exact("FSDP2: gradients being reduced", held.reducing, "parallel.shard"),
+        exact("gradients", held.gradients, "train.optimizer"),
     ]
-    if backward:
-        unit = block or root
-        terms.append(documented("FSDP2: gradients being reduced", (4 + size) * unit, "parallel.shard"))
-    return terms

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from sora_spec.graph.passes.shard import Held, Sharding, Visit, units_of, visits
+from sora_spec.graph.passes.shard import Held, Messages, Sharding, Visit, messages, units_of, visits
 from sora_spec.graph.tape import YamlPath
 from sora_spec.plan.schedule import Schedule
 from sora_spec.plan.workload import alive_by_path
@@ -86,6 +86,24 @@ def sharded_peak(schedule: Schedule, batch: int, sharding: Sharding) -> ShardedP
 
 
 @lru_cache(maxsize=256)
+def left_gathered(schedule: Schedule, sharding: Sharding) -> Held:
+    """What a forward pass without gradients leaves gathered: the root, and the blocks where they are not resharded."""
+    seen = list(visits(units_of(schedule.graph, sharding), block_order(schedule), sharding))
+    return seen[len(seen) // 2 - 1].during._replace(gathering=0)
+
+
+@lru_cache(maxsize=256)
+def step_messages(schedule: Schedule, sharding: Sharding) -> Messages:
+    """Bytes that one rank sends in one forward and backward pass."""
+    return messages(units_of(schedule.graph, sharding), block_order(schedule), sharding)
+
+
+def block_order(schedule: Schedule) -> list[int]:
+    """Blocks of the forward pass by their numbers in the graph, repeats spelled out."""
+    return [block for block, _ in _blocks(_passes(schedule, [0] * len(schedule.runs)))]
+
+
+@lru_cache(maxsize=256)
 def _stretches(schedule: Schedule) -> tuple[_Stretch, ...]:
     graph = schedule.graph
     units = [_OUTSIDE if region.path.startswith("objective") else region.block for region in graph.regions]
@@ -98,6 +116,30 @@ def _stretches(schedule: Schedule) -> tuple[_Stretch, ...]:
             found.append(_Stretch(*key, start, index + 1))
             start = index + 1
     return tuple(found)
+
+
+def _passes(schedule: Schedule, nets: list[int]) -> list[_Pass]:
+    """Stretches with their repeats spelled out; each copy of a run raises the level by its net."""
+    runs = iter(zip(schedule.runs, nets, strict=True))
+    (run, net), shift, inside = next(runs, (None, 0)), 0, list[_Stretch]()
+    found: list[_Pass] = []
+    for stretch in _stretches(schedule):
+        if run is None or stretch.start < run.start:
+            found.append(_Pass(stretch, 0, shift))
+            continue
+        inside.append(stretch)
+        if stretch.end == run.end:
+            for copy in range(run.extra + 1):
+                found += [_Pass(again, copy, shift + copy * net) for again in inside]
+            shift += run.extra * net
+            (run, net), inside = next(runs, (None, 0)), []
+    return found
+
+
+def _blocks(passes: list[_Pass]) -> dict[tuple[int, int], None]:
+    """Blocks of the forward pass with their copies, in order."""
+    found = [(p.stretch.block, p.copy) for p in passes if not p.stretch.backward]
+    return dict.fromkeys((block, copy) for block, copy in found if block is not None and block != _OUTSIDE)
 
 
 class _Walk:
@@ -113,31 +155,11 @@ class _Walk:
         )
         self.keeps = (None, roots, schedule.gradients - roots)
         self.levels = [schedule.levels(sizes, keep) for keep in self.keeps]
-        self.passes = list(self._passes())
-        order = [block for block, _ in self._blocks()]
+        nets = [self.before(run.end).activations - self.before(run.start).activations for run in schedule.runs]
+        self.passes = _passes(schedule, nets)
+        order = [block for block, _ in _blocks(self.passes)]
         self.visits: list[Visit] = list(visits(units_of(graph, sharding), order, sharding))
         self.count = len(order)
-
-    def _passes(self) -> Iterator[_Pass]:
-        """Stretches with their repeats spelled out."""
-        runs = iter(self.schedule.runs)
-        run, shift, inside = next(runs, None), 0, list[_Stretch]()
-        for stretch in _stretches(self.schedule):
-            if run is None or stretch.start < run.start:
-                yield _Pass(stretch, 0, shift)
-                continue
-            inside.append(stretch)
-            if stretch.end == run.end:
-                net = self.before(run.end).activations - self.before(run.start).activations
-                for copy in range(run.extra + 1):
-                    yield from [_Pass(again, copy, shift + copy * net) for again in inside]
-                shift += run.extra * net
-                run, inside = next(runs, None), []
-
-    def _blocks(self) -> dict[tuple[int, int], None]:
-        """Blocks of the forward pass with their copies, in order."""
-        found = [(p.stretch.block, p.copy) for p in self.passes if not p.stretch.backward]
-        return dict.fromkeys((block, copy) for block, copy in found if block is not None and block != _OUTSIDE)
 
     def before(self, index: int) -> _Alive:
         """What is alive just before op `index` allocates, or after the last op."""
@@ -175,8 +197,9 @@ class _Walk:
                 seen, last = seen + fresh, (block, at.copy)
                 visit = self.visits[seen if not backward else self.count + 2 + seen]
             yield from self._of(at, visit, fresh)
-        final = self.visits[-1]
-        yield from self._leaving(self.passes[-1], final, own=self.before(len(self.schedule.graph.ops)).root)
+        if backward:
+            left = self.before(len(self.schedule.graph.ops))
+            yield from self._leaving(self.passes[-1], self.visits[-1], left.root)
 
     def _outside(self, backward: bool, after: bool) -> Held:
         """Before the root begins, and once it has returned."""

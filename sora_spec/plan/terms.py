@@ -33,6 +33,8 @@ class Phase:
 
     name: str
     terms: tuple[Term, ...]
+    host_terms: tuple[Term, ...] = ()
+    """What lies in host memory while the device is another one; in no sum of the device's."""
 
     def bytes(self, *levels: Level) -> Interval:
         """Sum over the terms that are counted at these levels."""
@@ -52,6 +54,11 @@ class Phase:
     def device(self) -> Interval:
         """Bytes that are gone from the device."""
         return self.bytes("allocated", "reserved", "device")
+
+    @property
+    def host(self) -> Interval:
+        """Bytes of host memory that weights, optimiser states and the average take there."""
+        return total(term.bytes for term in self.host_terms)
 
 
 def exact(name: str, nbytes: float, path: str) -> Term:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sora_spec.graph.passes.shard import MASTER
+from sora_spec.graph.passes.shard import MASTER, part_numel
 from sora_spec.graph.passes.state import adamw_temporary_bytes
-from sora_spec.graph.tape import YamlPath
 from sora_spec.plan.job import Job, with_clip
 from sora_spec.plan.overhead import attention_workspace, conv_workspace, matrix_workspace
 from sora_spec.plan.resident import (
@@ -17,13 +16,12 @@ from sora_spec.plan.resident import (
     held_terms,
     label,
     shard_bytes,
-    shard_numel,
     sharding_of,
     training_terms,
 )
-from sora_spec.plan.sharded import left_gathered, sharded_peak
+from sora_spec.plan.sharded import ShardedPeak, left_gathered, sharded_peak
 from sora_spec.plan.terms import Phase, Term, exact, some
-from sora_spec.plan.workload import Workload
+from sora_spec.plan.workload import Peak, Workload
 
 if TYPE_CHECKING:
     from sora_spec.schema.spec import Spec
@@ -103,14 +101,14 @@ def encode_terms(job: Job) -> list[Term]:
     peak = job.work("vae_encode", job.micro_batch, "fp32").peak
     return [
         exact("video", peak.input_bytes, "clip"),
-        *activation_terms(peak.by_path, "codec activations"),
+        *activation_terms(peak, "codec activations"),
         *conv_workspace(peak.activation_bytes),
     ]
 
 
-def activation_terms(by_path: tuple[tuple[YamlPath, int], ...], what: str) -> list[Term]:
+def activation_terms(peak: Peak | ShardedPeak, what: str) -> list[Term]:
     """Activations by the YAML value that makes them."""
-    return [exact(f"{what}: {label(dotted(path))}", nbytes, dotted(path)) for path, nbytes in by_path]
+    return [exact(f"{what}: {label(dotted(path))}", nbytes, dotted(path)) for path, nbytes in peak.by_path]
 
 
 def _step_phase(job: Job, work: Workload, kept: Resident) -> Phase:
@@ -128,7 +126,7 @@ def _step_phase(job: Job, work: Workload, kept: Resident) -> Phase:
 def _whole_terms(job: Job, work: Workload) -> list[Term]:
     """On one process without FSDP2."""
     peak = work.peak_with(1.0)
-    terms = [exact("inputs", peak.input_bytes, "clip"), *activation_terms(peak.by_path, "activations")]
+    terms = [exact("inputs", peak.input_bytes, "clip"), *activation_terms(peak, "activations")]
     if job.accumulation == 1:
         return [*terms, exact("gradients", peak.gradient_bytes, "train.optimizer")]
     added = exact("gradients being added", peak.gradient_bytes, "train.accumulation")
@@ -140,7 +138,7 @@ def _sharded_terms(job: Job, work: Workload) -> list[Term]:
     peak = sharded_peak(work.schedule, work.batch, sharding_of(job, work))
     return [
         exact("inputs", peak.input_bytes, "clip"),
-        *activation_terms(peak.by_path, "activations"),
+        *activation_terms(peak, "activations"),
         exact("gradients not yet reduced", peak.whole_gradient_bytes, "train.optimizer"),
         *held_terms(peak.held),
     ]
@@ -151,7 +149,7 @@ def _optimizer_phase(job: Job, work: Workload, kept: Resident) -> Phase:
     path = "vae.training.optimizer" if job.stage == "vae" else "train.optimizer"
     parts, shard = shard_bytes(work, job.spec.parallel.shard), job.spec.parallel.shard
     kind = "foreach" if job.device.kind == "cuda" and not job.states_on_host else "forloop"
-    largest = max(shard_numel(w.resident, shard) * MASTER for w in work.weights if w.resident.role == "parameter")
+    largest = max(part_numel(w.resident.shape, shard) * MASTER for w in work.weights if w.resident.role == "parameter")
     temporary = adamw_temporary_bytes(sum(parts.values()), largest, kind)
     terms = [exact("gradients", sum(parts.values()), path), exact("AdamW temporaries", temporary, path)]
     return _phase("optimizer", kept, *_placed(job, terms))
@@ -168,7 +166,7 @@ def _sample_phases(job: Job, work: Workload, kept: Resident) -> list[Phase]:
     phases = [_phase("sample grid: denoise", kept, [*device, *running], host)]
     if job.has_codec:
         decoded = job.work("vae_decode", SHOWN, "fp32").peak
-        terms = [*activation_terms(decoded.by_path, "codec activations"), *conv_workspace(decoded.activation_bytes)]
+        terms = [*activation_terms(decoded, "codec activations"), *conv_workspace(decoded.activation_bytes)]
         phases.append(_phase("sample grid: decode", kept, [*device, *left, *terms], host))
     return phases
 
@@ -178,8 +176,8 @@ def _forward_terms(job: Job, network: Workload) -> tuple[list[Term], list[Term]]
     if not job.sharded:
         peak = network.peak
         inputs = exact("inputs", peak.input_bytes, "clip")
-        return [inputs, *activation_terms(peak.by_path, "activations")], []
+        return [inputs, *activation_terms(peak, "activations")], []
     sharding = replace(sharding_of(job, network), accumulates=False)
     peak = sharded_peak(network.schedule, network.batch, sharding)
-    running = [exact("inputs", peak.input_bytes, "clip"), *activation_terms(peak.by_path, "activations")]
+    running = [exact("inputs", peak.input_bytes, "clip"), *activation_terms(peak, "activations")]
     return [*running, *held_terms(peak.held)], held_terms(left_gathered(network.schedule, sharding))

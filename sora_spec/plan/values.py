@@ -49,8 +49,10 @@ def plan_values(
             "allocated_bytes": whole(plan.allocated),
             "reserved_bytes": whole(plan.reserved),
             "device_bytes": whole(plan.needed),
+            "host_bytes": whole(plan.host),
             "peak_phase": plan.peak.name,
             "terms": [_term(term, document) for term in plan.peak.terms],
+            "host_terms": [_term(term, document) for term in plan.peak.host_terms],
         },
         "time": {
             "step_seconds": _spread(times.step.seconds),
@@ -102,6 +104,7 @@ def _phase(phase: Phase) -> dict[str, Any]:
         "allocated_bytes": whole(phase.allocated),
         "reserved_bytes": whole(phase.reserved),
         "device_bytes": whole(phase.device),
+        "host_bytes": whole(phase.host),
     }
 
 

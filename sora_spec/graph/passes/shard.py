@@ -65,7 +65,7 @@ class Unit:
 def unit_of(shapes: Iterable[tuple[int, ...]], sharding: Sharding) -> Unit:
     """The unit of tensors with these shapes."""
     ranks, element, rounded = sharding.ranks, sharding.element, sharding.rounded
-    parts = tuple([_part(shape, ranks) for shape in shapes])
+    parts = tuple([part_numel(shape, ranks) for shape in shapes])
     total = sum(parts)
     return Unit(
         parts=parts,
@@ -104,7 +104,7 @@ def _conversion(parts: tuple[int, ...], sharding: Sharding) -> int:
     return highest - done
 
 
-def _part(shape: tuple[int, ...], ranks: int) -> int:
+def part_numel(shape: tuple[int, ...], ranks: int) -> int:
     """Elements of one rank's padded part."""
     if not shape:
         return 1

@@ -22,21 +22,26 @@ class OptimizerMemory:
 
 
 def optimizer_memory(graph: Graph, kind: AdamWKind) -> OptimizerMemory:
-    """States and temporaries of `torch.optim.AdamW`.
-
-    foreach: one list as large as all parameters, twice while the denominator is made of the square roots. For-loop: the
-    same for one parameter at a time, two copies of the largest. Fused: nothing.
-    """
+    """States and temporaries of `torch.optim.AdamW`."""
     sizes = [(r.nbytes, graph.times(r.region)) for r in graph.residents if r.trained]
     total, count = sum(size * n for size, n in sizes), sum(n for _, n in sizes)
-    state = 2 * total + 4 * count
+    largest = max((size for size, _ in sizes), default=0)
+    return OptimizerMemory(2 * total + 4 * count, adamw_temporary_bytes(total, largest, kind))
+
+
+def adamw_temporary_bytes(total: int, largest: int, kind: AdamWKind) -> int:
+    """What a step allocates and frees again, for parameters of `total` bytes, the largest of `largest`.
+
+    foreach: the square roots of all second moments, from which the denominators are made in place. For-loop: root and
+    denominator of one parameter at a time. Fused: nothing. Clipping allocates less: a norm for every tensor.
+    """
     match kind:
         case "fused":
-            return OptimizerMemory(state, 0)
+            return 0
         case "foreach":
-            return OptimizerMemory(state, total)
+            return total
         case "forloop":
-            return OptimizerMemory(state, 2 * max((size for size, _ in sizes), default=0))
+            return 2 * largest
 
 
 def average_memory(graph: Graph) -> int:
