@@ -18,6 +18,9 @@ from sora_spec.yaml_tree import ListNode, MapNode, Node, ScalarNode, read_tree
 Kind = Literal["cuda", "cpu"]
 TABLE = Path(__file__).parents[1] / "hardware.yaml"
 GIB = 2**30
+MEMORY: dict[Kind, Interval] = {"cuda": Interval(0.221, 0.32, 0.464), "cpu": Interval(0.6, 0.8, 0.92)}
+"""Share of the memory's rate where an entry does not say. Programs on GPUs move more than the graph counts: casts,
+copies, norms in pieces. A GPU's share is the table's (`benchmarks/calibration.py`); a CPU's is what copies reach."""
 _NAME = re.compile(r"^([A-Za-z0-9][\w.-]*):", re.MULTILINE)
 
 
@@ -46,10 +49,18 @@ class Device:
     attention_efficiency: Interval | None = None
     """Share of the matrix rate that fused attention over long sequences reaches, where it is known apart."""
 
+    memory_efficiency: Interval | None = None
+    """Share of the memory's rate at which programs move the bytes that the model graph counts, where it is known."""
+
     @property
     def attention(self) -> Interval:
         """Share of the matrix rate that fused attention reaches."""
         return self.attention_efficiency or self.efficiency
+
+    @property
+    def memory(self) -> Interval:
+        """Share of the memory's rate at which programs move the bytes that the model graph counts."""
+        return self.memory_efficiency or MEMORY[self.kind]
 
     def rate(self, precision: str) -> float:
         """Matrix rate in a precision, or in the next wider one that the device has."""
@@ -166,7 +177,7 @@ class _Reader:
             self.wrong(fields["tflops"], f"`{name}.tflops` has no `fp32`")
         link = self._mapping(fields["link"], ("kind", "gbs"))
         price = fields.get("usd_per_hour")
-        matrix, attention = self._efficiencies(fields["efficiency"])
+        shares = self._efficiencies(fields["efficiency"])
         device = Device(
             name=name,
             title=str(self._scalar(fields["title"])) if "title" in fields else name,
@@ -178,8 +189,9 @@ class _Reader:
             link_kind=str(self._scalar(link["kind"])) if "kind" in link else "link",
             link=1e9 * number(link["gbs"], 0.001, 1e6) if "gbs" in link else 1e9,
             network=1e9 * number(fields["network_gbs"], 0.001, 1e6) if "network_gbs" in fields else 12.5e9,
-            efficiency=matrix,
-            attention_efficiency=attention,
+            efficiency=shares["matrix"],
+            attention_efficiency=shares.get("attention"),
+            memory_efficiency=shares.get("memory"),
             usd_per_hour=None if price is None or self._scalar(price) is None else number(price, 0, 1e6),
             sources=sources,
         )
@@ -224,17 +236,14 @@ class _Reader:
             self.wrong(node, f"{value:g} is outside {low:g} to {high:g}")
         return float(value)
 
-    def _efficiencies(self, node: Node) -> tuple[Interval, Interval | None]:
-        """Of matrix products and of attention: one list for both, or a mapping of two."""
+    def _efficiencies(self, node: Node) -> dict[str, Interval]:
+        """One list for matrix products and attention, or a mapping of lists."""
         if not isinstance(node, MapNode):
-            return self._efficiency(node), None
-        fields = self._mapping(node, ("matrix", "attention"))
+            return {"matrix": self._efficiency(node)}
+        fields = self._mapping(node, ("matrix", "attention", "memory"))
         if "matrix" not in fields:
             self.wrong(node, "`efficiency` has no `matrix`")
-            return Interval(1, 1, 1), None
-        return self._efficiency(fields["matrix"]), self._efficiency(
-            fields["attention"]
-        ) if "attention" in fields else None
+        return {"matrix": Interval(1, 1, 1)} | {kind: self._efficiency(value) for kind, value in fields.items()}
 
     def _efficiency(self, node: Node) -> Interval:
         items = node.items if isinstance(node, ListNode) else []
