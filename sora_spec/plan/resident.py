@@ -89,6 +89,7 @@ def sharding_of(job: Job, work: Workload) -> Sharding:
         reshard=parallel.reshard,
         offload=job.states_on_host,
         accumulates=job.accumulation > 1,
+        on_cpu=job.device.kind == "cpu",
         rounding=work.schedule.rounding,
     )
 

@@ -87,7 +87,7 @@ def predicted_peak(spec: Spec, world: int, accumulates: bool = False) -> Sharded
     threads = torch.get_num_threads()
     setting = Setting(batch=BATCH, precision=spec.train.precision, attention="cpu", threads=threads)
     element = 2 if spec.train.precision == "bf16" else 4
-    sharding = Sharding(world, element=element, reshard=spec.parallel.reshard, accumulates=accumulates)
+    sharding = Sharding(world, element=element, reshard=spec.parallel.reshard, accumulates=accumulates, on_cpu=True)
     return sharded_peak(schedule_of(spec, "denoiser_step", setting), BATCH, sharding)
 
 
@@ -105,6 +105,7 @@ def no_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False, raising=False)
 
 
+ODD = ["backbone.depth=3", "backbone.width=84", "backbone.heads=6", "condition.classes=7", "clip.height=48"]
 CASES = [
     ("tiny-latte", 1, ["train.precision=bf16"]),
     ("tiny-latte", 1, ["train.precision=bf16", "parallel.reshard=false"]),
@@ -113,12 +114,16 @@ CASES = [
     ("tiny-sit-digits", 8, ["parallel.reshard=false"]),
 ]
 MORE = [
-    (name, world, [f"train.precision={precision}", f"parallel.reshard={reshard}", *more])
-    for name in ("tiny-dit", "tiny-latte", "tiny-sit-digits")
-    for world in (1, 2, 8)
-    for precision in ("bf16", "fp32")
-    for reshard in ("true", "false")
-    for more in ([], ["train.recompute.kind=blocks", "train.recompute.every=2"], ["temporal.kind=joint"])
+    ("tiny-dit", 8, ["train.precision=bf16", "parallel.reshard=false", *ODD]),
+    ("tiny-dit", 8, ["train.precision=fp32", *ODD]),
+    *[
+        (name, world, [f"train.precision={precision}", f"parallel.reshard={reshard}", *more])
+        for name in ("tiny-dit", "tiny-latte", "tiny-sit-digits")
+        for world in (1, 2, 8)
+        for precision in ("bf16", "fp32")
+        for reshard in ("true", "false")
+        for more in ([], ["train.recompute.kind=blocks", "train.recompute.every=2"], ["temporal.kind=joint"])
+    ],
 ]
 
 

@@ -34,6 +34,8 @@ class Sharding:
     """Whether shards, reduced gradients and optimiser states lie in host memory."""
     accumulates: bool = False
     """Whether reduced gradients of an earlier pass are there from the start."""
+    on_cpu: bool = False
+    """Whether gradients are lined up for their reduction by the CPU's kernel, which makes copies of some."""
     rounding: int = 1
     """Every storage takes a multiple of so many bytes."""
 
@@ -60,11 +62,14 @@ class Unit:
     """Gradients in fp32, in the order of the ranks."""
     reduce_output: int
     """This rank's part of their mean."""
+    composing: int
+    """What lining them up allocates and frees again."""
 
 
 def unit_of(shapes: Iterable[tuple[int, ...]], sharding: Sharding) -> Unit:
     """The unit of tensors with these shapes."""
     ranks, element, rounded = sharding.ranks, sharding.element, sharding.rounded
+    shapes = tuple(shapes)
     parts = tuple([part_numel(shape, ranks) for shape in shapes])
     total = sum(parts)
     return Unit(
@@ -75,6 +80,7 @@ def unit_of(shapes: Iterable[tuple[int, ...]], sharding: Sharding) -> Unit:
         staging=_staging(parts, sharding) if ranks > 1 else _conversion(parts, sharding),
         reduce_input=rounded(MASTER * ranks * total),
         reduce_output=rounded(MASTER * total),
+        composing=_composing(shapes, parts, sharding) if sharding.on_cpu else 0,
     )
 
 
@@ -102,6 +108,14 @@ def _conversion(parts: tuple[int, ...], sharding: Sharding) -> int:
         highest = max(highest, done + before + copy + arriving, done + 2 * copy)
         done, before = done + copy, copy
     return highest - done
+
+
+def _composing(shapes: tuple[tuple[int, ...], ...], parts: tuple[int, ...], sharding: Sharding) -> int:
+    """ATen's `_chunk_cat` on the CPU pads what does not divide evenly, and converts one tensor after the other."""
+    ranks, rounded = sharding.ranks, sharding.rounded
+    wholes = [rounded(sharding.element * ranks * part) for part in parts]
+    uneven = [whole for shape, whole in zip(shapes, wholes, strict=True) if shape and shape[0] % ranks]
+    return sum(uneven) + (max(wholes, default=0) if sharding.element != MASTER else 0)
 
 
 def part_numel(shape: tuple[int, ...], ranks: int) -> int:
@@ -162,7 +176,7 @@ class Visit:
     during: Held
     """While its ops run."""
     copying: Held | None = None
-    """After its last op, while its whole gradients are copied for the reduction."""
+    """After its last op, while its whole gradients are lined up for the reduction."""
     reducing: Held | None = None
     """While they are reduced; the whole ones are gone."""
 
@@ -193,7 +207,7 @@ class _Device:
         """Free the weights and the reduction before, and send this unit's gradients."""
         self.gathered -= unit.whole
         self.reducing = unit.reduce_input
-        copying = self.held()
+        copying = self.held()._replace(reducing=unit.reduce_input + unit.composing)
         reducing = self.held(output=unit.reduce_output)
         if not (self.sharding.accumulates or self.sharding.offload):
             self.gradients += unit.reduce_output
