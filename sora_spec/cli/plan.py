@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -13,14 +14,17 @@ from sora_spec.cli.arguments import complete_spec, one_spec
 from sora_spec.errors import UserError
 
 if TYPE_CHECKING:
+    from sora_spec.graph.ops.attention import Kernel
     from sora_spec.plan.job import Job
     from sora_spec.plan.planner import Plan
+    from sora_spec.plan.sweep import Row
     from sora_spec.schema.spec import Spec
     from sora_spec.source import Document
 
 _MODES, _STAGES = ("train", "generate"), ("denoiser", "vae")
 _FIELDS = ("batch", "frames", "resolution", "gpus")
 _FORMATS = ("table", "csv", "json")
+_KERNELS = ("flash", "efficient", "math")
 
 
 def plan(
@@ -49,7 +53,12 @@ def plan(
         typer.Option(metavar="KEY=A,B,…", help="With --sweep: a setting and its values; may be given several times."),
     ] = None,
     format: Annotated[str, typer.Option(metavar="table|csv|json", help="Of a sweep.")] = "table",
+    plot: Annotated[str, typer.Option(metavar="FILE.svg", help="With --sweep: draw it, beside what is printed.")] = "",
     hardware: Annotated[str, typer.Option(metavar="FILE", help="Your own devices, as in hardware.yaml.")] = "",
+    attention: Annotated[
+        str, typer.Option(metavar="flash|efficient|math", help="Attention kernel; the one PyTorch picks when left out.")
+    ] = "",
+    tf32: Annotated[bool, typer.Option("--tf32", help="Let fp32 matrix products use TF32, unlike PyTorch.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Only the verdict.")] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Build the real module and compare prediction and truth.")
@@ -65,12 +74,17 @@ def plan(
     _one_of("--mode", mode, _MODES)
     _one_of("--stage", stage, _STAGES)
     _one_of("--format", format, _FORMATS)
+    if attention:
+        _one_of("--attention", attention, _KERNELS)
+    if not sweep and (over or plot):
+        raise UserError(f"{'--over' if over else '--plot'} belongs to --sweep", "add --sweep, or leave it out")
+    asked = _Asked(gpu, count, mode, stage, batch, one_at_a_time, attention, tf32, hardware)
     path, overrides = one_spec(arguments)
     document, spec = _load(path, overrides)
     if sweep:
-        _sweep(document, gpu, count, mode, stage, over or [], "json" if as_json else format, hardware)
+        _sweep(document, asked, over or [], "json" if as_json else format, plot)
         return
-    job = _job(spec, gpu, count, mode, stage, batch, one_at_a_time, hardware)
+    job = _job(spec, asked)
     if verify:
         _verify(path, overrides, job, document, as_json)
         return
@@ -79,6 +93,20 @@ def plan(
         _solve(job, solve, spec, as_json)
         return
     _plan(job, spec, document, check, as_json)
+
+
+class _Asked(NamedTuple):
+    """What the options say of the job, as they were written."""
+
+    gpu: str
+    count: str
+    mode: str
+    stage: str
+    batch: str
+    one_at_a_time: bool
+    attention: str
+    tf32: bool
+    hardware: str
 
 
 def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
@@ -103,22 +131,25 @@ def _load(path: str, overrides: list[str]) -> tuple[Document, Spec]:
     return document, record_of(document)
 
 
-def _job(
-    spec: Spec, gpu: str, count: str, mode: str, stage: str, batch: str, one_at_a_time: bool, hardware: str
-) -> Job:
+def _job(spec: Spec, asked: _Asked) -> Job:
     from sora_spec.plan.hardware import find_device
     from sora_spec.plan.job import planned_job
 
-    device = find_device(gpu or spec.hardware.gpu, hardware or None)
     return planned_job(
         spec,
-        device,
-        _number("--count", count),
-        "generate" if mode == "generate" else "train",
-        "vae" if stage == "vae" else "denoiser",
-        "sequential" if one_at_a_time else "resident",
-        _number("--batch", batch),
+        find_device(asked.gpu or spec.hardware.gpu, asked.hardware or None),
+        _number("--count", asked.count),
+        "generate" if asked.mode == "generate" else "train",
+        "vae" if asked.stage == "vae" else "denoiser",
+        "sequential" if asked.one_at_a_time else "resident",
+        _number("--batch", asked.batch),
+        _kernel(asked.attention),
+        asked.tf32,
     )
+
+
+def _kernel(name: str) -> Kernel | None:
+    return next((kernel for kernel in _KERNELS if kernel == name), None)
 
 
 def _plan(job: Job, spec: Spec, document: Document, check: bool, as_json: bool) -> None:
@@ -135,19 +166,21 @@ def _plan(job: Job, spec: Spec, document: Document, check: bool, as_json: bool) 
 
 
 def _print(made: Plan, spec: Spec, document: Document, as_json: bool) -> None:
+    from sora_spec.plan.fastest import find_fastest
     from sora_spec.plan.fixes import find_fixes
     from sora_spec.plan.solve import solve
 
     fixes = [] if made.fits else find_fixes(made.job, spec)
     largest = solve(made.job, "batch", spec) if made.fits else None
+    fastest = find_fastest(made.job, spec) if made.fits else None
     if as_json:
         from sora_spec.plan.values import plan_values
 
-        output.data(json.dumps(plan_values(made, fixes, largest, document), indent=2, ensure_ascii=False))
+        output.data(json.dumps(plan_values(made, fixes, largest, document, fastest), indent=2, ensure_ascii=False))
     else:
         from sora_spec.plan.report import report
 
-        output.data(report(made, fixes, largest, document))
+        output.data(report(made, fixes, largest, document, fastest))
 
 
 def _verify(path: str, overrides: list[str], job: Job, document: Document, as_json: bool) -> None:
@@ -155,7 +188,8 @@ def _verify(path: str, overrides: list[str], job: Job, document: Document, as_js
 
     if path == "-":
         raise UserError("--verify reads the spec twice, which standard input cannot be", "write the spec to a file")
-    parts = parts_of(job.precision, "flash" if job.precision == "bf16" else "efficient", job.has_codec)
+    kernel = job.attention or ("flash" if job.takes_flash else "efficient")
+    parts = parts_of(job.precision, kernel, job.has_codec)
     with output.progress("tracing the real modules"):
         found = verify(path, overrides, parts)
     output.data(json.dumps(found, indent=2) if as_json else verification_text(found, document))
@@ -163,7 +197,7 @@ def _verify(path: str, overrides: list[str], job: Job, document: Document, as_js
 
 
 def _solve(job: Job, field: str, spec: Spec, as_json: bool) -> None:
-    from sora_spec.plan.report import headline
+    from sora_spec.plan.report import arguments, headline
     from sora_spec.plan.solve import solve
     from sora_spec.plan.values import solution_values
 
@@ -173,18 +207,37 @@ def _solve(job: Job, field: str, spec: Spec, as_json: bool) -> None:
     elif found is None:
         output.data(f"no value of {field} makes it fit")
     else:
-        output.data("\n".join([found.value, headline(found.plan), *(f"  {text}" for text in found.overrides)]))
+        output.data("\n".join([found.value, headline(found.plan), *arguments(found.overrides, found.options, "  ")]))
     raise typer.Exit(0 if found is not None else 1)
 
 
-def _sweep(
-    document: Document, gpu: str, count: str, mode: str, stage: str, over: list[str], format: str, hardware: str
-) -> None:
+def _sweep(document: Document, asked: _Asked, over: list[str], format: str, plot: str) -> None:
     from sora_spec.plan.sweep import parse_axes, render, sweep
 
-    names = [name for name in gpu.split(",") if name] or ["all"]
-    counts = [_number("--count", text) for text in count.split(",") if text] or [None]
-    rows = sweep(document, names, counts, mode, stage, parse_axes(over), hardware or None)  # pyright: ignore
+    names = [name for name in asked.gpu.split(",") if name] or ["all"]
+    rows = sweep(
+        document,
+        names,
+        [_number("--count", text) for text in asked.count.split(",") if text] or [None],
+        "generate" if asked.mode == "generate" else "train",
+        "vae" if asked.stage == "vae" else "denoiser",
+        parse_axes(over),
+        asked.hardware or None,
+        _kernel(asked.attention),
+        asked.tf32,
+    )
+    if plot:
+        _plot(rows, document, plot)
     output.data(render(rows, format))
     if not any(row.plan is not None and row.plan.fits for row in rows):
         raise typer.Exit(1)
+
+
+def _plot(rows: list[Row], document: Document, path: str) -> None:
+    from sora_spec.plan.plot import plot_sweep
+
+    try:
+        Path(path).write_text(plot_sweep(rows, document.text.name), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}", "name a file in a folder that exists") from error
+    output.note(f"drew {path}")

@@ -10,6 +10,7 @@ from sora_spec.record import Section, as_record, is_section, section_from
 from sora_spec.scalars import plain_scalar
 
 if TYPE_CHECKING:
+    from sora_spec.plan.job import Job
     from sora_spec.schema.spec import Spec
 
 Model = TypeVar("Model", bound=Section)
@@ -48,6 +49,12 @@ def overrides_between(before: Section, after: Section, path: str = "") -> list[s
         else:
             found.append(f"{inner}={flow(new)}")
     return found
+
+
+def options_between(before: Job, after: Job) -> tuple[str, ...]:
+    """Options of the command that turn one job into the other, beside what the specs say."""
+    count = [f"--count {after.count}"] if after.count != before.count else []
+    return (*count, *([f"--batch {after.batch}"] if after.batch != before.batch else []))
 
 
 def flow(value: Any) -> str:

@@ -7,7 +7,9 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sora_spec.plan.changes import options_between
 from sora_spec.plan.components import Part
+from sora_spec.plan.fastest import Fastest, seconds_per_clip
 from sora_spec.plan.fixes import Fix
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.planner import Plan
@@ -25,12 +27,18 @@ _VERDICTS = {"yes": "YES, it fits", "tight": "TIGHT: it likely fits", "no": "NO,
 
 
 def report(
-    plan: Plan, fixes: Sequence[Fix] = (), largest: Solution | None = None, document: Document | None = None
+    plan: Plan,
+    fixes: Sequence[Fix] = (),
+    largest: Solution | None = None,
+    document: Document | None = None,
+    fastest: Fastest | None = None,
 ) -> str:
     """The whole plan."""
     blocks = [_head(plan), _phases(plan), _terms(plan, document), _parts(plan), _time(plan)]
     if largest is not None:
         blocks.append(_largest(largest))
+    if fastest is not None:
+        blocks.append(_fastest(plan, fastest))
     if not plan.fits:
         blocks.append(_fixes(plan, fixes))
     blocks.append(_list("assumed", plan.assumptions))
@@ -148,8 +156,24 @@ def duration(seconds: float) -> str:
 
 
 def _largest(solution: Solution) -> list[str]:
-    needed = solution.plan.needed.likely / GIB
-    return [f"largest batch that fits: {solution.value} ({needed:.1f} GiB)"]
+    needed, clip = solution.plan.needed.likely / GIB, solution.plan.job.spec.clip
+    of = f"of {clip.frames}x{clip.height}x{clip.width}"
+    lines = _wrapped(f"largest batch {of} that fits: {solution.value} ({needed:.1f} GiB)", "", "  ")
+    return [*lines, *arguments(solution.overrides, solution.options, "  ")]
+
+
+def _fastest(plan: Plan, fastest: Fastest) -> list[str]:
+    if not fastest.overrides and not fastest.options:
+        return ["fastest setting that fits: this one"]
+    before, after = seconds_per_clip(plan).likely, seconds_per_clip(fastest.plan).likely
+    price = f"{fastest.plan.needed.likely / GIB:.1f} GiB, time × {after / max(before, 1e-12):.2f}"
+    lines = _wrapped(f"fastest setting that fits: {duration(after)} a clip, {price}", "", "  ")
+    return [*lines, *arguments(fastest.overrides, fastest.options, "  ")]
+
+
+def arguments(overrides: Sequence[str], options: Sequence[str], indent: str) -> list[str]:
+    """What is to be added to the command, quoted for a shell."""
+    return _wrapped(" ".join([*map(shlex.quote, overrides), *options]), indent, indent)
 
 
 def _fixes(plan: Plan, fixes: Sequence[Fix]) -> list[str]:
@@ -160,13 +184,8 @@ def _fixes(plan: Plan, fixes: Sequence[Fix]) -> list[str]:
         factor = fix.plan.times.total_seconds.likely / max(plan.times.total_seconds.likely, 1e-12)
         price = f"{fix.plan.needed.likely / GIB:.1f} GiB, time × {factor:.2f}"
         lines += _wrapped(f"{number}. {', '.join(fix.words)}: {price}", "  ", "     ")
-        count = [f"--count {fix.count}"] if fix.count != plan.job.count else []
-        lines += _wrapped(" ".join([*map(_quoted, fix.overrides), *count]), "     ", "     ")
+        lines += arguments(fix.overrides, options_between(plan.job, fix.plan.job), "     ")
     return lines
-
-
-def _quoted(override: str) -> str:
-    return shlex.quote(override)
 
 
 def _list(title: str, entries: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sora_spec.errors import UserError
-from sora_spec.plan.changes import changed, overrides_between
+from sora_spec.plan.changes import changed, options_between, overrides_between
 from sora_spec.plan.clip_sizes import frame_counts, sizes, with_frames, with_size
 from sora_spec.plan.job import Job, with_count
 from sora_spec.plan.planner import Plan, make_plan
@@ -48,12 +48,6 @@ def solve(job: Job, field: Field, original: Spec | None = None) -> Solution | No
     value, best = found
     overrides = tuple(overrides_between(original or job.spec, best.spec))
     return Solution(field, candidates.words(value), overrides, options_between(job, best), make_plan(best))
-
-
-def options_between(before: Job, after: Job) -> tuple[str, ...]:
-    """Options of the command that turn one job into the other, beside what the specs say."""
-    count = [f"--count {after.count}"] if after.count != before.count else []
-    return (*count, *([f"--batch {after.batch}"] if after.batch != before.batch else []))
 
 
 def fits(job: Job) -> bool:

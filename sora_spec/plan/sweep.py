@@ -21,6 +21,7 @@ from sora_spec.plan.values import whole
 from sora_spec.source import Document
 
 if TYPE_CHECKING:
+    from sora_spec.graph.ops.attention import Kernel
     from sora_spec.schema.spec import Spec
 
 MOST_ROWS = 20_000
@@ -75,13 +76,16 @@ def sweep(
     stage: Stage,
     axes: Sequence[Axis],
     hardware: str | None = None,
+    attention: Kernel | None = None,
+    tf32: bool = False,
 ) -> list[Row]:
     """Every combination, settings outermost: those share their graphs.
 
     Raises:
         UserError: a device that is not in the table, or too many combinations.
     """
-    return list(sweep_rows(document, swept_devices(devices, hardware), counts, mode, stage, axes))
+    found = swept_devices(devices, hardware)
+    return list(sweep_rows(document, found, counts, mode, stage, axes, attention, tf32))
 
 
 def swept_devices(names: Sequence[str], hardware: str | None = None) -> list[Device]:
@@ -113,6 +117,8 @@ def sweep_rows(
     mode: Mode,
     stage: Stage,
     axes: Sequence[Axis],
+    attention: Kernel | None = None,
+    tf32: bool = False,
 ) -> Iterator[Row]:
     """The rows of `sweep` one by one, as they are planned.
 
@@ -123,24 +129,14 @@ def sweep_rows(
     for settings in product(*[[f"{axis.path}={value}" for value in axis.values] for axis in axes]):
         spec, problem = _spec(document, settings)
         for count, device in product(counts, devices):
-            yield _row(spec, problem, device, count, mode, stage, settings)
-
-
-def _row(
-    spec: Spec | None,
-    problem: str,
-    device: Device,
-    count: int | None,
-    mode: Mode,
-    stage: Stage,
-    settings: tuple[str, ...],
-) -> Row:
-    if spec is None:
-        return Row(device.name, count, settings, None, problem)
-    try:
-        return Row(device.name, count, settings, make_plan(planned_job(spec, device, count, mode, stage)), "")
-    except UserError as error:
-        return Row(device.name, count, settings, None, error.message)
+            if spec is None:
+                yield Row(device.name, count, settings, None, problem)
+                continue
+            try:
+                job = planned_job(spec, device, count, mode, stage, attention=attention, tf32=tf32)
+                yield Row(device.name, count, settings, make_plan(job), "")
+            except UserError as error:
+                yield Row(device.name, count, settings, None, error.message)
 
 
 def _spec(document: Document, settings: Sequence[str]) -> tuple[Spec | None, str]:

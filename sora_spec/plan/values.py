@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sora_spec.plan.changes import options_between
 from sora_spec.plan.components import Part
+from sora_spec.plan.fastest import Fastest, seconds_per_clip
 from sora_spec.plan.fixes import Fix
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.planner import Plan
@@ -25,6 +27,7 @@ def plan_values(
     fixes: Sequence[Fix] = (),
     largest: Solution | None = None,
     document: Document | None = None,
+    fastest: Fastest | None = None,
 ) -> dict[str, Any]:
     """A plan as JSON values. Lines are those of `document`, null without one."""
     job, parts, times = plan.job, plan.components, plan.times
@@ -38,7 +41,7 @@ def plan_values(
         "fits": plan.fits,
         "verdict": plan.verdict,
         "precision": job.precision,
-        "micro_batch": job.micro_batch if job.mode == "train" else job.generated,
+        "micro_batch": _clips(plan),
         "phases": [_phase(phase) for phase in plan.phases],
         "components": {
             name: _part(getattr(parts, name)) for name in ("denoiser", "vae_encoder", "vae_decoder", "text_encoder")
@@ -61,6 +64,7 @@ def plan_values(
             "cost": None if times.cost is None else _spread(times.cost),
         },
         "largest_batch": None if largest is None else _solution(largest),
+        "fastest": None if fastest is None else fastest_values(fastest, plan),
         "fixes": [fix_values(fix, plan) for fix in fixes],
         "assumptions": plan.assumptions,
         "not_counted": plan.not_counted,
@@ -73,12 +77,35 @@ def fix_values(fix: Fix, plan: Plan) -> dict[str, Any]:
     return {
         "changes": list(fix.words),
         "overrides": list(fix.overrides),
+        "options": list(options_between(plan.job, fix.plan.job)),
         "count": fix.count,
         "verdict": fix.plan.verdict,
         "device_bytes": whole(fix.plan.needed),
         "step_seconds": _spread(fix.plan.times.step.seconds),
         "time_factor": after / before if before else 1.0,
     }
+
+
+def fastest_values(fastest: Fastest, plan: Plan) -> dict[str, Any]:
+    """The fastest setting, and its time against the plan as asked."""
+    found = fastest.plan
+    before, after = seconds_per_clip(plan), seconds_per_clip(found)
+    return {
+        "overrides": list(fastest.overrides),
+        "options": list(fastest.options),
+        "micro_batch": _clips(found),
+        "verdict": found.verdict,
+        "device_bytes": whole(found.needed),
+        "step_seconds": _spread(found.times.step.seconds),
+        "total_seconds": _spread(found.times.total_seconds),
+        "seconds_per_clip": _spread(after),
+        "time_factor": after.likely / before.likely if before.likely else 1.0,
+    }
+
+
+def _clips(plan: Plan) -> int:
+    """Clips of one pass."""
+    return plan.job.micro_batch if plan.job.mode == "train" else plan.job.generated
 
 
 def line_of(path: str, document: Document | None) -> int | None:
@@ -130,12 +157,13 @@ def _term(term: Term, document: Document | None) -> dict[str, Any]:
 
 
 def _solution(solution: Solution) -> dict[str, Any]:
+    clip = solution.plan.job.spec.clip
     return {
         "value": solution.value,
         "overrides": list(solution.overrides),
-        "micro_batch": solution.plan.job.micro_batch
-        if solution.plan.job.mode == "train"
-        else solution.plan.job.generated,
+        "options": list(solution.options),
+        "clip": {"frames": clip.frames, "height": clip.height, "width": clip.width},
+        "micro_batch": _clips(solution.plan),
         "device_bytes": whole(solution.plan.needed),
     }
 

@@ -15,6 +15,7 @@ from sora_spec.diagnostics import Diagnostic
 from sora_spec.errors import UserError
 from sora_spec.loading import check
 from sora_spec.overrides import apply_override
+from sora_spec.plan.fastest import Fastest, find_fastest
 from sora_spec.plan.fixes import Fix, find_fixes
 from sora_spec.plan.hardware import find_device
 from sora_spec.plan.job import Job, Mode, Placement, Stage, planned_job
@@ -107,10 +108,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Advice:
-    """What takes longer than the plan: changes that make it fit, or how much more fits."""
+    """What takes longer than the plan: changes that make it fit, or how much more fits and what is faster."""
 
     fixes: tuple[Fix, ...] = ()
     largest: Solution | None = None
+    fastest: Fastest | None = None
 
 
 def plan_of(document: Document, whatif: WhatIf) -> Answer:
@@ -128,12 +130,12 @@ def plan_of(document: Document, whatif: WhatIf) -> Answer:
 
 
 def advise(answer: Answer) -> Advice:
-    """Fixes of a plan that does not fit, or the largest batch of one that does: as `sora-spec plan` prints them."""
+    """Fixes of a plan that does not fit, or the largest batch and the fastest setting of one that does."""
     if answer.plan is None:
         return Advice()
     job = answer.plan.job
     if answer.plan.fits:
-        return Advice(largest=solve(job, "batch", answer.spec))
+        return Advice((), solve(job, "batch", answer.spec), find_fastest(job, answer.spec))
     return Advice(fixes=tuple(find_fixes(job, answer.spec)))
 
 
@@ -142,7 +144,7 @@ def answer_values(answer: Answer, advice: Advice | None = None) -> dict[str, Any
     if answer.plan is None:
         return None
     advice = advice or advise(answer)
-    return plan_values(answer.plan, advice.fixes, advice.largest, answer.document)
+    return plan_values(answer.plan, advice.fixes, advice.largest, answer.document, advice.fastest)
 
 
 def with_fix(whatif: WhatIf, fix: Fix, plan: Plan) -> WhatIf:
