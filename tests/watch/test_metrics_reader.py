@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sora_spec.watch.metrics import Metrics, MetricsReader, smoothed
 
 LINES = st.lists(
@@ -89,7 +90,9 @@ def test_steps_that_go_back_void_what_followed(tmp_path: Path) -> None:
 
 def test_what_is_no_line_is_counted_and_left_out(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    rubbish = b'{"step": 2, "lo{"step": 3, "loss": 1}\n[1]\n\xff\xfe\n{"loss": 3}\n{"step": true}\n' + b"[" * 5000 + b"\n"
+    rubbish = (
+        b'{"step": 2, "lo{"step": 3, "loss": 1}\n[1]\n\xff\xfe\n{"loss": 3}\n{"step": true}\n' + b"[" * 5000 + b"\n"
+    )
     path.write_bytes(b'{"step": 1, "loss": 1}\n\n' + rubbish + b'{"step": 4, "loss": NaN, "note": "x"}\n')
     reader = MetricsReader(path)
     reader.read()

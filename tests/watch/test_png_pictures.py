@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
 from sora_spec.errors import UserError
 from sora_spec.video import write_contact_sheet
 from sora_spec.watch.pictures import Picture, frames_of, grid_of, read_png
