@@ -20,7 +20,7 @@ from sora_spec.graph.lower.weights import Policy, Weights
 from sora_spec.graph.ops.pointwise import unary
 from sora_spec.graph.ops.reduction import mean
 from sora_spec.graph.setting import Precision, Recompute, Setting, compute_dtype, new_tape
-from sora_spec.graph.tape import Tape
+from sora_spec.graph.tape import Tape, YamlPath
 from sora_spec.graph.tensor import Tensor, leaf
 from sora_spec.shapes import derive_shapes
 
@@ -29,7 +29,17 @@ if TYPE_CHECKING:
 
 __all__ = ["COMPONENTS", "Component", "Precision", "Recompute", "Setting", "graph_from_spec"]
 
-Component = Literal["text_encode", "denoiser", "denoiser_step", "vae_encode", "vae_decode", "vae_step"]
+Component = Literal[
+    "text_encode",
+    "denoiser",
+    "denoiser_step",
+    "optimizer_step",
+    "ema_step",
+    "sampler_step",
+    "vae_encode",
+    "vae_decode",
+    "vae_step",
+]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
 
 
@@ -43,6 +53,8 @@ def graph_from_spec(spec: Spec, component: Component, setting: Setting | None = 
     if component == "text_encode":
         return _text_graph(spec, setting)
     _check_denoiser(spec)
+    if component == "sampler_step":
+        return _sampler_graph(spec, setting)
     return _denoiser_graph(spec, component, setting)
 
 
@@ -105,6 +117,9 @@ def _recompute_every(spec: Spec, setting: Setting) -> int:
             return recompute.every if recompute.kind == "blocks" else 0
 
 
+CONDITIONS = ("labels", "context", "tokens", "null labels", "null context")
+
+
 class _Inputs:
     """Makes the tensors that a caller hands in."""
 
@@ -113,8 +128,8 @@ class _Inputs:
         self.made: dict[str, Tensor] = {}
         self.regions: dict[str, int] = {}
 
-    def __call__(self, name: str, shape: Shape, dtype: DType = DType.F32) -> str:
-        with self.tape.enter(name, ("condition",) if name in ("labels", "context", "tokens") else ("clip",)):
+    def __call__(self, name: str, shape: Shape, dtype: DType = DType.F32, yaml: YamlPath = ()) -> str:
+        with self.tape.enter(name, yaml or (("condition",) if name in CONDITIONS else ("clip",))):
             self.regions[name] = self.tape.region
         self.made[name] = leaf(self.tape, shape, dtype, name=name)
         return name
@@ -122,11 +137,15 @@ class _Inputs:
     def __getitem__(self, name: str) -> Tensor:
         return self.made[name]
 
+    def take(self, names: list[str]) -> dict[str, Tensor]:
+        """Hand tensors over to one who lets go of them."""
+        return {name: self.made.pop(name) for name in names}
+
 
 def _denoiser_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
     step = component == "denoiser_step"
     tape, blocks = new_tape(setting), _blocks(spec, setting)
-    policy = Policy(compute_dtype(setting), setting.attention, setting.fused_rms_norm, train=step)
+    policy = Policy(compute_dtype(setting), setting.attention, setting.fused_rms_norm, step, setting.sequence)
     weights, inputs = Weights(tape, policy), _Inputs(tape)
     with tape.enter("backbone", ("backbone",)):
         network = TransformerDenoiser(weights, spec, blocks.axes)
@@ -155,14 +174,49 @@ def _denoiser_graph(spec: Spec, component: Component, setting: Setting) -> Graph
     return _finish(spec, component, weights, inputs, forward, blocks.repeat, setting)
 
 
-def _condition(spec: Spec, inputs: _Inputs, batch: int) -> str | None:
+def _condition(spec: Spec, inputs: _Inputs, batch: int, prefix: str = "") -> str | None:
     condition = spec.condition
     if condition.kind == "class":
-        return inputs("labels", (batch,), DType.INT64)
+        return inputs(f"{prefix}labels", (batch,), DType.INT64)
     if condition.kind == "none":
         return None
     tokens = () if condition.pooled else (condition.tokens,)
-    return inputs("context", (batch, *tokens, condition.width))
+    return inputs(f"{prefix}context", (batch, *tokens, condition.width))
+
+
+def _sampler_graph(spec: Spec, setting: Setting) -> Graph:
+    """A step from the middle of sampling `setting.batch` clips; guidance doubles the network's batch."""
+    # Imported here: training needs none of it, and short commands feel every module.
+    from sora_spec.graph.lower.sampler import SamplerStep, declare_held, is_guided
+
+    tape, blocks, shapes = new_tape(setting), _blocks(spec, setting), derive_shapes(spec)
+    tape.grad_enabled = False
+    policy = Policy(compute_dtype(setting), setting.attention, setting.fused_rms_norm, train=False)
+    weights, inputs = Weights(tape, policy), _Inputs(tape)
+    with tape.enter("backbone", ("backbone",)):
+        network = TransformerDenoiser(weights, spec, blocks.axes)
+    channels, *places = shapes.latent
+    inputs("initial", (setting.batch, channels, *places), yaml=("sampler",))
+    condition = _condition(spec, inputs, setting.batch)
+    null = _condition(spec, inputs, setting.batch, "null ") if is_guided(spec) else None
+    held: list[str] = []
+
+    def leaf_of(name: str, channels: int) -> None:
+        held.append(inputs(name, (setting.batch, channels, *places), yaml=("sampler",)))
+
+    declare_held(spec, leaf_of, channels, shapes.out_channels)
+
+    def denoise(noisy: Tensor, at: Tensor, given: Tensor | None) -> Tensor:
+        with tape.enter("backbone", outer=0):
+            return network(noisy, at, given)
+
+    def forward() -> Tensor:
+        given = [None if name is None else inputs[name] for name in (condition, null)]
+        step = SamplerStep(tape, spec, denoise, given[0], given[1])
+        with tape.enter("sampler", ("sampler",)):
+            return step(inputs.take(held))
+
+    return _finish(spec, "sampler_step", weights, inputs, forward, blocks.repeat)
 
 
 def _text_graph(spec: Spec, setting: Setting) -> Graph:

@@ -145,3 +145,25 @@ def broadcast_shape(a: Shape, b: Shape) -> Shape:
         assert x == y or x == 1 or y == 1, f"shapes {a} and {b} do not broadcast"
         tail.append(max(x, y) if 0 not in (x, y) else 0)
     return long[:lead] + tuple(tail)
+
+
+@lru_cache(maxsize=16_384)
+def is_channels_last(shape: Shape, strides: Shape) -> bool:
+    """Whether images (B, C, H, W) or clips (B, C, F, H, W) lie with their channels innermost, gaps allowed.
+
+    ATen's `is_channels_last_strides_2d` and `…_3d`.
+    """
+    if len(shape) not in (4, 5) or strides[1] == 0:
+        return False
+    least = 0
+    for dim in (1, *range(len(shape) - 1, 1, -1), 0):
+        if shape[dim] == 0 or strides[dim] < least or (dim == 0 and least == strides[1]):
+            return False
+        least = strides[dim] * max(shape[dim], 1)
+    return True
+
+
+def channels_last_strides(shape: Shape) -> Shape:
+    """Strides of a dense tensor (B, C, ...) whose channels are innermost."""
+    inner = contiguous_strides((shape[0], *shape[2:], shape[1]))
+    return (inner[0], inner[-1], *inner[1:-1])

@@ -24,6 +24,7 @@ from sora_spec.graph.ops.pointwise import (
     cast_to,
     contiguous,
     gelu,
+    made_from_nothing,
     mul,
     mul_scalar,
     power,
@@ -183,7 +184,7 @@ def _logarithm(distance: Tensor) -> Tensor:
 
 
 def _arange(like: Tensor, size: int) -> Tensor:
-    return run_one("arange", (like,), (size,), (1,), DType.INT64)
+    return made_from_nothing("arange", like, (size,), DType.INT64)
 
 
 class T5Block:

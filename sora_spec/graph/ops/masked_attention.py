@@ -6,7 +6,7 @@ from sora_spec.graph.dtypes import DType
 from sora_spec.graph.layout import contiguous_strides
 from sora_spec.graph.ops.attention import NAMES, Kernel, attention_flops, fused_outputs, softmax
 from sora_spec.graph.ops.matrix import matmul
-from sora_spec.graph.ops.pointwise import add, cast_to, mul_scalar, unary
+from sora_spec.graph.ops.pointwise import add, cast_to, made_from_nothing, mul_scalar, scalar_like, unary
 from sora_spec.graph.ops.views import expand_to, transpose
 from sora_spec.graph.tensor import Tensor, run, run_one
 
@@ -62,7 +62,7 @@ def _looking_back(q: Tensor) -> Tensor:
     """(N, N) with 0 on and below the diagonal and −∞ above."""
     shape = (q.shape[2], q.shape[2])
     strides = contiguous_strides(shape)
-    lower = unary("tril", run_one("ones", (q,), shape, strides, DType.BOOL))
-    zero = run_one("scalar_tensor", (q,), (), (), q.dtype)
-    least = run_one("scalar_tensor", (q,), (), (), q.dtype)
+    lower = unary("tril", made_from_nothing("ones", q, shape, DType.BOOL))
+    zero = scalar_like(q)
+    least = scalar_like(q)
     return run_one("where", (lower, zero, least), shape, strides, q.dtype)

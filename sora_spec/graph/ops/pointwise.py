@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sora_spec.graph.dtypes import DType, promote
-from sora_spec.graph.layout import broadcast_shape, contiguous_strides, dense_strides, result_strides
+from sora_spec.graph.layout import Shape, broadcast_shape, contiguous_strides, dense_strides, result_strides
 from sora_spec.graph.tensor import Grads, Node, Tensor, attach, node_for, run_one
 
 
@@ -27,6 +27,15 @@ def binary(name: str, a: Tensor, b: Tensor) -> Tensor:
 def accumulate(held: Tensor, gradient: Tensor, in_place: bool) -> Tensor:
     """held + gradient; the engine's sum of two gradients. In place nothing is allocated."""
     return held if in_place and not held.tape.observed else binary("add", held, gradient)
+
+
+def made_from_nothing(name: str, like: Tensor, shape: Shape, dtype: DType) -> Tensor:
+    """A kernel that reads no tensor; `like` only says where the result belongs."""
+    made = run_one(name, (like,), shape, contiguous_strides(shape), dtype)
+    op = like.tape.ops[-1]
+    op.inputs.clear()
+    op.read_bytes = 0
+    return made
 
 
 # Casts and copies.
@@ -301,7 +310,7 @@ def _absolute_rule(node: Node, grads: Grads) -> Grads:
 
 def scalar_like(x: Tensor) -> Tensor:
     """A tensor without dimensions, of the type of `x`."""
-    return run_one("scalar_tensor", (x,), (), (), x.dtype)
+    return made_from_nothing("scalar_tensor", x, (), x.dtype)
 
 
 def select(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:

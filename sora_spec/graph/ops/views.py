@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import prod
 
-from sora_spec.graph.layout import Shape, contiguous_strides, view_strides
+from sora_spec.graph.layout import Shape, channels_last_strides, contiguous_strides, is_channels_last, view_strides
+from sora_spec.graph.ops.pointwise import made_from_nothing
 from sora_spec.graph.tensor import Grads, Node, Tensor, attach, node_for, run, run_one
 
 
@@ -111,7 +112,7 @@ def _chunk_rule(node: Node, grads: Grads) -> Grads:
     dim: int = node.attributes
     given = next(g for g in grads if g is not None)
     parts = [
-        run_one("zeros", (given,), given.shape, contiguous_strides(given.shape), given.dtype) if g is None else g
+        made_from_nothing("zeros", given, given.shape, given.dtype) if g is None else g
         for g in grads
     ]
     return [cat(parts, dim)]
@@ -136,13 +137,15 @@ def _unbind_rule(node: Node, grads: Grads) -> Grads:
 
 
 def cat(parts: Sequence[Tensor], dim: int) -> Tensor:
-    """Join along a dimension; the result is row-major."""
+    """Join along a dimension; the result is row-major, or has its channels innermost where all parts have."""
     first = parts[0]
     dim %= len(first.shape)
     sizes = tuple([p.shape[dim] for p in parts])
     shape = (*first.shape[:dim], sum(sizes), *first.shape[dim + 1 :])
     node = node_for(_cat_rule, parts, (dim, sizes))
-    return attach(node, run("cat", parts, ((shape, contiguous_strides(shape), first.dtype),))[0])
+    innermost = all(is_channels_last(part.shape, part.strides) for part in parts)
+    strides = channels_last_strides(shape) if innermost else contiguous_strides(shape)
+    return attach(node, run("cat", parts, ((shape, strides, first.dtype),))[0])
 
 
 def _cat_rule(node: Node, grads: Grads) -> Grads:
