@@ -217,11 +217,8 @@ class CompareScreen(Frame):
         self.show_answer(planner_app(self).spec)
 
     def action_zoom(self) -> None:
-        """The first plot on the whole screen, and back."""
-        if self.maximized is not None:
-            self.minimize()
-        else:
-            self.maximize(self.query_one("#plot-0"))
+        """The plots alone, or with the table again."""
+        self.toggle_class("-zoomed")
 
     # Showing
 

@@ -71,8 +71,6 @@ def mosaic(pictures: Sequence[Sequence[Picture]], plan: Layout, ground: bytes) -
 class SampleGrid(Widget, can_focus=True):
     """Frames of a sample grid. Set `frames`; `playing` shows the clips as they move."""
 
-    ALLOW_MAXIMIZE = True
-
     frames: reactive[Frames] = reactive(())
     playing: reactive[bool] = reactive(False)
     moment: reactive[int] = reactive(0)

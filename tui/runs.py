@@ -267,11 +267,8 @@ class RunsScreen(Frame):
         samples.playing = not samples.playing
 
     def action_zoom(self) -> None:
-        """The sample grid or the focused chart on the whole screen, and back."""
-        if self.maximized is not None:
-            self.minimize()
-            return
-        self.maximize(self.query_one(SampleGrid))
+        """The sample grid alone, or with everything again."""
+        self.toggle_class("-zoomed")
 
     # Showing
 

@@ -329,7 +329,7 @@ class SweepScreen(Frame):
         base = "bold" if chosen else "" if standing in ("yes", "tight") else "dim"
         sign = SIGNS[standing]
         word = "no plan" if row.plan is None else sign.word
-        colour = self.app.theme_variables[sign.style]
+        colour = self.app.theme_variables[f"text-{sign.style}"]
         order = ("yes", "tight", "no", "errors").index(standing)
         settings = [value.partition("=")[2] for value in row.settings]
         values = row_values(row)
@@ -338,7 +338,7 @@ class SweepScreen(Frame):
             Figure(("▸ " if chosen else "  ") + row.device, row.device, base, "left"),
             Figure(str(values["count"] or ""), values["count"], base),
             *(Figure(text, _sortable(text), base) for text in settings),
-            Figure(f"{sign.mark} {word}", order, colour if standing != "no" else f"dim {colour}", "left"),
+            Figure(f"{sign.mark} {word}", order, colour, "left"),
         ]
         if plan is None:
             return cells + [Figure("", None, base) for _ in range(6)]
