@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sora_spec.plan.interval import Interval
 from sora_spec.plan.job import Job
 from sora_spec.plan.sampling import ADAPTIVE
 from sora_spec.plan.text_encoders import unknown_encoder
@@ -18,15 +19,20 @@ def _machine(job: Job) -> list[str]:
     if device.kind == "cpu":
         return ["eager PyTorch 2.13 on the CPU; the table's CPU is a guess: `sora-spec probe` measures this one"]
     kernel = job.kernel("denoiser")
-    low, likely, high = device.efficiency
+    matrix, attention, memory = (_percent(share) for share in (device.efficiency, device.attention, device.memory))
     found = [
         f"eager PyTorch 2.13, nothing else on the device; attention kernel: {kernel}",
-        f"{100 * low:.0f}-{100 * high:.0f} % of the device's matrix rate are reached, likely {100 * likely:.0f} % "
+        f"of the device's rates, matrix products reach {matrix}, attention {attention}, memory {memory} "
         f"({device.sources['efficiency']})",
     ]
     if job.precision == "fp32" and not job.tf32:
         found.append("fp32 matrix products run outside the tensor cores, convolutions in TF32 (PyTorch's defaults)")
     return found
+
+
+def _percent(share: Interval) -> str:
+    low, likely, high = (100 * value for value in share)
+    return f"{likely:.0f} % ({low:.0f}-{high:.0f})"
 
 
 def _training(job: Job) -> list[str]:
@@ -41,7 +47,9 @@ def _training(job: Job) -> list[str]:
         "AdamW as " + ("foreach (CUDA's default)" if job.device.kind == "cuda" else "a loop over parameters"),
     ]
     if parallel.sequence > 1:
-        found.append("activations are shared evenly by the ranks of a sequence group")
+        found.append(
+            "sequence parallelism as DeepSpeed-Ulysses has it: a share of the tokens on each rank, of the heads in attention"
+        )
     if job.stage == "denoiser" and job.has_codec:
         found.append("the frozen codec encodes every batch in fp32, on every rank")
         found += _codec_pieces(job)

@@ -26,7 +26,9 @@ from typing import NamedTuple
 from sora_spec.plan.hardware import Device
 from sora_spec.plan.interval import ZERO, Interval, total
 from sora_spec.plan.job import Job
+from sora_spec.plan.resident import sharding_of
 from sora_spec.plan.schedule import Row
+from sora_spec.plan.sharded import exchanged_bytes, step_messages
 from sora_spec.plan.workload import Workload
 
 _COPY = Interval(0.6, 0.8, 0.92)  # share of the memory's rate that one pointwise kernel reaches
@@ -37,6 +39,8 @@ _START = {"cuda": Interval(1e-6, 2e-6, 4e-6), "cpu": Interval(1e-6, 3e-6, 8e-6)}
 _LINK = {"nvlink": Interval(0.5, 0.7, 0.9), "pcie": Interval(0.12, 0.35, 0.8), "memory": Interval(0.3, 0.6, 0.9)}
 """Share of the link's rate that NCCL reaches. Over PCIe the devices of a node share its switches and its host."""
 _HIDDEN = 0.7  # share of FSDP2's messages that can run beside arithmetic
+_HOST_LINK = Interval(6e9, 18e9, 45e9)  # byte/s between pinned host memory and a device: a shared slot to PCIe 5
+_HOST_MEMORY = Interval(8e9, 40e9, 200e9)  # byte/s that an optimiser on the host reaches: few cores to whole sockets
 NODE = 8
 """Devices of one node."""
 
@@ -175,12 +179,9 @@ def message_seconds(nbytes: float, device: Device, ranks: int) -> Interval:
 def sharding_seconds(job: Job, work: Workload) -> Interval:
     """FSDP2's messages of one pass: weights gathered for forward and backward, gradients reduced in fp32."""
     parallel = job.spec.parallel
-    count, size = work.parameters, 2 if job.precision == "bf16" else 4
-    shard = (parallel.shard - 1) / parallel.shard
-    across = 2 * (parallel.replicate - 1) / parallel.replicate
-    own = message_seconds(count * shard * (2 * size + 4), job.device, parallel.shard * parallel.sequence)
-    others = message_seconds(count / parallel.shard * 4 * across, job.device, job.ranks)
-    return own.plus(others)
+    sent = step_messages(work.schedule, sharding_of(job, work))
+    own = message_seconds(sent.gathers + sent.reductions, job.device, parallel.shard * parallel.sequence)
+    return own.plus(message_seconds(sent.sums, job.device, job.ranks))
 
 
 def exposed(messages: Interval, compute: Interval) -> Interval:
@@ -194,36 +195,44 @@ def sequence_seconds(job: Job, work: Workload) -> Interval:
     ranks = job.spec.parallel.sequence
     if ranks == 1:
         return ZERO
-    from sora_spec.shapes import derive_shapes
+    return message_seconds(exchanged_bytes(work.schedule, work.batch) * (ranks - 1) / ranks, job.device, ranks)
 
-    size = 2 if job.precision == "bf16" else 4
-    backbone = job.spec.backbone
-    width, depth = (backbone.width, backbone.depth) if backbone.kind == "transformer" else (0, 0)
-    one = job.micro_batch / ranks * derive_shapes(job.spec).tokens * width * size * (ranks - 1) / ranks
-    again = 1.0 if work.backward_flops <= 2.6 * work.forward_flops else 2.0
-    return message_seconds((4 * again + 4) * one * depth, job.device, ranks)
+
+def host_seconds(job: Job, work: Workload) -> Interval:
+    """Copies of one pass with states in host memory: a rank's fp32 weights to the device whenever they are gathered,
+    its gradients back."""
+    return _over(step_messages(work.schedule, sharding_of(job, work)).host, _HOST_LINK)
+
+
+def _over(nbytes: float, rate: Interval) -> Interval:
+    return Interval(nbytes / rate.high, nbytes / rate.likely, nbytes / rate.low)
 
 
 def optimizer_seconds(job: Job, work: Workload) -> Interval:
-    """Norm of the gradients, AdamW and moving average: bytes over bandwidth."""
+    """Norm of the gradients, AdamW and moving average: bytes over the bandwidth of the memory that holds them."""
     ema = job.vae_training.ema if job.stage == "vae" else job.spec.train.ema
-    passes = _ADAMW_BYTES + _NORM_BYTES + (_AVERAGE_BYTES if ema > 0 else 0)
-    nbytes = passes * work.parameters / job.spec.parallel.shard
-    rate, launch = job.device.bandwidth, _LAUNCH[job.device.kind]
+    share, rate = work.parameters / job.spec.parallel.shard, _COPY.times(job.device.bandwidth)
+    average = _AVERAGE_BYTES * share if ema > 0 else 0.0
+    states = (_ADAMW_BYTES + _NORM_BYTES) * share
+    if job.states_on_host:
+        return _over(states + average, _HOST_MEMORY)
+    launch = _LAUNCH[job.device.kind]
     launches = 2 * sum(w.times for w in work.weights if w.resident.role == "parameter")
-    return Interval(*[max(nbytes / (rate * _COPY[2 - end]), launches * launch[end]) for end in range(3)])
+    beside = average if job.average_on_host else 0.0
+    busy = _over(states + average - beside, rate)
+    found = Interval(*[max(busy[end], launches * launch[end]) for end in range(3)])
+    return found.plus(_over(beside, _HOST_MEMORY)).plus(_over(4 * share if beside else 0.0, _HOST_LINK))
 
 
 def train_step(job: Job, work: Workload) -> StepTime:
     """One optimiser step on one rank; all ranks take as long."""
-    sequence = job.spec.parallel.sequence
-    compute = compute_seconds(work.rows, job.device, job.precision, job.tf32).times(1 / sequence)
+    compute = compute_seconds(work.rows, job.device, job.precision, job.tf32)
     parts = {"forward and backward": compute}
     if job.stage == "denoiser" and job.has_codec:
         encode = job.work("vae_encode", job.micro_batch, "fp32")
         parts["encode"] = compute_seconds(encode.rows, job.device, "fp32", job.tf32)
-    if job.ranks > 1:
-        messages = sharding_seconds(job, work)
+    if job.ranks > 1 or job.states_on_host:
+        messages = sharding_seconds(job, work).plus(host_seconds(job, work))
         parts["messages"] = exposed(messages, compute).plus(sequence_seconds(job, work))
     parts = {name: seconds.times(job.accumulation) for name, seconds in parts.items()}
     parts["optimizer"] = optimizer_seconds(job, work)

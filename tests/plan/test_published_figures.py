@@ -61,8 +61,8 @@ def test_a_latte_training_run() -> None:
 
 
 def test_sharded_states_as_fsdp_mem_tracker_sees_them() -> None:
-    # DiT-B/2 over 8 ranks: SHARDED_PARAM 62.14, OPT 124.28, block gathered 20.27 MiB in bf16. What is reduced, moment by
-    # moment: `test_shards.py`.
+    # DiT-B/2 over 8 ranks: SHARDED_PARAM 62.14, OPT 124.28, block gathered 20.27 MiB in bf16. What is reduced:
+    # `test_shards.py`.
     values = {"backbone.depth": 12, "backbone.width": 768, "backbone.heads": 12, "train.precision": "bf16"}
     plan = make_plan(Job(changed(load_spec("dit"), values), find_device("a100-80gb"), 8, "train"))
     terms = {term.name: term.bytes.likely / 2**20 for term in plan.phases[1].terms}
