@@ -11,8 +11,8 @@ from sora_spec.graph import Component, Graph, Setting, count, graph_from_spec, m
 from sora_spec.graph.tape import Op, YamlPath
 from sora_spec.schema.spec import Spec
 
-Shown = tuple[str, tuple[tuple[tuple[int, ...], tuple[int, ...], str], ...], int]
-"""Name, layouts of the results, and bytes alive."""
+Shown = tuple[str, tuple[tuple[tuple[int, ...], tuple[int, ...], str], ...], int, int, int]
+"""Name, layouts of the results, bytes alive, FLOPs, and bytes of the operands."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,14 @@ def _predicted(op: Op | None) -> Shown | None:
     if op is None:
         return None
     layouts = tuple((shape, _places(shape, strides), kind.label) for _, shape, strides, kind in op.outputs)
-    return (op.name, layouts, op.live_bytes)
+    return (op.name, layouts, op.live_bytes, op.flops, op.read_bytes)
 
 
 def _traced(event: Event | None) -> Shown | None:
     if event is None:
         return None
     layouts = tuple((shape, _places(shape, strides), kind) for shape, strides, kind in event.outputs)
-    return (event.name, layouts, event.live_bytes)
+    return (event.name, layouts, event.live_bytes, event.flops, event.read_bytes)
 
 
 def _places(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:
@@ -111,6 +111,7 @@ def _places(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]
 def _show(found: Shown | None) -> str:
     if found is None:
         return "nothing"
-    name, layouts, live = found
+    name, layouts, live, flops, read = found
     results = ", ".join(f"{kind}{list(shape)} strides {list(strides)}" for shape, strides, kind in layouts)
-    return f"{name} -> {results}; {live:,} bytes alive"
+    work = f", {flops:,} FLOPs" if flops else ""
+    return f"{name} -> {results}; {live:,} bytes alive, {read:,} read{work}"

@@ -30,6 +30,8 @@ class Event:
     live_bytes: int
     flops: int
     """By the formulas of `torch.utils.flop_counter`."""
+    read_bytes: int
+    """Bytes of the tensors that it was given."""
 
 
 # PyTorch's counter does not know the CPU's attention (2.13); its arguments come in the same order.
@@ -90,8 +92,14 @@ class MemoryTrace(TorchDispatchMode):
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
         if new:
             flops = self._flops(func, args, kwargs or {}, result)
-            self.events.append(Event(func.name().removeprefix("aten::").split(".")[0], new, self.live_bytes, flops))
+            self.events.append(Event(func.name().removeprefix("aten::").split(".")[0], new, self.live_bytes, flops, _bytes_of(args, kwargs)))
         return result
+
+
+def _bytes_of(args: Any, kwargs: Any) -> int:
+    """Bytes of the elements of every tensor among the arguments."""
+    tensors = (x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor))
+    return sum(x.numel() * x.element_size() for x in tensors)
 
 
 def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

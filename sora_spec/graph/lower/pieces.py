@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from sora_spec.graph.layout import Shape, contiguous_strides
-from sora_spec.graph.ops.pointwise import contiguous, div_scalar, mul, sub
+from sora_spec.graph.ops.pointwise import contiguous, div_scalar, made_from_nothing, mul, sub
 from sora_spec.graph.ops.views import narrow, unsqueeze
 from sora_spec.graph.tensor import Tensor, run_one
 from sora_spec.tiles import Cut, Span
@@ -110,7 +110,7 @@ def place(canvas: Tensor | None, piece: Tensor, axis: int, span: Span, extent: i
 
 def ramp(count: int, like: Tensor) -> Tensor:
     """Weights of the fade."""
-    return div_scalar(run_one("arange", (like,), (count,), (1,), like.dtype))
+    return div_scalar(made_from_nothing("arange", like, (count,), like.dtype))
 
 
 def new_empty(shape: Shape, like: Tensor) -> Tensor:
