@@ -15,6 +15,8 @@ from sora_spec.graph.tape import YamlPath
 from sora_spec.plan.schedule import Schedule
 from sora_spec.plan.workload import alive_by_path
 
+_ENDS = 3
+"""Copies of a block at either end of a run in which the highest moment is sought."""
 _OUTSIDE = -1
 """In place of the number of a block: what FSDP2's root does not hold either, such as the loss."""
 
@@ -47,6 +49,9 @@ class _Pass(NamedTuple):
     stretch: _Stretch
     copy: int
     shift: int
+    inner: bool = False
+    """Whether it lies so far from the first and the last copy that the highest moment is not in it: all but a few
+    copies at either end differ by what grows evenly from copy to copy."""
 
 
 class _Alive(NamedTuple):
@@ -88,7 +93,7 @@ def sharded_peak(schedule: Schedule, batch: int, sharding: Sharding) -> ShardedP
 @lru_cache(maxsize=256)
 def left_gathered(schedule: Schedule, sharding: Sharding) -> Held:
     """What a forward pass without gradients leaves gathered: the root, and the blocks where they are not resharded."""
-    seen = list(visits(units_of(schedule.graph, sharding), block_order(schedule), sharding))
+    seen = _visits(schedule, sharding)
     return seen[len(seen) // 2 - 1].during._replace(gathering=0)
 
 
@@ -98,9 +103,28 @@ def step_messages(schedule: Schedule, sharding: Sharding) -> Messages:
     return messages(units_of(schedule.graph, sharding), block_order(schedule), sharding)
 
 
+@lru_cache(maxsize=256)
+@lru_cache(maxsize=256)
+def exchanged_bytes(schedule: Schedule, batch: int) -> int:
+    """Bytes of the tensors that the ranks of a sequence group pass round in one forward and backward pass."""
+    graph, sizes = schedule.graph, schedule.sizes_at(batch)
+    found = 0
+    for op in graph.ops:
+        if op.name in ("all_to_all", "all_gather"):
+            found += graph.times(op.region) * sizes[op.outputs[0][0]]
+        elif op.name == "reduce_scatter":
+            found += graph.times(op.region) * sizes[op.inputs[0][0]]
+    return found
+
+
 def block_order(schedule: Schedule) -> list[int]:
     """Blocks of the forward pass by their numbers in the graph, repeats spelled out."""
     return [block for block, _ in _blocks(_passes(schedule, [0] * len(schedule.runs)))]
+
+
+@lru_cache(maxsize=256)
+def _visits(schedule: Schedule, sharding: Sharding) -> tuple[Visit, ...]:
+    return tuple(visits(units_of(schedule.graph, sharding), block_order(schedule), sharding))
 
 
 @lru_cache(maxsize=256)
@@ -130,7 +154,8 @@ def _passes(schedule: Schedule, nets: list[int]) -> list[_Pass]:
         inside.append(stretch)
         if stretch.end == run.end:
             for copy in range(run.extra + 1):
-                found += [_Pass(again, copy, shift + copy * net) for again in inside]
+                inner = _ENDS <= copy <= run.extra - _ENDS
+                found += [_Pass(again, copy, shift + copy * net, inner) for again in inside]
             shift += run.extra * net
             (run, net), inside = next(runs, (None, 0)), []
     return found
@@ -155,14 +180,22 @@ class _Walk:
         )
         self.keeps = (None, roots, schedule.gradients - roots)
         self.levels = [schedule.levels(sizes, keep) for keep in self.keeps]
+        # Copies of a block ask for the same moments again.
+        self.alive: dict[int, _Alive] = {}
+        self.tops: dict[int, int] = {}
         nets = [self.before(run.end).activations - self.before(run.start).activations for run in schedule.runs]
         self.passes = _passes(schedule, nets)
-        order = [block for block, _ in _blocks(self.passes)]
-        self.visits: list[Visit] = list(visits(units_of(graph, sharding), order, sharding))
-        self.count = len(order)
+        self.visits = _visits(schedule, sharding)
+        self.count = len(block_order(schedule))
 
     def before(self, index: int) -> _Alive:
         """What is alive just before op `index` allocates, or after the last op."""
+        found = self.alive.get(index)
+        if found is None:
+            found = self.alive[index] = self._before(index)
+        return found
+
+    def _before(self, index: int) -> _Alive:
         if index == len(self.schedule.graph.ops):
             everything, root, blocks = [self._left(keep) for keep in self.keeps]
         else:
@@ -196,7 +229,8 @@ class _Walk:
                 fresh = (block, at.copy) != last
                 seen, last = seen + fresh, (block, at.copy)
                 visit = self.visits[seen if not backward else self.count + 2 + seen]
-            yield from self._of(at, visit, fresh)
+            if not at.inner:
+                yield from self._of(at, visit, fresh)
         if backward:
             left = self.before(len(self.schedule.graph.ops))
             yield from self._leaving(self.passes[-1], self.visits[-1], left.root)
@@ -227,7 +261,10 @@ class _Walk:
     def _highest(self, at: _Pass, held: Held, earlier: int) -> _Moment:
         """The highest moment while the ops of a stretch run; `earlier`: blocks' gradients that are reduced by now."""
         everything, root, blocks = self.levels
-        index = max(range(at.stretch.start, at.stretch.end), key=everything.__getitem__)
+        start = at.stretch.start
+        if start not in self.tops:
+            self.tops[start] = max(range(start, at.stretch.end), key=everything.__getitem__)
+        index = self.tops[start]
         gradients = root[index] + blocks[index]
         activations = everything[index] - gradients + at.shift
         return _Moment(at, index, index, activations, gradients - earlier, held)
