@@ -38,6 +38,7 @@ _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("sum", "mean"), "reduction"),
     **dict.fromkeys(("embedding", "embedding_dense_backward", "index"), "embedding"),
     **dict.fromkeys(("clone", "cat", "stack", "slice_backward", "constant_pad_nd", "_to_copy"), "copy"),
+    **dict.fromkeys(("all_to_all", "all_gather", "reduce_scatter"), "copy"),
     **dict.fromkeys(("ones_like", "scalar_tensor", "zeros"), "factory"),
 }
 

@@ -49,6 +49,8 @@ class Setting:
     """Whether a step owns its inputs and lets go of them once the forward pass has returned, as `train` does."""
     accumulates: bool = False
     """Whether the gradients of an earlier pass are there, to which a step's backward pass adds."""
+    sequence: int = 1
+    """Ranks that share the tokens of a clip (sequence parallelism); the graph of a denoiser is then that of one."""
     full: bool = False
     """Run every block, and not only as many as differ."""
 

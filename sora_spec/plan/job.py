@@ -140,7 +140,9 @@ class Job:
             attention=self.kernel(component),
             fused_rms_norm=cuda,
             rounding=_BLOCK if cuda else 1,
+            threads=0 if cuda or not component.startswith("vae") else 2,  # any number above 1: convolutions ask no more
             owned_inputs=step,
+            sequence=self.spec.parallel.sequence if component == "denoiser_step" else 1,
             accumulates=step and self.accumulation > 1 and not self.sharded,
         )
 

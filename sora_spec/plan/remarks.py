@@ -47,9 +47,7 @@ def _training(job: Job) -> list[str]:
         "AdamW as " + ("foreach (CUDA's default)" if job.device.kind == "cuda" else "a loop over parameters"),
     ]
     if parallel.sequence > 1:
-        found.append(
-            "sequence parallelism as DeepSpeed-Ulysses has it: a share of the tokens on each rank, of the heads in attention"
-        )
+        found.append("sequence parallelism as in DeepSpeed-Ulysses: each rank has a share of the tokens or heads")
     if job.stage == "denoiser" and job.has_codec:
         found.append("the frozen codec encodes every batch in fp32, on every rank")
         found += _codec_pieces(job)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from sora_spec.graph.dtypes import DType
+from sora_spec.graph.lower.sequence import Rotation, SequenceGroup, rotate, sequence_group
 from sora_spec.graph.lower.weights import Linear, Weights
 from sora_spec.graph.ops.attention import Kernel, attention
 from sora_spec.graph.ops.embedding import embedding
 from sora_spec.graph.ops.norm import fused_rms_norm, layer_norm, rms_norm
-from sora_spec.graph.ops.pointwise import add, add_in_place, add_scalar, cast_to, gelu, mul, silu, sub, unary
+from sora_spec.graph.ops.pointwise import add, add_in_place, add_scalar, cast_to, gelu, mul, silu, unary
 from sora_spec.graph.ops.views import cat, chunk, narrow, rearrange, reshape, unbind, unsqueeze
 from sora_spec.graph.recompute import checkpoint
 from sora_spec.graph.tensor import Tensor
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 Axis = Literal["space", "time", "joint", "factorized"]
 Modulation = Literal["zero", "single"]
-Rotation = tuple[Tensor, Tensor]
 
 LONGEST = 512
 """Latent frames that the tables of time reach at least."""
@@ -187,19 +187,13 @@ class CrossAttention:
         return self.out(rearrange(attention(q, k, v, self.kernel), "n h l d -> n l (h d)"))
 
 
-def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Turn the channel pairs (i, i + d/2)."""
-    cos, sin = rotation
-    first, second = chunk(x, 2, -1)
-    return cat([sub(mul(first, cos), mul(second, sin)), add(mul(second, cos), mul(first, sin))], -1)
-
-
 class Block:
     """The DiT block with adaLN-Zero or adaLN-single, and cross-attention where there are text tokens."""
 
-    def __init__(self, weights: Weights, axis: Axis, backbone: Transformer) -> None:
+    def __init__(self, weights: Weights, axis: Axis, backbone: Transformer, group: SequenceGroup | None = None) -> None:
         self.tape = weights.tape
         self.axis: Axis = axis
+        self.group = group
         width, hidden = backbone.width, int(backbone.width * backbone.mlp_ratio)
         with self.tape.enter("attention", ("backbone", "heads")):
             self.attention = Attention(weights, "attention", width, backbone.heads, backbone.qk_norm)
@@ -228,16 +222,24 @@ class Block:
             modulation = rearrange(self.modulation(c), "b d -> b 1 1 d")
             shift1, scale1, gate1, shift2, scale2, gate2 = chunk(modulation, 6, -1)
         with self.tape.enter("attention", ("backbone", "heads")):
-            x = gated(x, gate1, attend(self.axis, self.attention, modulate(layer_norm(x), shift1, scale1), rotation))
+            x = gated(
+                x, gate1, self.attend(self.axis, self.attention, modulate(layer_norm(x), shift1, scale1), rotation)
+            )
         if self.temporal is not None:
             with self.tape.enter("temporal", ("temporal",)):
-                x = gated(x, gate1, attend("time", self.temporal, x, time_rotation))
+                x = gated(x, gate1, self.attend("time", self.temporal, x, time_rotation))
         if self.cross is not None:
             assert context is not None
             with self.tape.enter("cross", ("backbone", "conditioning")):
                 x = add(x, self.attend_text(x, context))
         with self.tape.enter("mlp", ("backbone", "mlp_ratio")):
             return gated(x, gate2, self.mlp(modulate(layer_norm(x), shift2, scale2)))
+
+    def attend(self, axis: Axis, attention: Attention, x: Tensor, rotation: Rotation | None) -> Tensor:
+        """Attention along an axis, shared by the ranks of a sequence group if there is one."""
+        if self.group is not None:
+            return self.group.attend(axis, attention, x, rotation)
+        return attend(axis, attention, x, rotation)
 
     def mlp(self, x: Tensor) -> Tensor:
         """Linear, GELU, linear."""
@@ -268,19 +270,23 @@ def attend(axis: Axis, attention: Attention, x: Tensor, rotation: Rotation | Non
 class PatchOut:
     """The final layer and unpatchify."""
 
-    def __init__(self, weights: Weights, width: int, shapes: Shapes, spec: Spec) -> None:
+    def __init__(
+        self, weights: Weights, width: int, shapes: Shapes, spec: Spec, group: SequenceGroup | None = None
+    ) -> None:
         self.patch, self.columns = spec.patch, shapes.grid[2]
         self.proj = Linear(
             weights, "patch_out.proj", width, spec.patch.time * spec.patch.space**2 * shapes.out_channels
         )
         assert spec.backbone.kind == "transformer"
         self.modulation = block_modulation(weights, modulation_of(spec.backbone.conditioning), 2, width)
+        self.group = group
 
     def __call__(self, x: Tensor, c: Tensor) -> Tensor:
         """(B, f, S, D) → (B, Cout, F, H, W)."""
         shift, scale = chunk(rearrange(self.modulation(c), "b d -> b 1 1 d"), 2, -1)
+        x = self.proj(modulate(layer_norm(x), shift, scale))
         return rearrange(
-            self.proj(modulate(layer_norm(x), shift, scale)),
+            x if self.group is None else self.group.join(x),
             "b f (h w) (t p q c) -> b c (f t) (h p) (w q)",
             w=self.columns,
             t=self.patch.time,
@@ -324,6 +330,7 @@ class TransformerDenoiser:
         self.shapes = shapes = derive_shapes(spec)
         self.recomputed: frozenset[int] = frozenset()
         self.selected: tuple[str, ...] = ()
+        self.group = sequence_group(weights.policy.sequence, shapes.grid, backbone.heads)
         width, patch = backbone.width, spec.patch
         with self.tape.enter("patch_in", ("patch",)):
             self.patch_in = Linear(weights, "patch_in.proj", shapes.channels * patch.time * patch.space**2, width)
@@ -339,9 +346,9 @@ class TransformerDenoiser:
         self.blocks: list[Block] = []
         for index, axis in enumerate(axes):
             with self.tape.enter(f"blocks[{index}]", ("backbone", "depth"), index):
-                self.blocks.append(Block(weights, axis, backbone))
+                self.blocks.append(Block(weights, axis, backbone, self.group))
         with self.tape.enter("patch_out", ("patch",)):
-            self.patch_out = PatchOut(weights, width, shapes, spec)
+            self.patch_out = PatchOut(weights, width, shapes, spec, self.group)
 
     def _condition(self, weights: Weights, width: int) -> LabelEmbedding | PooledText | TextTokens | None:
         condition = self.spec.condition
@@ -374,6 +381,7 @@ class TransformerDenoiser:
         with enter("position"):
             x = self.add_positions(x)
             rotations = self.rotations(x.shape[1], x.dtype)
+            x = x if self.group is None else self.group.split(x)
         for index in range(len(self.blocks)):
             with enter(f"blocks[{index}]"):
                 if index == self.first_temporal_block:
@@ -445,7 +453,9 @@ class TransformerDenoiser:
     def frame_positions(self, x: Tensor) -> Tensor:
         """Table over the frames."""
         assert self.time_table is not None
-        return cast_to(unsqueeze(narrow(self.time_table, 1, 0, x.shape[1]), 2), x.dtype)
+        frames = self.shapes.grid[0]
+        table = cast_to(unsqueeze(narrow(self.time_table, 1, 0, frames), 2), x.dtype)
+        return table if self.group is None or x.shape[1] == frames else self.group.rows(table)
 
     def rotations(self, frames: int, dtype: DType) -> dict[Axis, Rotation]:
         """Rotary tables by axis."""

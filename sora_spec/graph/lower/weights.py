@@ -22,6 +22,8 @@ class Policy:
     fused_rms_norm: bool = False
     train: bool = True
     """Whether parameters want gradients."""
+    sequence: int = 1
+    """Ranks that share the tokens of a clip."""
 
 
 class Weights:
