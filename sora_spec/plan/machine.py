@@ -47,15 +47,20 @@ def this_gpu(name: str, memory_bytes: int, capability: float, file: str | Path |
     age = max(min(device.capability for device in known), capability)
     older = [device for device in known if device.capability <= age]
     like = max(older, key=lambda device: (device.capability, -abs(device.memory_bytes - memory_bytes)))
-    low, likely, high = like.efficiency
     return replace(
         like,
         title=f"{name}, which is not in the table, with the rates of {like.title}",
         memory_bytes=memory_bytes,
         capability=capability,
-        efficiency=Interval(low / 2, likely, high),
+        efficiency=_wider(like.efficiency),
+        attention_efficiency=_wider(like.attention),
+        memory_efficiency=_wider(like.memory),
         usd_per_hour=None,
     ), False
+
+
+def _wider(share: Interval) -> Interval:
+    return Interval(share.low / 2, share.likely, share.high)
 
 
 def this_cpu(threads: int, sharers: int = 1, file: str | Path | None = None) -> Device:
