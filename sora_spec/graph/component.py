@@ -55,6 +55,8 @@ def graph_from_spec(spec: Spec, component: Component, setting: Setting | None = 
     _check_denoiser(spec)
     if component == "sampler_step":
         return _sampler_graph(spec, setting)
+    if component in ("optimizer_step", "ema_step"):
+        return _update_graph(spec, component, setting)
     return _denoiser_graph(spec, component, setting)
 
 
@@ -219,6 +221,25 @@ def _sampler_graph(spec: Spec, setting: Setting) -> Graph:
     return _finish(spec, "sampler_step", weights, inputs, forward, blocks.repeat)
 
 
+def _update_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
+    """AdamW or the moving average, over the float32 weights of the denoiser."""
+    # Imported here: planning needs none of it, and short commands feel every module.
+    from sora_spec.graph.lower.optimizer import AdamWStep, AverageStep
+
+    tape, blocks = new_tape(setting), _blocks(spec, setting)
+    tape.grad_enabled = False
+    weights = Weights(tape, Policy(DType.F32, setting.attention))
+    with tape.enter("backbone", ("backbone",)):
+        TransformerDenoiser(weights, spec, blocks.axes)
+    step = AdamWStep(weights, setting.optimizer) if component == "optimizer_step" else AverageStep(weights)
+
+    def forward() -> Tensor:
+        step()
+        return weights.parameters[0].detach()
+
+    return _finish(spec, component, weights, _Inputs(tape), forward, blocks.repeat)
+
+
 def _text_graph(spec: Spec, setting: Setting) -> Graph:
     """Prompts that fill their tokens, through the frozen encoder; blocks but the first and the last are alike."""
     # Imported here: most specs have no text encoder, and short commands feel every module.
@@ -317,6 +338,7 @@ def _residents(weights: Weights, inputs: _Inputs) -> tuple[Resident, ...]:
         *((tensor, "parameter") for tensor in weights.parameters),
         *((tensor, "buffer") for tensor in weights.buffers),
         *((tensor, "gradient") for tensor in weights.gradients),
+        *((tensor, "state") for tensor in weights.states),
         *((tensor, "input") for tensor in inputs.made.values()),
     ]
     made.sort(key=lambda pair: pair[0].storage.index)

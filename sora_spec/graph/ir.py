@@ -13,7 +13,7 @@ Kind = Literal[
     "linear", "conv", "attention", "norm", "softmax", "elementwise", "reduction", "embedding", "copy", "factory"
 ]
 """The closed list of kinds of ops."""
-Role = Literal["parameter", "buffer", "input", "gradient"]
+Role = Literal["parameter", "buffer", "input", "gradient", "state"]
 
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("addmm", "mm", "bmm"), "linear"),

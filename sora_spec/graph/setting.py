@@ -10,6 +10,7 @@ from sora_spec.graph.ops.attention import Kernel
 from sora_spec.graph.tape import Tape
 
 Precision = Literal["fp32", "bf16"]
+OptimizerKind = Literal["forloop", "foreach", "fused"]
 Recompute = Literal["spec", "none", "blocks", "selective"]
 
 MATRIX_AND_ATTENTION = (
@@ -51,6 +52,8 @@ class Setting:
     """Whether the gradients of an earlier pass are there, to which a step's backward pass adds."""
     sequence: int = 1
     """Ranks that share the tokens of a clip (sequence parallelism); the graph of a denoiser is then that of one."""
+    optimizer: OptimizerKind = "forloop"
+    """AdamW's implementation in `optimizer_step`: `forloop` on the CPU, `foreach` by default on CUDA, or `fused`."""
     full: bool = False
     """Run every block, and not only as many as differ."""
 

@@ -35,6 +35,8 @@ class Weights:
         self.buffers: list[Tensor] = []
         self.gradients: list[Tensor] = []
         """Those of an earlier pass."""
+        self.states: list[Tensor] = []
+        """What an optimiser or an average keeps for the parameters."""
         self.persistent: set[int] = set()
         """Buffers that checkpoints hold, by number of storage."""
         self.regions: dict[int, int] = {}
@@ -64,6 +66,13 @@ class Weights:
                 parameter.grad = gradient
                 self.gradients.append(gradient)
                 self.regions[gradient.storage.index] = self.regions[parameter.storage.index]
+
+    def state(self, of: Tensor, name: str, shape: Shape) -> Tensor:
+        """A tensor that is kept beside a parameter or buffer, of its type and region."""
+        tensor = leaf(self.tape, shape, of.dtype, name=f"{of.name}.{name}")
+        self.states.append(tensor)
+        self.regions[tensor.storage.index] = self.regions[of.storage.index]
+        return tensor
 
 
 class Linear:

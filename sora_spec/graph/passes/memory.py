@@ -30,6 +30,8 @@ class Memory:
     input_bytes: int
     earlier_gradient_bytes: int
     """Gradients of an earlier pass, which are there before the first op."""
+    state_bytes: int
+    """Moments of an optimiser, or a moving average."""
     forward_live_bytes: int
     """What the forward pass leaves for the backward pass, the result included and residents not."""
     forward_peak_bytes: int
@@ -44,7 +46,8 @@ class Memory:
     @property
     def resident_bytes(self) -> int:
         """Alive before the first op; after the last too, but for inputs that the step let go of."""
-        return self.parameter_bytes + self.buffer_bytes + self.input_bytes + self.earlier_gradient_bytes
+        own = self.parameter_bytes + self.buffer_bytes + self.input_bytes
+        return own + self.earlier_gradient_bytes + self.state_bytes
 
     @property
     def peak_bytes(self) -> int:
@@ -67,13 +70,14 @@ def memory(graph: Graph, itemise: bool = True) -> Memory:
     start = Moment(-1, 0, sum(r.nbytes for r in graph.residents) + extra)
     forward, backward = _peaks(graph, start, extra)
     peak = max(forward, backward, key=lambda moment: moment.nbytes)
-    roles = {role: _resident_bytes(graph, role) for role in ("parameter", "buffer", "input", "gradient")}
+    roles = {role: _resident_bytes(graph, role) for role in get_args(Role)}
     trained = sum(r.nbytes * graph.times(r.region) for r in graph.residents if r.trained)
     return Memory(
         parameter_bytes=roles["parameter"],
         buffer_bytes=roles["buffer"],
         input_bytes=roles["input"],
         earlier_gradient_bytes=roles["gradient"],
+        state_bytes=roles["state"],
         forward_live_bytes=_forward_live_bytes(graph) - start.nbytes + extra,
         forward_peak_bytes=forward.nbytes,
         backward_peak_bytes=backward.nbytes if graph.forward_ops < len(graph.ops) else 0,
