@@ -10,11 +10,12 @@ from textual.containers import Container, Horizontal, Vertical
 
 from sora_spec.errors import UserError
 from sora_spec.plan.breakdown import OpRow, Row, breakdown
+from sora_spec.plan.fastest import Fastest
 from sora_spec.plan.fixes import Fix
 from sora_spec.plan.knobs import Knob, Situation, knobs_for
 from sora_spec.plan.snapshot import Snapshot
 from sora_spec.plan.solve import Solution
-from sora_spec.plan.whatif import with_fix, with_solution
+from sora_spec.plan.whatif import with_advice
 from sora_spec.span import Text
 from sora_spec.tui.frame import Frame, planner_app
 from sora_spec.tui.numbers import gib
@@ -204,7 +205,7 @@ class PlannerScreen(Frame):
         time = self.query_one("#time", Lines)
         time.set_lines(time_lines(snapshot, time.size.width, stale)[: time.size.height])
         fixes = self.query_one("#fixes", RowList)
-        fixes.head("Fixes", "GiB    time" if spec.advice and spec.advice.fixes else "")
+        fixes.head("What else fits" if snapshot.standing in ("yes", "tight") else "Fixes", "GiB    time")
         fixes.set_lines(fix_lines(snapshot, None if stale else spec.advice))
         phases = self.query_one("#phases", Lines)
         if phases.display:
@@ -234,24 +235,18 @@ class PlannerScreen(Frame):
         value: Any = message.line.value
         if isinstance(value, Knob):
             self._type(value)
-        elif isinstance(value, Fix):
-            self.apply_fix(value)
-        elif isinstance(value, Solution):
-            self._ask_solution(value)
+        elif isinstance(value, Fix | Solution | Fastest):
+            self.apply(value, "".join(cell.text for cell in message.line.left))
         elif isinstance(value, OpenSpec):
             self.query_one(KnobRows).focus()
 
-    def apply_fix(self, fix: Fix) -> None:
-        """Ask for what a fix proposes."""
+    def apply(self, advised: Fix | Solution | Fastest, words: str) -> None:
+        """Ask for what was advised."""
         app = planner_app(self)
-        snapshot = app.spec.shown
+        snapshot = app.spec.good
         if snapshot is not None and snapshot.plan is not None:
-            app.ask(with_fix(app.spec.whatif, fix, snapshot.plan))
-            app.notify(", ".join(fix.words), title="Applied; u takes it back", timeout=3)
-
-    def _ask_solution(self, solution: Solution) -> None:
-        app = planner_app(self)
-        app.ask(with_solution(app.spec.whatif, solution))
+            app.ask(with_advice(app.spec.whatif, advised, snapshot.plan))
+            app.notify(words.strip(), title="Applied; u takes it back", timeout=3)
 
     def _type(self, knob: Knob) -> None:
         at = self.query_one(KnobRows).situation

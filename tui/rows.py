@@ -22,6 +22,7 @@ from textual.strip import Strip
 
 from sora_spec.tui.palette import style_of
 
+
 class Cell(NamedTuple):
     """A piece of a row. `palette` names the roles."""
 

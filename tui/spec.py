@@ -137,7 +137,9 @@ class SpecScreen(Frame):
             lines += _problem(
                 item, f"{_MARKS[item.severity]} {item.code} {place}", item.message, item.help, width, role
             )
-        rows.head(f"Problems: {len(own)}" if own else "Problems", "last good plan shown" if spec.stale and spec.good else "")
+        rows.head(
+            f"Problems: {len(own)}" if own else "Problems", "last good plan shown" if spec.stale and spec.good else ""
+        )
         rows.set_lines(lines)
         self._entitle(spec)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from sora_spec.plan.fastest import Fastest
 from sora_spec.plan.fixes import Fix
+from sora_spec.plan.planner import Plan
 from sora_spec.plan.snapshot import Share, Snapshot
-from sora_spec.plan.values import fix_values
+from sora_spec.plan.solve import Solution
+from sora_spec.plan.values import fastest_values, fix_values
 from sora_spec.plan.whatif import Advice
 from sora_spec.tui.numbers import gib, percent, shown, span
 from sora_spec.tui.rows import Cell, Line
@@ -141,7 +144,7 @@ def fix_lines(snapshot: Snapshot, advice: Advice | None) -> list[Line]:
     if advice is None:
         return [Line((Cell("searching …" if not plan.fits else "", "dim"),))]
     if plan.fits:
-        return _largest(advice)
+        return _more(advice, plan)
     if not advice.fixes:
         return [Line((Cell("nothing that the planner can change makes it fit", "dim"),))]
     return [_fix_line(number, fix, fix_values(fix, plan)) for number, fix in enumerate(advice.fixes, 1)]
@@ -152,9 +155,19 @@ def _fix_line(number: int, fix: Fix, values: dict[str, object]) -> Line:
     return Line((Cell(f"{number} ", "accent"), Cell(", ".join(fix.words))), (Cell(price, "dim"),), fix)
 
 
-def _largest(advice: Advice) -> list[Line]:
-    if advice.largest is None:
-        return [Line((Cell("it fits; no change is needed", "dim"),))]
-    needed = gib(advice.largest.plan.needed.likely)
-    left = (Cell("largest batch that fits: ", "dim"), Cell(advice.largest.value))
-    return [Line(left, (Cell(f"{needed} GiB", "dim"),), advice.largest)]
+def _more(advice: Advice, plan: Plan) -> list[Line]:
+    """The most and the fastest that fits."""
+    lines = list[Line]()
+    if advice.fastest is not None:
+        values = fastest_values(advice.fastest, plan)
+        changes = " ".join((*advice.fastest.overrides, *advice.fastest.options))
+        words = f"fastest: {changes}" if changes else "this is the fastest setting that fits"
+        lines.append(_advised(words, advice.fastest, values["time_factor"]))
+    if advice.largest is not None:
+        lines.append(_advised(f"largest batch: {advice.largest.value}", advice.largest, None))
+    return lines or [Line((Cell("it fits; no change is needed", "dim"),))]
+
+
+def _advised(words: str, advised: Solution | Fastest, factor: float | None) -> Line:
+    price = f"{gib(advised.plan.needed.likely):>5}  " + (f"×{factor:>5.2f}" if factor is not None else " " * 6)
+    return Line((Cell(words),), (Cell(price, "dim"),), advised)

@@ -147,24 +147,18 @@ def answer_values(answer: Answer, advice: Advice | None = None) -> dict[str, Any
     return plan_values(answer.plan, advice.fixes, advice.largest, answer.document, advice.fastest)
 
 
-def with_fix(whatif: WhatIf, fix: Fix, plan: Plan) -> WhatIf:
-    """The question whose answer is the fix of `plan`."""
+def with_advice(whatif: WhatIf, advised: Fix | Solution | Fastest, plan: Plan) -> WhatIf:
+    """The question whose answer is what was advised about `plan`."""
     changed = whatif
-    for override in fix.overrides:
+    for override in advised.overrides:
         path, _, value = override.partition("=")
         changed = changed.having(path, value)
-    if fix.count != plan.job.count:
-        changed = replace(changed, count=fix.count)
-    return replace(changed, batch=fix.plan.job.batch)
-
-
-def with_solution(whatif: WhatIf, solution: Solution) -> WhatIf:
-    """The question whose answer is the most that fits."""
-    changed = whatif
-    for override in solution.overrides:
-        path, _, value = override.partition("=")
-        changed = changed.having(path, value)
-    return replace(changed, batch=solution.plan.job.batch)
+    before, after = plan.job, advised.plan.job
+    if after.count != before.count:
+        changed = replace(changed, count=after.count)
+    if after.batch != before.batch:
+        changed = replace(changed, batch=after.batch)
+    return replace(changed, placement=after.placement) if after.placement != before.placement else changed
 
 
 def command_line(path: str, whatif: WhatIf) -> str:
