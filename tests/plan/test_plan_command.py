@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import json
+import shlex
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -17,6 +18,7 @@ import pytest
 
 from sora_spec.cli.main import run
 from sora_spec.cli.plan import _load
+from sora_spec.loading import load_record
 from sora_spec.plan import find_device, make_plan
 from sora_spec.plan.job import planned_job
 from sora_spec.plan.sweep import parse_axes, render, sweep
@@ -175,3 +177,81 @@ def test_diff_shows_fields_and_costs() -> None:
     assert a == 674_834_720
     assert b < a
     assert _run("diff", "dit", "dit").returncode == 0
+
+
+def test_a_plan_that_fits_names_the_fastest_setting_which_is_as_fast_as_it_says() -> None:
+    found = json.loads(_run("plan", "latte", "--gpu", "a100-80gb", "--count", "8", "--json").stdout)
+    assert _problems(found, SCHEMA) == []
+    fastest = found["fastest"]
+    arguments = ["plan", "latte", *fastest["overrides"], "--gpu", "a100-80gb", "--count", "8", "--json"]
+    again = json.loads(_run(*arguments).stdout)
+    assert again["time"]["step_seconds"] == fastest["step_seconds"]
+    assert again["micro_batch"] == fastest["micro_batch"]
+    clips = load_record("latte", fastest["overrides"]).train.batch
+    assert fastest["seconds_per_clip"]["likely"] == pytest.approx(fastest["step_seconds"]["likely"] / clips)
+    assert fastest["time_factor"] < 1
+    assert again["fastest"]["time_factor"] == pytest.approx(1)
+    assert again["fastest"]["overrides"] == []
+
+
+def test_attention_and_tf32_are_part_of_the_question() -> None:
+    def plan(*options: str) -> dict[str, Any]:
+        done = _run("plan", "dit", "--gpu", "h100", "train.batch=64", *options, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    own, math, fast = plan(), plan("--attention", "math"), plan("--tf32")
+    assert plan("--attention", "efficient")["memory"] == own["memory"]
+    assert math["memory"]["allocated_bytes"]["likely"] > own["memory"]["allocated_bytes"]["likely"]
+    assert fast["memory"] == own["memory"]
+    assert fast["time"]["step_seconds"]["likely"] < own["time"]["step_seconds"]["likely"]
+    flash = plan("--attention", "flash", "train.precision=bf16")
+    assert any("attention kernel: flash" in text for text in flash["assumptions"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "dit", "--attention", "ring"], "--attention ring is none of flash, efficient, math"),
+        (["plan", "dit", "--attention", "flash"], "FlashAttention takes 16-bit types"),
+        (["plan", "tiny-dit", "--gpu", "cpu", "--attention", "math"], "the CPU has attention kernels of its own"),
+        (["plan", "dit", "--plot", "a.svg"], "--plot belongs to --sweep"),
+        (["plan", "dit", "--over", "train.batch=8"], "--over belongs to --sweep"),
+        (["plan", "tiny-dit", "--sweep", "--plot", "no/such/folder/a.svg"], "no/such/folder/a.svg cannot be written"),
+        (["plan", "dit", "--solve", "wishes"], "--solve wishes is none of batch, frames, resolution, gpus"),
+        (["plan", "dit", "--solve", "frames"], "its clip has no length to solve for"),
+        (["plan", "latte", "--mode", "generate", "--solve", "gpus"], "generation runs on one device"),
+    ],
+)
+def test_mistakes_in_options_are_told(arguments: list[str], message: str) -> None:
+    done = _run(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_a_sweep_draws_itself_beside_its_table(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.svg"
+    done = _run(
+        *("plan", "tiny-latte", "--sweep", "--gpu", "h100,cpu", "--over", "train.batch=8,16"), "--plot", str(path)
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("gpu")
+    assert path.read_text(encoding="utf-8").startswith("<svg ")
+
+
+@pytest.mark.parametrize("mode", ["train", "generate"])
+@pytest.mark.parametrize("field", ["batch", "frames", "resolution", "gpus"])
+def test_what_solve_prints_fits_when_it_is_typed(field: str, mode: str) -> None:
+    base = ["plan", "opendit-video", "--gpu", "rtx4090", "--mode", mode]
+    if field == "gpus" and mode == "generate":
+        pytest.skip("generation runs on one device")
+    done = _run(*base, "--solve", field, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    options = [word for option in found["options"] for word in option.split()]
+    again = _run(*base, *found["overrides"], *options, "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["memory"]["device_bytes"] == found["device_bytes"]
+    text = _run(*base, "--solve", field).stdout.splitlines()
+    assert text[0] == found["value"]
+    assert shlex.split(" ".join(text[2:])) == [*found["overrides"], *options]
