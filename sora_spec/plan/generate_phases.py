@@ -27,18 +27,23 @@ def generate_phases(job: Job) -> list[Phase]:
     always = matrix_workspace(job.device)
     phases = [Phase("text encode", some([*always, *text, *([] if alone else [*network, *codec])]))] if text else []
     others = [] if alone else [*text[:1]]
-    peak = denoiser.peak
+    peak = sampler_work(job).peak
     terms = [exact("inputs", peak.input_bytes, "clip"), *activation_terms(peak, "activations")]
     phases.append(Phase("denoise", some([*always, *network, *([] if alone else codec), *others, *terms])))
     if decoder:
         terms = [
             exact("latents", decoder.peak.input_bytes, "clip"),
             *activation_terms(decoder.peak, "codec activations"),
-            *conv_workspace(decoder.peak.activation_bytes),
+            *conv_workspace(job.device, decoder),
             *_assembly_terms(job),
         ]
         phases.append(Phase("decode", some([*always, *codec, *([] if alone else network), *others, *terms])))
     return phases
+
+
+def sampler_work(job: Job) -> Workload:
+    """One step of the sampler: calls of the network, and the latents, noise and slopes that are held meanwhile."""
+    return job.work("sampler_step", job.generated)
 
 
 def network_work(job: Job) -> Workload:

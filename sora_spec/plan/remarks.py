@@ -59,6 +59,7 @@ def _generation(job: Job) -> list[str]:
     found = [
         f"{job.generated} clips at a time{doubled}, weights and arithmetic in {job.spec.export.precision}",
         _placed(job),
+        "latents, noise and slopes of the sampler lie on the device; `sora-spec generate` keeps them on the host",
         *_codec_pieces(job, bundles=True),
     ]
     if job.count > 1:

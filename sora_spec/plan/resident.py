@@ -24,6 +24,7 @@ LABELS = {
     "condition.encoder": "encoder",
     "condition.tokens": "tokens",
     "objective": "loss",
+    "sampler": "sampler",
     "vae": "codec",
     "vae.multipliers": "codec levels",
     "vae.channels": "codec latents",

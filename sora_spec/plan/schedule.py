@@ -167,6 +167,14 @@ class Schedule:
             ]
         )
 
+    def workspaces_at(self, batch: int) -> list[int]:
+        """Bytes that each op's kernel takes while it runs, where the setting has them counted."""
+        if not any(slope for _, slope in self.sizes):
+            return [op.workspace_bytes for op in self.graph.ops]
+        half = ANY // 2  # what does not grow may be negative here: buffers less results
+        lines = [divmod(op.workspace_bytes + half, ANY) for op in self.graph.ops]
+        return [max(0, fixed - half + slope * batch) for slope, fixed in lines]
+
     def forward_flops(self, batch: int) -> int:
         """FLOPs of a forward pass."""
         graph = self.graph
@@ -243,6 +251,8 @@ def _parts(spec: Spec, component: Component) -> tuple[object, ...]:
     if component.startswith("vae"):
         return (*shape, vae)
     network = (vae.kind, vae.compression, vae.channels, spec.backbone, spec.temporal, condition)
+    if component == "sampler_step":
+        return (*shape, *network, spec.objective, spec.sampler)
     return (*shape, *network, spec.objective, spec.train.recompute)
 
 
