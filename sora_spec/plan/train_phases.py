@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING
 
 from sora_spec.graph.passes.shard import MASTER, part_numel
@@ -22,6 +23,7 @@ from sora_spec.plan.resident import (
 from sora_spec.plan.sharded import ShardedPeak, left_gathered, sharded_peak
 from sora_spec.plan.terms import Phase, Term, exact, some
 from sora_spec.plan.workload import Peak, Workload
+from sora_spec.shapes import derive_shapes
 
 if TYPE_CHECKING:
     from sora_spec.schema.spec import Spec
@@ -97,12 +99,13 @@ def _encode_phase(job: Job, work: Workload, kept: Resident) -> Phase:
 
 
 def encode_terms(job: Job) -> list[Term]:
-    """Encoding one micro-batch without gradients."""
-    peak = job.work("vae_encode", job.micro_batch, "fp32").peak
+    """Encoding one micro-batch without gradients, to samples of the posterior."""
+    work = job.work("vae_encode", job.micro_batch, "fp32")
     return [
-        exact("video", peak.input_bytes, "clip"),
-        *activation_terms(peak, "codec activations"),
-        *conv_workspace(peak.activation_bytes),
+        exact("video", work.peak.input_bytes, "clip"),
+        exact("noise of the posterior", 4 * job.micro_batch * prod(derive_shapes(job.spec).latent), "vae.channels"),
+        *activation_terms(work.peak, "codec activations"),
+        *conv_workspace(job.device, work),
     ]
 
 
@@ -115,7 +118,7 @@ def _step_phase(job: Job, work: Workload, kept: Resident) -> Phase:
     """Forward and backward at their highest moment."""
     device = _sharded_terms(job, work) if job.sharded else _whole_terms(job, work)
     if job.stage == "vae":
-        device += conv_workspace(work.peak.activation_bytes)
+        device += conv_workspace(job.device, work)
     else:
         samples = -(-job.micro_batch // job.spec.parallel.sequence)  # heads are shared by a sequence group
         device += attention_workspace(job.spec, samples, job.device, job.kernel("denoiser_step"))
@@ -165,8 +168,12 @@ def _sample_phases(job: Job, work: Workload, kept: Resident) -> list[Phase]:
     running, left = _forward_terms(job, network)
     phases = [_phase("sample grid: denoise", kept, [*device, *running], host)]
     if job.has_codec:
-        decoded = job.work("vae_decode", SHOWN, "fp32").peak
-        terms = [*activation_terms(decoded, "codec activations"), *conv_workspace(decoded.activation_bytes)]
+        decoded = job.work("vae_decode", SHOWN, "fp32")
+        terms = [
+            exact("latents", decoded.peak.input_bytes, path),
+            *activation_terms(decoded.peak, "codec activations"),
+            *conv_workspace(job.device, decoded),
+        ]
         phases.append(_phase("sample grid: decode", kept, [*device, *left, *terms], host))
     return phases
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from sora_spec.graph.layout import contiguous_strides, is_contiguous
+from sora_spec.graph.ops.conv_workspace import backward_workspace, forward_workspace
 from sora_spec.graph.tape import Layout
 from sora_spec.graph.tensor import Grads, Node, Tensor, attach, node_for, run, run_one
 
@@ -12,7 +13,7 @@ from sora_spec.graph.tensor import Grads, Node, Tensor, attach, node_for, run, r
 def conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...], padding: tuple[int, ...]) -> Tensor:
     """`F.conv2d` or `F.conv3d` of (B, C, ...) with weight (O, C, ...); 2·C·kernel FLOPs per value of the result."""
     inputs = (x, weight) if bias is None else (x, weight, bias)
-    node = node_for(_conv_rule, inputs)
+    node = node_for(_conv_rule, inputs, stride)
     if node is not None:
         node.save(x, weight)
     extents = zip(x.shape[2:], weight.shape[2:], stride, padding, strict=True)
@@ -22,7 +23,9 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...]
     strides = contiguous_strides(shape)
     if x.tape.on_cpu and _channels_last(x):  # oneDNN answers in the layout in which it was asked
         strides = _channels_last_strides(shape)
-    return attach(node, run_one("convolution", inputs, shape, strides, x.dtype, flops))
+    threads = x.tape.threads if x.tape.on_cpu else 0
+    workspace = forward_workspace(x, weight, shape, stride, threads) if threads else 0
+    return attach(node, run("convolution", inputs, ((shape, strides, x.dtype),), flops, workspace)[0])
 
 
 def _conv_rule(node: Node, grads: Grads) -> Grads:
@@ -37,8 +40,10 @@ def _conv_rule(node: Node, grads: Grads) -> Grads:
     if len(node.edges) == 3 and node.needs(2):
         made.append(((weight.shape[0],), (1,), weight.dtype))
     product = 2 * g.numel * prod(weight.shape[1:])
-    flops = product * (node.needs(0) + node.needs(1))
-    results = iter(run("convolution_backward", (g, x, weight), made, flops))
+    wanted = (node.needs(0), node.needs(1))
+    threads = x.tape.threads if x.tape.on_cpu else 0
+    workspace = backward_workspace(g, x, weight, node.attributes, wanted, threads) if threads else 0
+    results = iter(run("convolution_backward", (g, x, weight), made, product * sum(wanted), workspace))
     return [next(results) if node.needs(number) else None for number in range(len(node.edges))]
 
 
