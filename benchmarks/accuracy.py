@@ -225,6 +225,15 @@ def _generations() -> list[str]:
     return lines
 
 
+def _identities() -> list[str]:
+    lines = ["| what | published, GiB | parameters × bytes, GiB | error | source |", "|---|---|---|---|---|"]
+    for entry in calibration.DATA["identities"]:
+        guess = sum(count * width for count, width in entry["terms"]) / 2**30
+        error = 100 * (guess / entry["gib"] - 1)
+        lines.append(f"| {entry['what']} | {entry['gib']} | {guess:.2f} | {error:+.1f} % | {entry['source']} |")
+    return lines
+
+
 def _scaling() -> list[str]:
     lines = ["| model | devices | published, s | predicted, s | error |", "|---|---|---|---|---|"]
     for entry in calibration.DATA["scaling"]:
@@ -270,8 +279,8 @@ def page() -> str:
         *_memory(of["memory"]),
         "",
         "The aim, within 10 % for three quarters, is missed. Only Latte's run is stated in full. fast-DiT runs under",
-        "autocast, which keeps residuals and norms in fp32, and does not say how it reads memory. Open-Sora 1.2 decodes",
-        "with a codec of its own, in pieces.",
+        "autocast, which keeps residuals and norms in fp32, and does not say how it reads memory. Open-Sora 1.2",
+        "decodes with a codec of its own, in pieces.",
         "",
         "## Time",
         "",
@@ -316,6 +325,10 @@ def page() -> str:
         "above all:",
         "",
         *_scaling(),
+        "",
+        "Memory that follows from the sizes of parts alone:",
+        "",
+        *_identities(),
         "",
         "## Rows that are neither",
         "",

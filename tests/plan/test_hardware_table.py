@@ -27,7 +27,8 @@ def test_every_wanted_device_is_there_with_sources() -> None:
         device = find_device(name)
         assert set(device.sources) >= {"memory_gib", "tflops", "bandwidth_gbs", "link", "efficiency", "usd_per_hour"}
         for low, likely, high in (device.efficiency, device.attention, device.memory):
-            assert 0 < low <= likely <= high <= 1
+            assert 0 < low <= likely <= high
+            assert high <= 1 or device.kind == "cpu"  # whose caches are faster than its memory
         assert device.rate("fp8") >= device.rate("fp32") * (device.kind == "cuda")
 
 
