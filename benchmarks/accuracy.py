@@ -303,7 +303,7 @@ def page() -> str:
         "",
         *_estimates(generated),
         "",
-        "Open-Sora 1.2 takes twice what every other program does, at all twelve sizes alike; Open-Sora-Plan 1.2",
+        "Open-Sora 1.2 takes nearly twice what other programs do, at all twelve sizes alike; Open-Sora-Plan 1.2",
         "attends under masks, which rule flash kernels out.",
         "",
         "## Whether it fits",

@@ -21,11 +21,14 @@ WANTED = {
 }
 
 
+NUMBERS = {"memory_gib", "tflops", "bandwidth_gbs", "link", "network_gbs", "efficiency", "usd_per_hour"}
+
+
 def test_every_wanted_device_is_there_with_sources() -> None:
     assert set(device_names()) >= WANTED
     for name in device_names():
         device = find_device(name)
-        assert set(device.sources) >= {"memory_gib", "tflops", "bandwidth_gbs", "link", "efficiency", "usd_per_hour"}
+        assert set(device.sources) >= NUMBERS
         for low, likely, high in (device.efficiency, device.attention, device.memory):
             assert 0 < low <= likely <= high
             assert high <= 1 or device.kind == "cpu"  # whose caches are faster than its memory
