@@ -14,10 +14,17 @@ from sora_spec.graph.component import COMPONENTS, Component, graph_from_spec
 from sora_spec.graph.json_values import graph_values
 from sora_spec.graph.mermaid import mermaid
 from sora_spec.graph.ops.attention import Kernel
-from sora_spec.graph.overview import overview, overview_picture, overview_text
+from sora_spec.graph.overview import (
+    overview,
+    overview_picture,
+    overview_text,
+    recomputation_text,
+    recomputation_values,
+    recomputations,
+)
 from sora_spec.graph.picture import Picture, picture_of
 from sora_spec.graph.printing import LineOf, dotted, graph_text
-from sora_spec.graph.setting import Precision, Recompute, Setting
+from sora_spec.graph.setting import OptimizerKind, Precision, Recompute, Setting
 from sora_spec.graph.svg import svg
 from sora_spec.graph.tape import YamlPath
 from sora_spec.loading import record_of
@@ -33,6 +40,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "precision": get_args(Precision),
     "attention": get_args(Kernel),
     "recompute": get_args(Recompute),
+    "optimizer": get_args(OptimizerKind),
 }
 _PIPED = 100  # columns where stdout is no terminal
 
@@ -93,10 +101,13 @@ def _everything(spec: Spec, format: str, setting: Setting, lines: LineOf) -> str
     found = overview(spec, setting)
     if format == "json":
         graph = graph_values(graph_from_spec(spec, "denoiser", setting), lines)
-        values = graph | {"setting": setting_values(setting), "components": [part.values for part in found]}
-        return json.dumps(values, indent=1)
+        trades = recomputation_values(recomputations(spec, setting), lines)
+        values = {"setting": setting_values(setting), "components": [part.values for part in found]}
+        return json.dumps(graph | values | {"recomputation": trades}, indent=1)
     if format == "text":
-        return f"{overview_text(found, columns())}\n\n{_one(spec, 'denoiser', format, setting, lines)}"
+        width = columns()
+        head = [overview_text(found, width), recomputation_text(recomputations(spec, setting), width)]
+        return "\n\n".join([*head, _one(spec, "denoiser", format, setting, lines)])
     return _drawn(overview_picture(spec.name, found), format)
 
 

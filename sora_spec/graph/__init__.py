@@ -7,9 +7,11 @@
     count(graph).forward_flops       # equal to FlopCounterMode on the meta device
     memory(graph).backward_peak_bytes
 
-Components: `denoiser` (one forward pass without gradients), `denoiser_step` (noising, forward, loss, backward),
-`vae_encode` and `vae_decode` (one pass without gradients), `vae_step` (reconstruction, loss, backward).
-What follows the backward pass is closed form over the parameters: `optimizer_memory` and `average_memory`.
+Components: `text_encode` (prompts through the frozen encoder), `denoiser` (one forward pass without gradients),
+`denoiser_step` (noising, forward, loss, backward), `optimizer_step` (AdamW) and `ema_step` (the moving average),
+`sampler_step` (network calls under guidance, and the update), `vae_encode` and `vae_decode` (one pass without
+gradients), `vae_step` (reconstruction, loss, backward). `sora-spec show SPEC --graph` prints them; docs/graph.md says
+how to read that.
 
 A `Setting` says how a component runs: batch, precision, attention kernel, recomputation, allocator rounding. Repeated
 blocks are run as often as they differ, not as often as they occur (`Graph.repeat`); every pass counts them in full,
@@ -30,7 +32,9 @@ from sora_spec.graph.ir import Graph
 
 if TYPE_CHECKING:
     from sora_spec.graph.passes.count import Counts, count
+    from sora_spec.graph.passes.liveness import alive_after
     from sora_spec.graph.passes.memory import Memory, Term, memory, saved_for_backward
+    from sora_spec.graph.passes.recomputation import Recomputation, recomputation
     from sora_spec.graph.passes.state import AdamWKind, OptimizerMemory, average_memory, optimizer_memory
     from sora_spec.graph.passes.verify import verify
 
@@ -42,13 +46,16 @@ __all__ = [
     "Graph",
     "Memory",
     "OptimizerMemory",
+    "Recomputation",
     "Setting",
     "Term",
+    "alive_after",
     "average_memory",
     "count",
     "graph_from_spec",
     "memory",
     "optimizer_memory",
+    "recomputation",
     "saved_for_backward",
     "verify",
 ]
@@ -59,6 +66,8 @@ _PASSES = {
     **dict.fromkeys(("Memory", "Term", "memory", "saved_for_backward"), "memory"),
     **dict.fromkeys(("AdamWKind", "OptimizerMemory", "average_memory", "optimizer_memory"), "state"),
     "verify": "verify",
+    **dict.fromkeys(("Recomputation", "recomputation"), "recomputation"),
+    "alive_after": "liveness",
 }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import textwrap
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,9 @@ from sora_spec.errors import UserError
 from sora_spec.graph.component import COMPONENTS, Component, graph_from_spec
 from sora_spec.graph.passes.count import count
 from sora_spec.graph.passes.memory import memory
+from sora_spec.graph.passes.recomputation import Recomputation, recomputation
 from sora_spec.graph.picture import Box, Picture
-from sora_spec.graph.printing import nbytes, quantity
+from sora_spec.graph.printing import LineOf, dotted, nbytes, quantity
 from sora_spec.graph.setting import Setting
 
 if TYPE_CHECKING:
@@ -87,6 +89,57 @@ def has(spec: Spec, component: Component) -> bool:
     return not component.startswith("vae") or spec.vae.kind != "identity"
 
 
+def recomputations(spec: Spec, setting: Setting) -> dict[str, Recomputation]:
+    """What recomputing every block of the denoiser, or all of it but its dear ops, trades; {} without a graph."""
+    try:
+        plain, *others = [
+            graph_from_spec(spec, "denoiser_step", replace(setting, recompute=way))
+            for way in ("none", "blocks", "selective")
+        ]
+    except UserError:
+        return {}
+    return {way: recomputation(plain, other) for way, other in zip(("blocks", "selective"), others, strict=True)}
+
+
+def recomputation_text(found: dict[str, Recomputation], width: int) -> str:
+    """A line or two for each way."""
+    lines: list[str] = []
+    for way, trade in found.items():
+        more = 100 * trade.added_flops / max(trade.flops[0], 1)
+        again = f"{quantity(trade.added_flops)}FLOP (+{more:.0f} %)" if trade.added_flops else "no matrix product"
+        lines += textwrap.wrap(
+            f"recompute {way}: keeps {nbytes(trade.saved_bytes[1])} instead of {nbytes(trade.saved_bytes[0])}, "
+            f"peak {nbytes(trade.peak_bytes[1])} instead of {nbytes(trade.peak_bytes[0])}, "
+            f"computes {again} again",
+            max(width, 40),
+            subsequent_indent="  ",
+        )
+    return "\n".join(lines)
+
+
+def recomputation_values(found: dict[str, Recomputation], line_of: LineOf) -> dict[str, Any]:
+    """As plain values, for JSON."""
+    return {
+        way: {
+            "removed_bytes": trade.removed_bytes,
+            "added_flops": trade.added_flops,
+            "saved_bytes": trade.saved_bytes[1],
+            "peak_bytes": trade.peak_bytes[1],
+            "parts": [
+                {
+                    "region": part.region,
+                    "yaml": dotted(part.yaml),
+                    "line": line_of(part.yaml),
+                    "removed_bytes": part.removed_bytes,
+                    "added_flops": part.added_flops,
+                }
+                for part in trade.trades
+            ],
+        }
+        for way, trade in found.items()
+    }
+
+
 _TITLES = ("component", "parameters", "forward", "backward", "kept", "peak")
 _WIDTHS = (14, 15, 12, 12, 10, 10)
 
@@ -115,7 +168,7 @@ def overview_text(found: list[Summary], width: int) -> str:
 def _cells(part: Summary) -> tuple[str, ...]:
     return (
         f"{part.parameters:,}",
-        f"{quantity(part.forward_flops)}FLOP",
+        f"{quantity(part.forward_flops)}FLOP" if part.forward_flops else "",
         f"{quantity(part.backward_flops)}FLOP" if part.backward_flops else "",
         nbytes(part.saved_bytes) if part.saved_bytes else "",
         nbytes(part.peak_bytes),
@@ -152,6 +205,6 @@ def _box(box_id: str, part: Summary) -> Box:
     if part.missing:
         return Box(box_id, part.component, (part.missing,), "other")
     cells = _cells(part)
-    work = [cells[1], f"{cells[2]} backward" if cells[2] else ""]
+    work = [cells[1] or "no matrix products", f"{cells[2]} backward" if cells[2] else ""]
     lines = (f"{cells[0]} parameters", ", ".join(w for w in work if w), f"peak {cells[4]}")
     return Box(box_id, part.component, lines, "conv" if part.component.startswith("vae") else "linear")

@@ -93,11 +93,14 @@ class _Columns:
         name = f"{block}{resident.name}"
         name = f"%{number} {name}" if self.storages else name
         repeat = f" ×{times}" if times > 1 else ""
-        cells = f"{nbytes(resident.nbytes) + repeat:>16}{line or '':>6}"
-        room = self.width - 2 - 10 - len(cells)
-        shape = _extents(resident.shape)
+        narrow = self.width < 60
+        role = resident.role[:5] if narrow else resident.role
+        cells = f"{nbytes(resident.nbytes) + repeat:>{14 if narrow else 16}}{line or '':>{5 if narrow else 6}}"
+        head = f"  {role:<{6 if narrow else 10}}"
+        room = self.width - len(head) - len(cells)
+        shape = _cut(_extents(resident.shape), room - 4)
         left = _cut(name, room - len(shape) - 2)
-        return f"  {resident.role:<10}{left:<{room - len(shape) - 1}} {shape}{cells}".rstrip()
+        return f"{head}{left:<{room - len(shape) - 1}} {shape}{cells}".rstrip()
 
 
 def _reads(op: Op) -> str:

@@ -148,7 +148,7 @@ def terms_at(graph: Graph, moment: Moment) -> tuple[Term, ...]:
                 total[key] += count * nbytes
     if moment.index >= 0:
         op = graph.ops[moment.index]
-        total[_collapsed(graph, op.region), "workspace", graph.yaml(op.region)] += op.workspace_bytes
+        total[collapsed_path(graph, op.region), "workspace", graph.yaml(op.region)] += op.workspace_bytes
     return _sorted(total)
 
 
@@ -176,14 +176,15 @@ def _storage_key(graph: Graph, storage: int, born: int) -> Key:
         resident = graph.residents[storage]
         return _resident_key(graph, resident.region, resident.role)
     op = graph.ops[born]
-    return (_collapsed(graph, op.region), op.name, graph.yaml(op.region))
+    return (collapsed_path(graph, op.region), op.name, graph.yaml(op.region))
 
 
 def _resident_key(graph: Graph, region: int, role: str) -> Key:
-    return (_collapsed(graph, region), role, graph.yaml(region))
+    return (collapsed_path(graph, region), role, graph.yaml(region))
 
 
-def _collapsed(graph: Graph, region: int) -> str:
+def collapsed_path(graph: Graph, region: int) -> str:
+    """Path of a region with the number of its block left out: `backbone.blocks[*].mlp`."""
     found = graph.regions[region]
     return found.path if found.block is None else found.path.replace(f"blocks[{found.block}]", "blocks[*]", 1)
 
