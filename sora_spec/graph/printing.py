@@ -15,6 +15,7 @@ LineOf = Callable[[YamlPath], int | None]
 """Line of the YAML value at a path; None where no line holds it."""
 
 _SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "float64": "f64", "int64": "i64", "int32": "i32"}
+_ROLES = {"parameter": "param", "gradient": "grad"}
 _NARROWEST = 44  # columns below which lines wrap rather than lose more
 _WIDEST = 132  # columns beyond which nothing is gained
 _NAME, _NUMBER = 24, 9
@@ -94,7 +95,7 @@ class _Columns:
         name = f"%{number} {name}" if self.storages else name
         repeat = f" ×{times}" if times > 1 else ""
         narrow = self.width < 60
-        role = resident.role[:5] if narrow else resident.role
+        role = _ROLES.get(resident.role, resident.role) if narrow else resident.role
         cells = f"{nbytes(resident.nbytes) + repeat:>{14 if narrow else 16}}{line or '':>{5 if narrow else 6}}"
         head = f"  {role:<{6 if narrow else 10}}"
         room = self.width - len(head) - len(cells)
@@ -146,7 +147,7 @@ def _heading(graph: Graph, op: Op, line: int | None, width: int) -> list[str]:
     origin = dotted(graph.yaml(op.region)) + (f", line {line}" if line else "")
     if len(title) + len(origin) + 4 <= width:
         return [f"{title}  ← {origin}"]
-    return [title, f"  ← {origin}"]
+    return [_cut(title, width), _cut(f"  ← {origin}", width)]
 
 
 def dotted(path: YamlPath) -> str:
