@@ -16,7 +16,6 @@ from sora_spec.plan.resident import (
     gradient_bytes,
     held_terms,
     label,
-    shard_bytes,
     sharding_of,
     training_terms,
 )
@@ -150,11 +149,16 @@ def _sharded_terms(job: Job, work: Workload) -> list[Term]:
 def _optimizer_phase(job: Job, work: Workload, kept: Resident) -> Phase:
     """AdamW on one rank's part. FSDP2 has freed all gathered weights when the backward pass ends."""
     path = "vae.training.optimizer" if job.stage == "vae" else "train.optimizer"
-    parts, shard = shard_bytes(work, job.spec.parallel.shard), job.spec.parallel.shard
+    part, shard = gradient_bytes(job, work), job.spec.parallel.shard
     kind = "foreach" if job.device.kind == "cuda" and not job.states_on_host else "forloop"
-    largest = max(part_numel(w.resident.shape, shard) * MASTER for w in work.weights if w.resident.role == "parameter")
-    temporary = adamw_temporary_bytes(sum(parts.values()), largest, kind)
-    terms = [exact("gradients", sum(parts.values()), path), exact("AdamW temporaries", temporary, path)]
+    unit = work.schedule.rounding
+    sizes = [
+        (-(-MASTER * part_numel(w.resident.shape, shard) // unit) * unit, w.times)
+        for w in work.weights
+        if w.resident.trained
+    ]
+    temporary = adamw_temporary_bytes(sizes, kind)
+    terms = [exact("gradients", part, path), exact("AdamW temporaries", temporary, path)]
     return _phase("optimizer", kept, *_placed(job, terms))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,23 +26,24 @@ def optimizer_memory(graph: Graph, kind: AdamWKind) -> OptimizerMemory:
     """States and temporaries of `torch.optim.AdamW`."""
     sizes = [(r.nbytes, graph.times(r.region)) for r in graph.residents if r.trained]
     total, count = sum(size * n for size, n in sizes), sum(n for _, n in sizes)
-    largest = max((size for size, _ in sizes), default=0)
-    return OptimizerMemory(2 * total + 4 * count, adamw_temporary_bytes(total, largest, kind))
+    return OptimizerMemory(2 * total + 4 * count, adamw_temporary_bytes(sizes, kind))
 
 
-def adamw_temporary_bytes(total: int, largest: int, kind: AdamWKind) -> int:
-    """What a step allocates and frees again, for parameters of `total` bytes, the largest of `largest`.
+def adamw_temporary_bytes(sizes: Sequence[tuple[int, int]], kind: AdamWKind) -> int:
+    """What a step allocates and frees again, for parameters of these bytes, each so many times, in their order.
 
     foreach: the square roots of all second moments, from which the denominators are made in place. For-loop: root and
-    denominator of one parameter at a time. Fused: nothing. Clipping allocates less: a norm for every tensor.
+    denominator of one parameter, while the denominator of the one before is still there. Fused: nothing. Clipping
+    allocates a norm for every tensor and none of their size; the moving average is updated in place.
     """
     match kind:
         case "fused":
             return 0
         case "foreach":
-            return total
+            return sum(size * times for size, times in sizes)
         case "forloop":
-            return 2 * largest
+            before = [0, *(size for size, _ in sizes)]
+            return max((2 * size + last for (size, _), last in zip(sizes, before, strict=False)), default=0)
 
 
 def average_memory(graph: Graph) -> int:
