@@ -75,7 +75,7 @@ def summary(spec: Spec, component: Component, setting: Setting) -> Summary | Non
 def _cropped(spec: Spec) -> Spec:
     """The spec with the codec's training crop as its clip."""
     vae, clip = spec.vae, spec.clip
-    if vae.kind not in ("image_kl", "causal3d"):
+    if vae.kind != "image_kl" and vae.kind != "causal3d":
         return spec
     training = vae.training
     side = {"height": training.crop or clip.height, "width": training.crop or clip.width}

@@ -278,9 +278,8 @@ def _look(ops: list[Op]) -> Look:
     work: dict[Kind, int] = {}
     for op in ops:
         work[kind_of(op)] = work.get(kind_of(op), 0) + op.flops
-    best = max(work, key=lambda kind: work[kind], default="elementwise")
-    if any(kind_of(op) == "attention" for op in ops):
+    if "attention" in work:
         return "attention"
-    if not work.get(best):
+    if not any(work.values()):
         return "other"
-    return "conv" if best == "conv" else "linear"
+    return "conv" if work.get("conv", 0) == max(work.values()) else "linear"

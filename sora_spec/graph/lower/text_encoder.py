@@ -13,6 +13,7 @@ from sora_spec.graph.dtypes import DType
 from sora_spec.graph.layout import Shape, contiguous_strides
 from sora_spec.graph.lower.encoder_configs import EncoderConfig
 from sora_spec.graph.lower.weights import Linear, Weights
+from sora_spec.graph.ops.attention import Kernel
 from sora_spec.graph.ops.embedding import embedding
 from sora_spec.graph.ops.masked_attention import masked_attention
 from sora_spec.graph.ops.matrix import linear_without_bias
@@ -121,7 +122,8 @@ class T5Attention:
 
     def __init__(self, weights: Weights, config: EncoderConfig, has_bias: bool) -> None:
         inner = config.heads * config.head_width
-        self.config, self.kernel, self.tape = config, weights.policy.attention, weights.tape
+        self.config, self.tape = config, weights.tape
+        self.kernel: Kernel = weights.policy.attention
         self.q = Unbiased(weights, "q", config.width, inner)
         self.k = Unbiased(weights, "k", config.width, inner)
         self.v = Unbiased(weights, "v", config.width, inner)
@@ -269,7 +271,8 @@ class ClipBlock:
     """Causal attention and MLP, each normalised before and added after."""
 
     def __init__(self, weights: Weights, config: EncoderConfig) -> None:
-        self.config, self.tape, self.kernel = config, weights.tape, weights.policy.attention
+        self.config, self.tape = config, weights.tape
+        self.kernel: Kernel = weights.policy.attention
         width = config.width
         with self.tape.enter("attention", ENCODER):
             self.norm1 = LayerNorm(weights, "layer_norm1", width)
@@ -389,7 +392,8 @@ class BertBlock:
     """Attention and MLP, each added and then normalised."""
 
     def __init__(self, weights: Weights, config: EncoderConfig) -> None:
-        self.config, self.tape, self.kernel = config, weights.tape, weights.policy.attention
+        self.config, self.tape = config, weights.tape
+        self.kernel: Kernel = weights.policy.attention
         width = config.width
         with self.tape.enter("attention", ENCODER):
             self.q, self.k, self.v, self.out = [Linear(weights, name, width, width) for name in "qkvo"]
