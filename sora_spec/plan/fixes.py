@@ -107,13 +107,14 @@ def knobs_of(job: Job) -> list[Knob]:
         part = [_offload(job), *_codec_knobs(job)]
         return [_clips_at_a_time(job), _export_precision(job), *part, _frames(job), _resolution(job)]
     if job.stage == "vae":
-        return [_vae_batch(job), _vae_precision(job)]
+        return [_vae_batch(job), _vae_precision(job), _sharding(job), _host(job)]
     return [
         _passes(job),
         _recompute(job),
         _precision(job),
         *_codec_knobs(job),
         _sharding(job),
+        _host(job),
         _devices(job),
         _frames(job),
         _resolution(job),
@@ -173,12 +174,28 @@ def _precision(job: Job) -> Knob:
 
 
 def _sharding(job: Job) -> Knob:
+    """Gathered weights freed early (ZeRO-3 in place of ZeRO-2), and shards in place of replicas (in place of DDP)."""
     parallel = job.spec.parallel
     settings = list[Setting]()
+    freed = {"parallel.reshard": True}
+    if not parallel.reshard and job.sharded and job.stage == "denoiser":
+        settings.append(Setting("free a block's weights after its forward pass", _value_move(freed)))
     if parallel.replicate > 1:
-        values = {"parallel.shard": parallel.shard * parallel.replicate, "parallel.replicate": 1}
+        values = {"parallel.shard": parallel.shard * parallel.replicate, "parallel.replicate": 1, **freed}
         settings.append(Setting(f"shard over all {parallel.ranks} ranks", _value_move(values)))
     return Knob("sharding", 1.0, tuple(settings))
+
+
+def _host(job: Job) -> Knob:
+    """The moving average in host memory, or all that is not needed to compute."""
+    settings = list[Setting]()
+    ema = job.vae_training.ema if job.stage == "vae" else job.spec.train.ema
+    if job.device.kind == "cuda" and ema > 0 and not job.average_on_host:
+        settings.append(Setting("the average in host memory", _value_move({"train.ema_device": "cpu"})))
+    if job.device.kind == "cuda" and not job.states_on_host:
+        offload = _value_move({"parallel.offload": True})
+        settings.append(Setting("weights and optimiser states in host memory", offload))
+    return Knob("host", 1.4, tuple(settings))
 
 
 def _devices(job: Job) -> Knob:

@@ -39,13 +39,16 @@ def _training(job: Job) -> list[str]:
     ways = "FSDP2" if job.sharded else "one process, no FSDP2"
     weights = "fp32 weights, gradients and moments"
     parallel = job.spec.parallel
+    together = job.device.kind == "cuda" and not job.states_on_host
     found = [
         f"{job.clips_per_step} clips a step = {job.micro_batch} per pass × {job.groups} ranks × {job.accumulation} "
         "passes",
         f"{ways}: shard {parallel.shard}, sequence {parallel.sequence}, replicate {parallel.replicate}; "
         f"{weights}, {job.precision} arithmetic",
-        "AdamW as " + ("foreach (CUDA's default)" if job.device.kind == "cuda" else "a loop over parameters"),
+        "AdamW as " + ("foreach (CUDA's default)" if together else "a loop over parameters"),
     ]
+    if job.average_on_host:
+        found.append("the host has memory enough for what every rank keeps there")
     if parallel.sequence > 1:
         found.append("sequence parallelism as in DeepSpeed-Ulysses: each rank has a share of the tokens or heads")
     if job.stage == "denoiser" and job.has_codec:
@@ -96,8 +99,6 @@ def not_counted(job: Job) -> list[str]:
         found += ["loading of data, checkpoints and sample grids in the time", "memory of the host"]
         if job.spec.condition.kind == "text":
             found.append("the text encoder: its features are taken as given")
-        if job.stage == "vae" and job.vae_training.perceptual.kind == "lpips":
-            found.append("the LPIPS network")
     else:
         found += ["reading weights from disk, writing videos", "egress, storage and idle time in the cost"]
     unknown = unknown_encoder(job.spec)

@@ -69,6 +69,8 @@ def _phases(plan: Plan) -> list[str]:
     for phase in plan.phases:
         mark = "  ← peak" if phase is peak else ""
         lines.append(f"  {phase.name:<28}" + "".join(f"{_gib(x):>12}" for x in _three(phase)) + mark)
+    if plan.host.likely:
+        lines.append(f"  {'in host memory, for each rank':<28}{_gib(plan.host):>11}")
     return lines
 
 
