@@ -17,6 +17,7 @@ residuals under the same test.
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -156,9 +157,11 @@ def weights() -> dict[tuple[str, str], float]:
 
 def fitted(kept: list[Row]) -> Slower:
     """The two numbers, to a twentieth and a tenth."""
+    parts = [(weights()[row.program], row.kernels, row.memory, row.rest, row.seconds) for row in kept]
 
     def cost(slower: Slower) -> float:
-        return sum(weights()[row.program] * abs(math.log(row.seconds / row.predicted(slower))) for row in kept)
+        a, b = slower
+        return sum(vote * abs(math.log(time / (a * k + b * m + rest))) for vote, k, m, rest, time in parts)
 
     return min((Slower(a / 20, b / 10) for a in range(16, 33) for b in range(8, 61)), key=cost)
 
@@ -252,10 +255,10 @@ def main() -> None:
     print()
     for name in TESTS:
         found, (inside, count) = errors(name), covered(name)
-        each = [(error, 1.0) for error, _ in found]
+        each = [error for error, _ in found]
         print(
             f"leave out {name:<22} median error {100 * quantile(found, 0.5):4.1f} % of {count} programs, "
-            f"{100 * quantile(each, 0.5):.1f} % of {len(each)} rows, largest {100 * max(found)[0]:.0f} %; "
+            f"{100 * statistics.median(each):.1f} % of {len(each)} rows, largest {100 * max(found)[0]:.0f} %; "
             f"an interval of a factor {spread(name):.2f} covers {inside:.1f}"
         )
     print()

@@ -1,6 +1,6 @@
 """The planner beside other tools that estimate FLOPs or memory, on the same models; writes docs/peers.md.
 
-    python benchmarks/peers.py [--timeout 200]
+    python benchmarks/peers.py [--timeout 120]
 
 The tools go into a throw-away environment of their own (`peers-requirements.txt`), which sees the project's PyTorch;
 nothing is installed beside the project. Every tool runs in a process of its own, on the meta device, where a forward
@@ -35,6 +35,7 @@ MODELS: dict[str, tuple[str, tuple[str, ...]]] = {
     "DiT-XL/2 512²": ("dit", ("clip.height=512", "clip.width=512")),
     "Latte-XL/2 16 × 256²": ("latte", ()),
     "VDiT-XL 16 × 512²": ("opendit-video", ("clip.height=512", "clip.width=512", "train.recompute.kind=none")),
+    "1.4 B, 81 × 480p": ("sora-480p", ("train.recompute.kind=none",)),
 }
 ALONE = ("parallel.shard=1", "train.batch=1", "train.precision=fp32")
 
@@ -71,7 +72,8 @@ def built(model: str, device: str = "meta") -> tuple[Any, dict[str, Any]]:
         latents, moment = torch.zeros(1, *derive_shapes(spec).latent), torch.zeros(1)
         condition: Any = torch.zeros(1, dtype=torch.int64)
         if spec.condition.kind == "text":
-            condition = torch.zeros(1, spec.condition.width)
+            tokens = () if spec.condition.pooled else (spec.condition.tokens,)
+            condition = torch.zeros(1, *tokens, spec.condition.width)
     names = list(network.forward.__code__.co_varnames[1:4])
     network = network if device == "meta" else network.to_empty(device=device)
     return network, dict(zip(names, (latents, moment, condition), strict=True))
@@ -329,7 +331,7 @@ def page(truths: dict[str, dict[str, Any]], answers: dict[str, dict[str, dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--timeout", type=float, default=200)
+    parser.add_argument("--timeout", type=float, default=120)
     parser.add_argument("--measure", nargs=2, metavar=("TOOL", "MODEL"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:

@@ -127,9 +127,9 @@ def calibration() -> Any:
 def test_efficiencies_are_those_of_the_published_times(calibration: Any) -> None:
     for name in (*calibration.DATA["kernels"], *calibration.SAME_CHIP):
         device, found = find_device(name), calibration.shares(name)
-        assert device.efficiency == pytest.approx(found["matrix"], abs=2e-3)
-        assert device.attention == pytest.approx(found["attention"], abs=2e-3)
-        assert device.memory == pytest.approx(found["memory"], abs=2e-3)
+        assert device.efficiency == pytest.approx(found["matrix"], abs=0.01)
+        assert device.attention == pytest.approx(found["attention"], abs=0.01)
+        assert device.memory == pytest.approx(found["memory"], abs=0.01)
 
 
 def test_a_published_time_is_predicted_from_the_others(calibration: Any) -> None:
