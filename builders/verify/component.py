@@ -19,6 +19,7 @@ from sora_spec.builders.codec import build_codec
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.diffusion.losses import build_loss
 from sora_spec.builders.vae.losses import VaeLoss
+from sora_spec.builders.vae.lpips import Lpips
 from sora_spec.builders.verify.trace import MemoryTrace, forced_attention, fused_rms_norm
 from sora_spec.errors import UserError
 from sora_spec.graph import Component, Setting
@@ -65,9 +66,9 @@ class Prepared:
     forward: Callable[[], Tensor]
     trains: bool
 
-    def run(self, setting: Setting, forward_done: Callable[[], None] = lambda: None) -> None:
-        """Make the pass, and the backward pass where the component trains."""
-        kernels = forced_attention(setting.attention), fused_rms_norm(setting.fused_rms_norm)
+    def run(self, setting: Setting, forward_done: Callable[[], None] = lambda: None, forced: bool = True) -> None:
+        """Make the pass, and the backward pass where the component trains; `forced`: with the setting's kernels."""
+        kernels = forced_attention(setting.attention if forced else ""), fused_rms_norm(setting.fused_rms_norm)
         with kernels[0], kernels[1], torch.set_grad_enabled(self.trains):
             result = self.forward()
             if setting.owned_inputs:
@@ -89,9 +90,14 @@ def trace_component(spec: Spec, component: Component, setting: Setting) -> Trace
     return Traced(trace, parameters, resident, live - resident, events, peak)
 
 
-def prepare_component(spec: Spec, component: Component, setting: Setting) -> Prepared:
-    """Build the real module of a component and what it is fed. Raises UserError for one that has no module here."""
-    device = torch.device("cpu" if setting.attention == "cpu" else "meta")
+def prepare_component(
+    spec: Spec, component: Component, setting: Setting, device: torch.device | None = None
+) -> Prepared:
+    """Build the real module of a component and what it is fed, on the CPU for its kernels and else on `meta`.
+
+    Raises UserError for a component that has no module here.
+    """
+    device = device or torch.device("cpu" if setting.attention == "cpu" else "meta")
     match component:
         case "denoiser" | "denoiser_step":
             return _denoiser(spec, component == "denoiser_step", setting, device)
@@ -125,9 +131,11 @@ def _codec_step(spec: Spec, setting: Setting, device: torch.device) -> Prepared:
         codec = build_codec(spec)
         video = torch.zeros(batch, *shapes.video, dtype=_dtype(setting))
         noise = torch.zeros(batch, *shapes.latent, dtype=_dtype(setting))
-    codec, loss = codec.to(_dtype(setting)), VaeLoss(vae.training)
+        perceptual = Lpips()  # its weights are not read: values have no size
+    codec, loss = codec.to(_dtype(setting)), VaeLoss(vae.training, perceptual)
     inputs = {"video": video, "noise": noise}
-    return Prepared(codec, inputs, [], lambda: loss(codec, inputs["video"], inputs["noise"])["loss"], trains=True)
+    frozen = [*loss.parameters(), *loss.buffers()]
+    return Prepared(codec, inputs, frozen, lambda: loss(codec, inputs["video"], inputs["noise"])["loss"], trains=True)
 
 
 def _denoiser(spec: Spec, trains: bool, setting: Setting, device: torch.device) -> Prepared:

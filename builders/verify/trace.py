@@ -92,7 +92,15 @@ class MemoryTrace(TorchDispatchMode):
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
         if new:
             flops = self._flops(func, args, kwargs or {}, result)
-            self.events.append(Event(func.name().removeprefix("aten::").split(".")[0], new, self.live_bytes, flops, _bytes_of(args, kwargs)))
+            self.events.append(
+                Event(
+                    func.name().removeprefix("aten::").split(".")[0],
+                    new,
+                    self.live_bytes,
+                    flops,
+                    _bytes_of(args, kwargs),
+                )
+            )
         return result
 
 

@@ -18,8 +18,8 @@ def probe(
     seconds: Annotated[str, typer.Option(metavar="S", help="Time for each measurement.")] = "0.5",
     out: Annotated[str, typer.Option(metavar="FILE", help="File to add the device to.")] = "",
 ) -> None:
-    """Measure matrix rates, memory bandwidth and memory, and print them as a device for `sora-spec plan`."""
-    from sora_spec.plan.probing import entry, measure
+    """Measure matrix rates, bandwidth and memory, run real models, and print a device for `sora-spec plan`."""
+    from sora_spec.plan.probing import entry, measure, measure_programs
 
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise UserError(f"{name!r} is no name of a device", "use letters, digits, `-`, `_` and `.`")
@@ -29,7 +29,14 @@ def probe(
         raise UserError(f"--seconds {seconds} is not a number") from None
     if not 0 < duration <= 60:
         raise UserError(f"--seconds {seconds} is outside 0 to 60")
-    text = entry(name, measure(device, duration))
+    with output.progress("measuring single kernels"):
+        found = measure(device, duration)
+    with output.progress("measuring real models"):
+        programs = measure_programs(found, device, duration)
+    for program in programs:
+        reached = f"{program.seconds:.3g} s, {100 * program.share:.0f} % of the measured rates"
+        output.note(f"  {program.program.words}: {reached}")
+    text = entry(name, found, programs)
     if out:
         _add(Path(out), name, text)
         output.hint(f"sora-spec plan SPEC --gpu {name} --hardware {out}")
