@@ -11,7 +11,7 @@ import pytest
 
 from sora_spec.errors import UserError
 from sora_spec.plan.hardware import TABLE, device_names, find_device
-from sora_spec.plan.probing import Measured, entry
+from sora_spec.plan.probing import Measured, Program, Reached, entry
 from sora_spec.span import Text
 from sora_spec.yaml_tree import MapNode, read_tree
 
@@ -98,8 +98,11 @@ def test_every_problem_of_a_users_file_has_its_place(tmp_path: Path) -> None:
 def test_a_measurement_is_an_entry(tmp_path: Path) -> None:
     found = Measured("cpu", "two threads", 0.0, 8 * 2**30, {"fp32": 1e11, "bf16": 2e10}, 1.5e10, "2.13")
     path = tmp_path / "machine.yaml"
-    path.write_text(entry("mine", found))
+    ran = [Reached(Program("tiny-latte", "denoiser", 16, "fp32"), seconds, 1.0) for seconds in (2.0, 2.0)]
+    path.write_text(entry("mine", found, ran))
     device = find_device("mine", path)
+    for share in (device.efficiency, device.attention, device.memory):
+        assert share == pytest.approx((0.4, 0.5, 0.6))
     assert device.memory_bytes == 8 * 2**30
     assert device.rate("fp32") == pytest.approx(1e11)
     assert device.bandwidth == pytest.approx(1.5e10)

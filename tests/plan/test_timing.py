@@ -107,3 +107,13 @@ def test_states_in_host_memory_cost_time_and_kept_weights_save_messages() -> Non
     assert step("parallel.offload=true") > 1.2 * step()
     assert step("train.ema_device=cpu") > step()
     assert step("parallel.reshard=false") <= step()
+
+
+def test_a_larger_batch_uses_the_device_better_until_it_is_busy() -> None:
+    each: list[float] = []
+    for batch in (1, 4, 16, 64, 256):
+        spec = load_record("dit", ["train.precision=bf16", "parallel.shard=1", f"train.batch={batch}"])
+        each.append(make_plan(Job(spec, A100, 1, "train")).times.step.seconds.likely / batch)
+    assert each == sorted(each, reverse=True)
+    assert each[0] > 3 * each[-1]
+    assert each[-2] < 1.1 * each[-1]
