@@ -36,11 +36,15 @@ def graph_text(graph: Graph, line_of: LineOf = no_lines, width: int = 100) -> st
 def _head(graph: Graph, width: int) -> list[str]:
     counts, held = count(graph), memory(graph, itemise=False)
     shape, dtype = graph.output
-    facts = [f"{counts.parameters:,} parameters", f"forward {quantity(counts.forward_flops)}FLOP"]
+    facts = [f"{counts.parameters:,} parameters"]
+    if counts.forward_flops:
+        facts.append(f"forward {quantity(counts.forward_flops)}FLOP")
     if graph.forward_ops < len(graph.ops):
         facts.append(f"backward {quantity(counts.backward_flops)}FLOP")
         facts.append(f"kept for backward {nbytes(held.forward_live_bytes)}")
-    facts += [f"peak {nbytes(held.peak_bytes)}", f"result {layout(shape, dtype)}"]
+    facts.append(f"peak {nbytes(held.peak_bytes)}")
+    if graph.component not in ("optimizer_step", "ema_step"):  # they change what is there and return nothing
+        facts.append(f"result {layout(shape, dtype)}")
     return [f"{graph.name}: {graph.component}", *_folded(facts, width)]
 
 
