@@ -45,7 +45,7 @@ class _Stage:
 
     region: int
     ops: list[Op]
-    times: int = 1
+    flops: int = 0
     backward_flops: int = 0
     id: str = ""
 
@@ -57,10 +57,19 @@ class _Unit:
     block: int | None
     stages: list[_Stage]
     times: int = 1
-    blocks: list[int] = field(default_factory=list[int])
     alternates: bool = False
     """Whether its blocks take turns with those of a neighbour."""
+    alike_ops: list[list[Op]] = field(default_factory=list[list[Op]])
+    """For each stage, the ops of the blocks that it stands for beside its own."""
     id: str = ""
+
+    def absorb(self, other: _Unit) -> None:
+        """Stand for another that is alike, too."""
+        self.times += other.times
+        if not self.alike_ops:
+            self.alike_ops = [[] for _ in self.stages]
+        for place, stage in enumerate(other.stages):
+            self.alike_ops[place] += [*stage.ops, *(other.alike_ops[place] if other.alike_ops else [])]
 
     def alike(self, other: _Unit, graph: Graph) -> bool:
         """Whether both are blocks that run the same."""
@@ -72,12 +81,21 @@ class _Unit:
 
 
 def _flops(ops: list[Op]) -> int:
+    """Of one copy."""
     return sum(op.flops for op in ops)
+
+
+def _all_flops(graph: Graph, ops: list[Op]) -> int:
+    """Of all copies."""
+    return sum(op.flops * graph.times(op.region) for op in ops)
 
 
 def picture_of(graph: Graph, line_of: LineOf = no_lines) -> Picture:
     """The parts of the forward pass in the order in which they run; a step's boxes name their backward FLOPs too."""
     units = _folded(_units(graph, _stages(graph)), graph)
+    for unit in units:
+        for stage in unit.stages:
+            stage.flops = _flops(stage.ops) if unit.block is not None else _all_flops(graph, stage.ops)
     _name(units)
     _add_backward(graph, units)
     firsts = _first_readers(graph, units)
@@ -93,7 +111,20 @@ def _stages(graph: Graph) -> list[_Stage]:
             found[-1].ops.append(op)
         else:
             found.append(_Stage(op.region, [op]))
-    return _joined(graph, found)
+    return _calls(graph, found) if graph.component == "sampler_step" else _joined(graph, found)
+
+
+def _calls(graph: Graph, stages: list[_Stage]) -> list[_Stage]:
+    """Each call of the network as one stage: the network has a picture of its own."""
+    network = next(number for number, region in enumerate(graph.regions) if region.path == "backbone")
+    kept: list[_Stage] = []
+    for stage in stages:
+        inside = graph.regions[stage.region].path.startswith("backbone")
+        if inside and kept and kept[-1].region == network:
+            kept[-1].ops += stage.ops
+        else:
+            kept.append(_Stage(network if inside else stage.region, stage.ops))
+    return kept
 
 
 def _joined(graph: Graph, stages: list[_Stage]) -> list[_Stage]:
@@ -123,7 +154,7 @@ def _units(graph: Graph, stages: list[_Stage]) -> list[_Unit]:
         if block is not None and units and units[-1].block == block:
             units[-1].stages.append(stage)
         else:
-            units.append(_Unit(block, [stage], graph.times(stage.region), [] if block is None else [block]))
+            units.append(_Unit(block, [stage], graph.times(stage.region)))
     return units
 
 
@@ -132,14 +163,12 @@ def _folded(units: list[_Unit], graph: Graph) -> list[_Unit]:
     kept: list[_Unit] = []
     for unit in units:
         if kept and kept[-1].alike(unit, graph):
-            kept[-1].times += unit.times
-            kept[-1].blocks += unit.blocks
+            kept[-1].absorb(unit)
         else:
             kept.append(unit)
         if len(kept) >= 4 and kept[-4].alike(kept[-2], graph) and kept[-3].alike(kept[-1], graph):
             for older, newer in ((kept[-4], kept[-2]), (kept[-3], kept[-1])):
-                older.times += newer.times
-                older.blocks += newer.blocks
+                older.absorb(newer)
                 older.alternates = True
             del kept[-2:]
     return kept
@@ -179,23 +208,30 @@ def _first_readers(graph: Graph, units: list[_Unit]) -> dict[str, tuple[str, ...
 
 def _arrows(graph: Graph, units: list[_Unit]) -> tuple[tuple[str, str], ...]:
     """From each part to those below that read what it made; into and out of a group, its border is one end."""
-    owner = {op.region: unit for unit in units for stage in unit.stages for op in stage.ops}
-    by_block = {block: unit for unit in units for block in unit.blocks}
+    drawn = _drawn(units)
     makers: dict[int, tuple[_Unit, str]] = {}
     arrows: dict[tuple[str, str], None] = {}
-    for op, unit, stage in _walk(graph, units, owner, by_block):
+    for op in graph.ops[: graph.forward_ops]:
+        unit, stage = drawn[id(op)]
         for storage, *_ in op.inputs:
             made = makers.get(storage)
-            if made is None or made[1] == stage:
-                continue
-            same = made[0] is unit
-            if same and len(unit.stages) == 1:
-                continue
-            arrows[made[1] if same else _end(made[0]), stage if same else _end(unit)] = None
+            if made is not None and made[1] != stage:
+                same = made[0] is unit
+                arrows[made[1] if same else _end(made[0]), stage if same else _end(unit)] = None
         for storage, *_ in op.outputs:
             makers[storage] = (unit, stage)
     order = {name: place for place, name in enumerate(name for unit in units for name in (unit.id, *_ids(unit)))}
     return tuple(arrow for arrow in arrows if order[arrow[0]] < order[arrow[1]])
+
+
+def _drawn(units: list[_Unit]) -> dict[int, tuple[_Unit, str]]:
+    """Unit and stage in which each op is drawn, by the op's identity."""
+    return {
+        id(op): (unit, stage.id)
+        for unit in units
+        for place, stage in enumerate(unit.stages)
+        for op in [*stage.ops, *(unit.alike_ops[place] if unit.alike_ops else [])]
+    }
 
 
 def _ids(unit: _Unit) -> list[str]:
@@ -230,7 +266,7 @@ def _unit_box(graph: Graph, unit: _Unit, firsts: dict[str, tuple[str, ...]], lin
         return stages[0]
     path = graph.regions[unit.stages[0].region].path
     name = path.partition("[")[0]
-    flops = unit.times * sum(_flops(stage.ops) for stage in unit.stages)
+    flops = unit.times * sum(stage.flops for stage in unit.stages)
     backward = unit.times * sum(stage.backward_flops for stage in unit.stages)
     yaml = graph.yaml(_block_region(graph, unit))
     title = f"{name} × {unit.times}" if unit.times > 1 else path.rpartition("]")[0] + "]"
@@ -250,7 +286,7 @@ def _stage_box(graph: Graph, stage: _Stage, firsts: dict[str, tuple[str, ...]], 
     path = graph.regions[stage.region].path or graph.component
     inside = path.rpartition("]")[2].lstrip(".") if graph.regions[stage.region].block is not None else path
     lines = [
-        _work(_flops(stage.ops), stage.backward_flops),
+        _work(stage.flops, stage.backward_flops),
         _result(stage.ops),
         _origin(graph.yaml(stage.region), line_of),
     ]
