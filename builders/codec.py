@@ -40,12 +40,10 @@ def set_pieces(codec: Codec, vae: IdentityVae | ImageKlVae | Causal3dVae | Casca
     unset_pieces(codec)
     if isinstance(vae, ImageKlVae | Causal3dVae) and isinstance(vae.tiling, SpatialTiling):
         codec.tiles = vae.tiling.tile // codec.space, vae.tiling.overlap // codec.space
-    if isinstance(codec, Causal3dCodec) and isinstance(vae, Causal3dVae):
+    if isinstance(vae, Causal3dVae):
         codec.streaming = vae.streaming
 
 
 def unset_pieces(codec: Codec) -> None:
     """Let a codec encode and decode whole clips, as a graph is exported."""
-    codec.tiles = None
-    if isinstance(codec, Causal3dCodec):
-        codec.streaming = False
+    codec.tiles, codec.streaming = None, False

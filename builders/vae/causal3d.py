@@ -40,8 +40,6 @@ class Causal3dCodec(Codec):
     latent_mean: Tensor
     latent_std: Tensor
     largest_logvar = LARGEST_LOGVAR
-    streaming = False
-    """Whether `moments`, `encode` and `decode` run one latent frame at a time; see `builders/vae/streaming.py`."""
 
     def __init__(self, vae: Causal3dVae) -> None:
         super().__init__()

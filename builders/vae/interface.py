@@ -17,8 +17,9 @@ from sora_spec.tiles import Cut, cut
 class Codec(nn.Module):
     """Pixels (B, 3, T, Y, X) in [-1, 1] ⇄ latents (B, C, F, H, W) of about unit variance.
 
-    A subclass supplies `encode_raw` and `decode_raw`, and `normalise`/`denormalise` where its latents are scaled.
-    `moments`, `encode` and `decode` work in tiles where `tiles` says so; `forward`, which trains, sees whole pictures.
+    A subclass supplies `encode_raw` or all of `moments`, `decode_raw`, and `normalise`/`denormalise` where its latents
+    are scaled. `encode` and `decode` work in pieces where `tiles` or `streaming` says so; `moments` and `forward`, which
+    train, see whole clips.
     """
 
     channels: int
@@ -31,6 +32,8 @@ class Codec(nn.Module):
     """Upper bound of the posterior's log-variance; ldm's, unless a codec has another."""
     tiles: tuple[int, int] | None = None
     """Side and overlap of tiles in latents; None for whole pictures."""
+    streaming = False
+    """Whether clips are encoded and decoded one latent frame at a time; only causal codecs can."""
 
     def encode_raw(self, video: Tensor) -> Tensor:
         """Mean and log-variance of the posterior, (B, 2C, F, H, W): unscaled, not clamped, of the whole picture."""
@@ -49,7 +52,14 @@ class Codec(nn.Module):
         return self.decode_raw(self.denormalise(latents))
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the posterior, unscaled, each (B, C, F, H, W)."""
+        """Mean and log-variance of the posterior of whole clips, unscaled, each (B, C, F, H, W)."""
+        self.check(video)
+        return split_moments(self.encode_raw(video), self.largest_logvar)
+
+    def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """`moments`, in pieces where the codec works so."""
+        if self.tiles is None and not self.streaming:
+            return self.moments(video)
         self.check(video)
         if self.tiles is None:
             return split_moments(self.encode_tile(video), self.largest_logvar)
@@ -67,7 +77,7 @@ class Codec(nn.Module):
 
     def encode(self, video: Tensor, noise: Tensor | None = None) -> Tensor:
         """Normalised latents: the posterior's mean, or with `noise` (shaped like the latents) a sample of it."""
-        mean, logvar = self.moments(video)
+        mean, logvar = self.posterior(video)
         return self.normalise(mean if noise is None else draw(mean, logvar, noise))
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -87,8 +97,7 @@ class Codec(nn.Module):
 
         `forward` and not a named method, so that what is hooked onto modules from outside (FSDP2, compilation) applies.
         """
-        self.check(video)
-        mean, logvar = split_moments(self.encode_raw(video), self.largest_logvar)
+        mean, logvar = self.moments(video)
         return self.decode_raw(draw(mean, logvar, noise)), mean, logvar
 
     def latent_shape(self, video_shape: tuple[int, ...] | torch.Size) -> tuple[int, int, int, int, int]:
@@ -117,9 +126,9 @@ class IdentityCodec(Codec):
 
     channels, time, space = 3, 1, 1
 
-    def encode_raw(self, video: Tensor) -> Tensor:
+    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """The pixels, with the smallest variance that the other codecs know."""
-        return torch.cat([video, torch.full_like(video, -30.0)], dim=1)
+        return video, torch.full_like(video, -30.0)
 
     def encode(self, video: Tensor, noise: Tensor | None = None) -> Tensor:
         """The pixels; there is nothing to sample."""

@@ -27,14 +27,15 @@ class VaeLoss(nn.Module):
     parameters; its frozen ones follow `.to(device)`. Every term is computed in fp32 whatever the codec's precision.
     """
 
-    def __init__(self, settings: VaeTraining) -> None:
+    def __init__(self, settings: VaeTraining, perceptual: Lpips | None = None) -> None:
+        """`perceptual`: in place of the network whose weights the spec names."""
         super().__init__()
         self.pixel_loss = l1_loss if settings.reconstruction == "l1" else mse_loss
         self.kl_weight = settings.kl_weight
         self.perceptual: Lpips | None = None
         self.perceptual_weight = 0.0
         if isinstance(settings.perceptual, LpipsSection):
-            self.perceptual = load_lpips(settings.perceptual.weights)
+            self.perceptual = perceptual or load_lpips(settings.perceptual.weights)
             self.perceptual_weight = settings.perceptual.weight
 
     def forward(self, codec: Codec, video: Tensor, noise: Tensor) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from sora_spec.graph.ir import Graph, Repeat, Resident, Role
 from sora_spec.graph.layout import Shape
 from sora_spec.graph.lower.codec import build_codec, trained_codec
 from sora_spec.graph.lower.losses import build_loss
+from sora_spec.graph.lower.lpips import Lpips
 from sora_spec.graph.lower.transformer import Axis, TransformerDenoiser, block_axes
 from sora_spec.graph.lower.vae_loss import vae_loss
 from sora_spec.graph.lower.weights import Policy, Weights
@@ -290,18 +291,20 @@ def _codec_step_graph(spec: Spec, setting: Setting) -> Graph:
     vae = spec.vae
     if vae.kind != "image_kl" and vae.kind != "causal3d":
         raise _unknown(spec, "vae.kind", vae.kind)
-    if vae.training.perceptual.kind != "none":
-        raise _unknown(spec, "vae.training.perceptual.kind", vae.training.perceptual.kind)
     tape, shapes = new_tape(setting), derive_shapes(spec)
     weights, inputs = Weights(tape, Policy(compute_dtype(setting), setting.attention)), _Inputs(tape)
     with tape.enter("vae", ("vae",)):
         codec = trained_codec(vae, weights)
+    perceptual = None
+    if vae.training.perceptual.kind == "lpips":
+        with tape.enter("perceptual", ("vae", "training", "perceptual")):
+            perceptual = Lpips(weights)
     video = inputs("video", (setting.batch, *shapes.video), compute_dtype(setting))
     noise = inputs("noise", (setting.batch, *shapes.latent), compute_dtype(setting))
 
     def forward() -> Tensor:
         with tape.enter("vae"):
-            return vae_loss(codec, inputs[video], inputs[noise], vae.training.reconstruction)
+            return vae_loss(codec, inputs[video], inputs[noise], vae.training.reconstruction, perceptual)
 
     return _finish(spec, "vae_step", weights, inputs, forward, None, setting)
 

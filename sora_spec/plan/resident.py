@@ -95,6 +95,10 @@ def sharding_of(job: Job, work: Workload) -> Sharding:
     )
 
 
+PERCEPTUAL = "perceptual"
+"""Region of the perceptual loss's network in the graph of a codec's training step."""
+
+
 class Resident(NamedTuple):
     """What stays through all phases."""
 
@@ -120,7 +124,12 @@ def training_terms(job: Job, work: Workload) -> Resident:
         average.append(exact(f"moving average{share}", part + kept, f"{path}.ema"))
     buffers = master_buffer_bytes(work)
     place = "vae" if job.stage == "vae" else "backbone.position"
-    found = Resident([exact(f"{what} buffers", buffers, place)] if buffers else [], [])
+    perceptual = sum(MASTER * w.resident.numel for w in work.weights if w.part == PERCEPTUAL)
+    constants = [
+        exact(f"{what} buffers", buffers - perceptual, place),
+        exact("LPIPS network, frozen", perceptual, "vae.training.perceptual"),
+    ]
+    found = Resident([term for term in constants if term.bytes.high > 0], [])
     found[job.states_on_host].extend(states)
     found[job.average_on_host].extend(average)
     return found

@@ -88,7 +88,7 @@ def test_streaming_does_the_arithmetic_of_the_whole_in_less_memory(component: Co
 
 
 @pytest.mark.parametrize("component", CODECS)
-@pytest.mark.parametrize(("height", "width"), [(64, 208), (176, 64), (112, 176)])
+@pytest.mark.parametrize(("height", "width"), [(32, 112), (112, 32), pytest.param(112, 176, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("vae", [IMAGE, CAUSAL | {"streaming": True}], ids=["image_kl", "causal3d"])
 def test_one_tile_stands_for_all_like_it(vae: dict[str, Any], height: int, width: int, component: Component) -> None:
     spec = spec_of(vae, 9, height, width, tiling=tiled(32, 16))
@@ -97,3 +97,22 @@ def test_one_tile_stands_for_all_like_it(vae: dict[str, Any], height: int, width
     assert count(graph) == count(full)
     assert memory(graph, itemise=False) == memory(full, itemise=False)
     agree(spec, component, Setting(attention="efficient"))
+
+
+PERCEPTUAL = {"perceptual": {"kind": "lpips", "weights": "nowhere"}}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("vae", [IMAGE, CAUSAL], ids=["image_kl", "causal3d"])
+def test_perceptual_training_equals_the_trace(vae: dict[str, Any], batch: int, precision: Any) -> None:
+    spec = spec_of(vae, 5, 32, 48, training=PERCEPTUAL)
+    agree(spec, "vae_step", Setting(batch=batch, precision=precision, attention="efficient"))
+
+
+def test_vgg_has_the_parameters_of_its_paper() -> None:
+    """14,714,688 in the convolutions of VGG-16 (torchvision), and the five heads' 1,472."""
+    graphs = [graph_from_spec(spec_of(IMAGE, training=each), "vae_step") for each in ({}, PERCEPTUAL)]
+    plain, perceptual = (sum(r.numel for r in graph.residents if r.role == "buffer") for graph in graphs)
+    assert perceptual - plain == 14_714_688 + 1_472 + 6
+    assert count(graphs[0]).parameters == count(graphs[1]).parameters

@@ -1,10 +1,11 @@
-"""The loss of the vae stage without its perceptual term: mirrors `builders/vae/losses.py`."""
+"""The loss of the vae stage: mirrors `builders/vae/losses.py`."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from sora_spec.graph.dtypes import DType
+from sora_spec.graph.lower.lpips import Lpips, frames_of
 from sora_spec.graph.ops.pointwise import (
     absolute,
     add,
@@ -35,14 +36,18 @@ class Trained(Protocol):
         ...
 
 
-def vae_loss(codec: Trained, video: Tensor, noise: Tensor, reconstruction: str) -> Tensor:
-    """Reconstruction and divergence of one batch; a number."""
+def vae_loss(codec: Trained, video: Tensor, noise: Tensor, reconstruction: str, perceptual: Lpips | None) -> Tensor:
+    """Reconstruction, divergence and perceptual distance of one batch; a number."""
     output, average, logvar = reconstruct(codec, video, noise)
     output, target = cast_to(output, DType.F32), cast_to(video, DType.F32)
     error = mean(absolute(sub(output, target))) if reconstruction == "l1" else mse_loss(output, target)
     divergence = mean(kl_divergence(cast_to(average, DType.F32), cast_to(logvar, DType.F32)))
     total = add(error, mul_scalar(divergence))
-    psnr(output, target)
+    logged = psnr(output, target)
+    if perceptual is not None:
+        distance = mean(perceptual(frames_of(output), frames_of(target)))
+        total = add(total, mul_scalar(distance))
+    del logged
     return total
 
 
@@ -68,11 +73,11 @@ def kl_divergence(average: Tensor, logvar: Tensor) -> Tensor:
     return mul_scalar(sub(add_scalar(add(power(average), exp(logvar)), "sub"), logvar))
 
 
-def psnr(output: Tensor, target: Tensor) -> Tensor:
-    """A number for the log. Its graph, which nobody walks, keeps `error` and `inverse` until the end."""
+def psnr(output: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    """A number for the log, with what its graph keeps although nobody walks it."""
     error = mse_loss(output, target)
     clamped = clamp(error, 1, "clamp_min")
     inverse = unary("reciprocal", clamped)
     quotient = unary("mul", inverse)
     del clamped
-    return unary("mul", unary("log10", quotient))
+    return unary("mul", unary("log10", quotient)), error, inverse, quotient
