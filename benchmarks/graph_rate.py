@@ -47,14 +47,18 @@ def main() -> None:
         ("dit", "denoiser_step", ["backbone.depth=280"]),
         ("dit", "denoiser_step", ["train.recompute.kind=blocks"]),
         ("latte", "denoiser_step", []),
+        ("dit", "optimizer_step", []),
+        ("dit", "sampler_step", []),
+        ("sit", "sampler_step", ["sampler={kind: dopri5, guidance: 4}"]),
+        ("opendit-video", "text_encode", []),
         ("dit", "vae_encode", []),
         ("dit", "vae_decode", []),
     ]
-    print(f"{'spec':<8}{'component':<16}{'change':<32}{'ops':>6}{'ms':>9}{'a second':>10}")
+    print(f"{'spec':<14}{'component':<16}{'change':<38}{'ops':>6}{'ms':>9}{'a second':>10}")
     for name, component, overrides in rows:
         seconds, ops = measure(name, component, overrides)
         change = " ".join(overrides) or "-"
-        print(f"{name:<8}{component:<16}{change:<32}{ops:>6}{1e3 * seconds:>9.2f}{1 / seconds:>10.0f}")
+        print(f"{name:<14}{component:<16}{change:<38}{ops:>6}{1e3 * seconds:>9.2f}{1 / seconds:>10.0f}")
 
 
 if __name__ == "__main__":
