@@ -8,18 +8,15 @@ libraries and what the C library holds back. Watching changes no bit of the trai
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
+from sora_spec.builders.verify.allocator import watched
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.values import whole
 from sora_spec.run_folder import StageFolder, write_atomically
@@ -128,42 +125,3 @@ def storage_bytes(tensors: Iterable[Tensor]) -> int:
         storage = getattr(tensor, "_local_tensor", tensor).untyped_storage()
         storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
-
-
-def watched(make: Callable[[], StepResult]) -> tuple[StepResult, int]:
-    """Make a step under the profiler: its result, and the most bytes by which the allocator rose above the start."""
-    profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-    with _silence():
-        profiler.start()
-    try:
-        result = make()
-    finally:
-        with _silence():
-            profiler.stop()
-    return result, allocator_rise(profiler)
-
-
-@contextmanager
-def _silence() -> Generator[None]:
-    """Keep what a C++ library writes to stderr by itself from the user."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def allocator_rise(profiler: profile) -> int:
-    """Highest sum of the CPU allocator's events, in the order in which they happened."""
-    assert profiler.profiler is not None
-    events: Any = profiler.profiler.kineto_results.events()
-    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
-    live = highest = 0
-    for _, nbytes in changes:
-        live += nbytes
-        highest = max(highest, live)
-    return highest

@@ -188,10 +188,8 @@ def _verify(path: str, overrides: list[str], job: Job, document: Document, as_js
 
     if path == "-":
         raise UserError("--verify reads the spec twice, which standard input cannot be", "write the spec to a file")
-    kernel = job.attention or ("flash" if job.takes_flash else "efficient")
-    parts = parts_of(job.precision, kernel, job.has_codec)
     with output.progress("tracing the real modules"):
-        found = verify(path, overrides, parts)
+        found = verify(path, overrides, parts_of(job))
     output.data(json.dumps(found, indent=2) if as_json else verification_text(found, document))
     raise typer.Exit(0 if all(part["equal"] for part in found) else 1)
 

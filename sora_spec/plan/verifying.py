@@ -11,22 +11,26 @@ from sora_spec.errors import UserError
 from sora_spec.plan.values import line_of
 
 if TYPE_CHECKING:
+    from sora_spec.plan.job import Job
     from sora_spec.source import Document
 
 _SCRIPT = r"""
 import json, sys
 from dataclasses import asdict
-from sora_spec.builders.verify.compare import compare
+from sora_spec.builders.verify.compare import compare, compare_on_cpu
 from sora_spec.graph import Setting
 from sora_spec.loading import load_spec
 
 request = json.load(sys.stdin)
 spec = load_spec(request["path"], request["overrides"])
 for part in request["parts"]:
-    setting = Setting(batch=part["batch"], precision=part["precision"], attention=part["attention"])
-    found = compare(spec, part["component"], setting)
-    print(json.dumps(asdict(found) | {"equal": found.equal, "setting": part}), flush=True)
+    setting = Setting(**part["setting"])
+    found = compare_on_cpu(spec, setting) if part["really"] else compare(spec, part["component"], setting)
+    rows = [asdict(row) | {"equal": row.equal} for row in found.rows]
+    print(json.dumps(part | asdict(found) | {"rows": rows, "equal": found.equal}), flush=True)
 """
+_SMALL = 500_000_000
+"""Bytes up to which a training step is really run on the CPU."""
 
 
 def verify(path: str, overrides: list[str], parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -40,32 +44,47 @@ def verify(path: str, overrides: list[str], parts: list[dict[str, Any]]) -> list
     done = subprocess.run(command, input=request, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
-        missing = "No module named 'torch'" in done.stderr
-        hint = "pip install 'sora-spec[train]'" if missing else "report the spec and this message"
-        raise UserError(f"the trace failed: {lines[-1] if lines else 'no output'}", hint)
+        if "No module named 'torch'" in done.stderr:
+            raise UserError("--verify builds the real modules, which needs PyTorch", "pip install 'sora-spec[train]'")
+        raise UserError(f"the trace failed: {lines[-1] if lines else 'no output'}", "report the spec and this message")
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def parts_of(precision: str, attention: str, has_codec: bool, batch: int = 2) -> list[dict[str, Any]]:
-    """What is traced: the network alone, a training step, and both halves of the codec."""
-    network = {"batch": batch, "precision": precision, "attention": attention}
-    codec = {"batch": 1, "precision": "fp32", "attention": "efficient"}
-    parts = [{"component": name, **network} for name in ("denoiser", "denoiser_step")]
-    return parts + [{"component": name, **codec} for name in ("vae_encode", "vae_decode") if has_codec]
+def parts_of(job: Job, batch: int = 2) -> list[dict[str, Any]]:
+    """What is traced: the network alone, a training step, the codec's halves and its training step, as the job runs
+    them; and where it is small, a training step that really runs on this CPU."""
+    spec, cuda = job.spec, job.device.kind == "cuda"
+    kernel = job.attention or ("flash" if job.takes_flash else "efficient")
+    network = {"batch": batch, "precision": job.precision, "attention": kernel, "fused_rms_norm": cuda}
+    parts = [_part("denoiser", network), _part("denoiser_step", network | {"owned_inputs": True})]
+    if job.has_codec:
+        codec = {"batch": 1, "precision": "fp32", "attention": "efficient"}
+        parts += [_part("vae_encode", codec), _part("vae_decode", codec)]
+        if spec.vae.kind in ("image_kl", "causal3d"):
+            parts.append(_part("vae_step", codec))
+    step = job.work("denoiser_step", batch, "fp32")
+    if 2 * step.parameter_bytes + step.peak.tensor_bytes <= _SMALL:
+        parts.append(_part("denoiser_step", {"batch": batch}, really=True))
+    return parts
+
+
+def _part(component: str, setting: dict[str, Any], really: bool = False) -> dict[str, Any]:
+    return {"component": component, "setting": setting, "really": really}
 
 
 def verification_text(found: list[dict[str, Any]], document: Document | None) -> str:
     """Both columns, and where they part."""
     lines: list[str] = []
     for part in found:
-        setting = part["setting"]
-        words = f"batch {setting['batch']}, {setting['precision']}, {setting['attention']} attention"
-        lines.append(f"{part['component']}: {words}")
-        lines.append(f"  {'':<36}{'predicted':>20}{'traced':>20}")
+        setting, really = part["setting"], part["really"]
+        how = "really run on this CPU" if really else f"{setting['precision']}, {setting['attention']} attention"
+        lines.append(f"{part['component']}: batch {setting['batch']}, {how}")
+        lines.append(f"  {'':<36}{'predicted':>20}{'measured' if really else 'traced':>20}")
         for row in part["rows"]:
-            mark = "" if row["predicted"] == row["traced"] else "  ←"
+            mark = "" if row["equal"] else "  ←"
             lines.append(f"  {row['quantity']:<36}{row['predicted']:>20,}{row['traced']:>20,}{mark}")
-        lines += _divergence(part["divergence"], document)
+        lines += [f"  within {row['tolerance']:.2%}" for row in part["rows"] if row["tolerance"] and row["equal"]]
+        lines += [] if really else _divergence(part["divergence"], document)
     return "\n".join(lines)
 
 
