@@ -121,8 +121,9 @@ def switches_switch(spec: Spec) -> Iterator[Problem]:
             "Remove it.",
             severity="warning",
         )
-    trainable = spec.vae.kind == "image_kl" or spec.vae.kind == "causal3d"
-    averaged = train.ema > 0 or (trainable and spec.vae.training.ema > 0)
+    averaged = train.ema > 0
+    if spec.vae.kind == "image_kl" or spec.vae.kind == "causal3d":
+        averaged = averaged or spec.vae.training.ema > 0
     if train.ema_device == "cpu" and not averaged:
         yield Problem(
             "W302",

@@ -50,8 +50,8 @@ def allocator_peak(run: Callable[[], None]) -> int:
     gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
-    assert profiler.profiler is not None
-    events = profiler.profiler.kineto_results.events()
+    session: Any = profiler.profiler
+    events = session.kineto_results.events()
     live = peak = 0
     for _, nbytes in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):
         live += nbytes

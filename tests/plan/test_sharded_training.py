@@ -61,8 +61,8 @@ def phase_peaks(trainer: Trainer, step: Callable[[], object]) -> dict[str, int]:
     live = resident_bytes(trainer)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
-    assert profiler.profiler is not None
-    events: Any = profiler.profiler.kineto_results.events()
+    session: Any = profiler.profiler
+    events = session.kineto_results.events()
     (update,) = [e.start_ns() for e in events if e.name() == UPDATE]
     peaks = {PASS: 0, UPDATE: 0}
     for time, nbytes in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):

@@ -149,9 +149,9 @@ def test_every_mode_resumes_to_the_last_bit(tiny_spec, tmp_path: Path) -> None:
 def test_blocks_are_freed_after_their_forward_pass_or_kept(tiny_spec, reshard: bool) -> None:
     spec = tiny_spec(train__precision="bf16", parallel__reshard=reshard)
     with started_ranks(spec, "cpu", "bf16") as ranks:
-        module = build_task(spec, "denoiser", None, ranks).module
+        module: Any = build_task(spec, "denoiser", None, ranks).module
         module(torch.randn(2, 3, 4, 16, 16), torch.tensor([0.1, 0.9]), torch.tensor([1, 2]))
-        blocks = [part for part in module.modules() if isinstance(part, FSDPModule) and part is not module]
+        blocks: list[Any] = [part for part in module.modules() if isinstance(part, FSDPModule) and part is not module]
         assert len(blocks) == 2
         cut = [all(isinstance(weight, DTensor) for weight in block.parameters()) for block in blocks]
         assert cut == [reshard, reshard]
