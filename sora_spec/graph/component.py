@@ -192,16 +192,35 @@ def _sampler_graph(spec: Spec, setting: Setting) -> Graph:
     # Imported here: training needs none of it, and short commands feel every module.
     from sora_spec.graph.lower.sampler import SamplerStep, declare_held, is_guided
 
-    tape, blocks, shapes = new_tape(setting), _blocks(spec, setting), derive_shapes(spec)
-    tape.grad_enabled = False
-    policy = Policy(compute_dtype(setting), setting.attention, setting.fused_rms_norm, train=False)
-    weights, inputs = Weights(tape, policy), _Inputs(tape)
-    with tape.enter("backbone", ("backbone",)):
-        network = TransformerDenoiser(weights, spec, blocks.axes)
+    shapes, blocks = derive_shapes(spec), _blocks(spec, setting)
     channels, *places = shapes.latent
-    inputs("initial", (setting.batch, channels, *places), yaml=("sampler",))
-    condition = _condition(spec, inputs, setting.batch)
-    null = _condition(spec, inputs, setting.batch, "null ") if is_guided(spec) else None
+
+    def begin() -> tuple[Weights, _Inputs, Callable[[], SamplerStep]]:
+        tape = new_tape(setting)
+        tape.grad_enabled = False
+        policy = Policy(compute_dtype(setting), setting.attention, setting.fused_rms_norm, train=False)
+        weights, inputs = Weights(tape, policy), _Inputs(tape)
+        with tape.enter("backbone", ("backbone",)):
+            network = TransformerDenoiser(weights, spec, blocks.axes)
+        inputs("initial", (setting.batch, channels, *places), yaml=("sampler",))
+        condition = _condition(spec, inputs, setting.batch)
+        null = _condition(spec, inputs, setting.batch, "null ") if is_guided(spec) else None
+
+        def denoise(noisy: Tensor, at: Tensor, given: Tensor | None) -> Tensor:
+            with tape.enter("backbone", outer=0):
+                return network(noisy, at, given)
+
+        def step() -> SamplerStep:
+            given = [None if name is None else inputs[name] for name in (condition, null)]
+            return SamplerStep(tape, spec, denoise, given[0], given[1])
+
+        return weights, inputs, step
+
+    slope = None
+    if spec.sampler.kind == "dopri5":  # its first stage reads a slope of the step before: it lies as one of this does
+        _, scratch, probe = begin()
+        slope = probe().field(scratch["initial"])
+    weights, inputs, new_step = begin()
     held: list[str] = []
 
     def leaf_of(name: str, channels: int) -> None:
@@ -209,14 +228,10 @@ def _sampler_graph(spec: Spec, setting: Setting) -> Graph:
 
     declare_held(spec, leaf_of, channels, shapes.out_channels)
 
-    def denoise(noisy: Tensor, at: Tensor, given: Tensor | None) -> Tensor:
-        with tape.enter("backbone", outer=0):
-            return network(noisy, at, given)
-
     def forward() -> Tensor:
-        given = [None if name is None else inputs[name] for name in (condition, null)]
-        step = SamplerStep(tape, spec, denoise, given[0], given[1])
-        with tape.enter("sampler", ("sampler",)):
+        step = new_step()
+        step.slope = None if slope is None else (slope.shape, slope.strides)
+        with weights.tape.enter("sampler", ("sampler",)):
             return step(inputs.take(held))
 
     return _finish(spec, "sampler_step", weights, inputs, forward, blocks.repeat)

@@ -95,11 +95,15 @@ def test_samplers_of_interpolants(kind: str, prediction: str, guidance: int, lea
     )
 
 
+@pytest.mark.parametrize(
+    ("guidance", "learn_sigma"),
+    [(2, "true"), pytest.param(1, "true", marks=pytest.mark.slow), pytest.param(2, "false", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("prediction", ["velocity", "score", "noise"])
-def test_the_adaptive_sampler_on_real_tensors(prediction: str) -> None:
+def test_the_adaptive_sampler_on_real_tensors(prediction: str, guidance: int, learn_sigma: str) -> None:
     """It looks at values to choose its steps, so it runs on the CPU."""
-    sampler = "sampler={kind: dopri5, guidance: 2}"
-    check(small("tiny-sit-digits", sampler, f"objective.prediction={prediction}"), kernel="cpu")
+    changes = [f"sampler={{kind: dopri5, guidance: {guidance}}}", f"objective.prediction={prediction}"]
+    check(small("tiny-sit-digits", *changes, f"backbone.learn_sigma={learn_sigma}", "backbone.depth=4"), kernel="cpu")
 
 
 @pytest.mark.parametrize("kernel", ["efficient", "math"])

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from sora_spec.graph.dtypes import DType
+from sora_spec.graph.layout import Shape
 from sora_spec.graph.ops.pointwise import (
     add,
     add_scalar,
@@ -92,6 +93,8 @@ class SamplerStep:
     def __init__(self, tape: Tape, spec: Spec, network: Network, condition: Tensor | None, null: Tensor | None) -> None:
         self.tape, self.spec, self.network = tape, spec, network
         self.condition, self.null = condition, null
+        self.slope: tuple[Shape, Shape] | None = None
+        """Shape and strides of dopri5's slopes, as views of what the network returned."""
 
     def __call__(self, held: Held) -> Tensor:
         """The latents after the step. `held` is changed as the loop's names are."""
@@ -212,7 +215,8 @@ class SamplerStep:
         """One accepted trial step: six evaluations beside the slope that the step before ended with."""
         last = STAGES - 1
         x = held["x"]
-        slopes, end = [held[f"previous slope {last}"]], x
+        assert self.slope is not None
+        slopes, end = [held[f"previous slope {last}"].alias(*self.slope)], x
         for terms in _STAGE_TERMS:
             end = add(x, _combined([slopes[place] for place in terms]))
             slopes.append(self.field(end))
