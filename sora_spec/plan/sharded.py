@@ -104,7 +104,6 @@ def step_messages(schedule: Schedule, sharding: Sharding) -> Messages:
 
 
 @lru_cache(maxsize=256)
-@lru_cache(maxsize=256)
 def exchanged_bytes(schedule: Schedule, batch: int) -> int:
     """Bytes of the tensors that the ranks of a sequence group pass round in one forward and backward pass."""
     graph, sizes = schedule.graph, schedule.sizes_at(batch)
