@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.events import Resize
+from textual.markup import escape
 from textual.message import Message
 from textual.reactive import reactive
 from textual.screen import Screen
@@ -38,6 +40,7 @@ PLACES = {
 TABS = ("planner", "compare", "sweep", "spec", "runs")
 
 _ADVICE_DELAY = 0.15  # seconds without a new question before fixes are searched
+_RESIZE_DELAY = 0.2  # seconds without another size before everything is drawn once more
 _WATCH_PERIOD = 1.0  # seconds between two looks at the files
 
 
@@ -108,6 +111,7 @@ class SoraSpecApp(App[None]):
         self._greet = greet
         self._busy: set[int] = set()
         self._advice_timer: Timer | None = None
+        self._resize_timer: Timer | None = None
         if ascii_only:
             self._filters.append(AsciiOnly())
 
@@ -150,6 +154,17 @@ class SoraSpecApp(App[None]):
 
         remember(theme=theme.name)
 
+    def action_command_palette(self) -> None:
+        """Every command by name."""
+        from sora_spec.tui.commands import Palette
+
+        if not Palette.is_open(self):
+            self.push_screen(Palette(id="--command-palette"))
+
+    def notify(self, message: str, *, title: str = "", markup: bool = False, **settings: Any) -> None:
+        """A note in the corner. Users' texts may hold brackets, so they are no markup unless the caller says so."""
+        super().notify(message, title=title if markup else escape(title), markup=markup, **settings)
+
     def get_system_commands(self, screen: Screen[Any]) -> Any:
         """Textual's own commands, and every action of the app and of the screen."""
         from sora_spec.tui.commands import commands
@@ -158,6 +173,21 @@ class SoraSpecApp(App[None]):
         titles = {command.title for command in own} | {"Screenshot"}
         yield from own
         yield from (command for command in super().get_system_commands(screen) if command.title not in titles)
+
+    def on_resize(self) -> None:
+        """Look again when the size has settled."""
+        if self._resize_timer is not None:
+            self._resize_timer.stop()
+        self._resize_timer = self.set_timer(_RESIZE_DELAY, self._settle_size)
+
+    def _settle_size(self) -> None:
+        """Draw everything once more: what was on its way to the terminal while it changed its size stands in the wrong
+        place, and a screen that was being switched to has missed the change."""
+        if not self.is_running or not self.screen_stack:
+            return  # the app is being left
+        if self.screen.size != self.size:
+            self.screen.post_message(Resize(self.size, self.size))
+        self.screen.refresh()
 
     # Screens
 

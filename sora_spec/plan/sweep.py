@@ -141,8 +141,9 @@ def sweep_rows(
 
 def _spec(document: Document, settings: Sequence[str]) -> tuple[Spec | None, str]:
     """The spec with settings laid over it, or the first thing wrong with it."""
+    if document.root is None:
+        return None, next(d.message for d in document.problems)
     root = deepcopy(document.root)
-    assert root is not None
     problems = list(document.problems)
     for order, setting in enumerate(settings):
         problems += apply_override(root, setting, order)
