@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from textual.app import SystemCommand
 from textual.binding import Binding
+from textual.command import CommandPalette
 from textual.screen import Screen
 
 from sora_spec.tui.files import FORMS
 
 if TYPE_CHECKING:
     from sora_spec.tui.app import SoraSpecApp
+
+
+class Palette(CommandPalette):
+    """Textual's palette, without its failure when a page is turned before the list has been laid out."""
+
+    def _action_command_list(self, action: str) -> None:
+        with suppress(KeyError):
+            super()._action_command_list(action)
 
 
 def commands(app: SoraSpecApp, screen: Screen[Any]) -> Iterator[SystemCommand]:

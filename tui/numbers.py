@@ -9,8 +9,10 @@ _SCALES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, 
 
 
 def gib(nbytes: float) -> str:
-    """`23.6`, and two digits below ten: bytes in GiB without the unit."""
+    """`23.6`, two digits below ten, `<0.01` for what would be nothing: bytes in GiB without the unit."""
     value = nbytes / GIB
+    if 0 < value < 0.005:
+        return "<0.01"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"
 
 

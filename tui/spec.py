@@ -8,6 +8,7 @@ from rich.segment import Segment
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
+from textual.content import Content
 from textual.reactive import reactive
 from textual.strip import Strip
 from textual.timer import Timer
@@ -122,7 +123,16 @@ class SpecScreen(Frame):
         self._entitle(spec)
 
     def _entitle(self, spec: OpenSpec) -> None:
-        self.query_one(Editor).border_title = f"{spec.path}{' * not saved' if spec.unsaved else ''}"
+        editor = self.query_one(Editor)
+        mark, state = "▸ " if editor.has_focus else "", " * not saved" if spec.unsaved else ""
+        editor.border_title = Content(f"{mark}{spec.path}{state}")
+
+    def on_descendant_focus(self) -> None:
+        """The title says whether keys go into the text."""
+        if self._spec is not None:
+            self._entitle(self._spec)
+
+    on_descendant_blur = on_descendant_focus
 
     def _show_problems(self, spec: OpenSpec, own: list[Diagnostic]) -> None:
         rows = self.query_one("#problems", RowList)

@@ -44,7 +44,9 @@ def verdict_lines(snapshot: Snapshot, width: int, plain_bar: bool, stale: bool =
     numbers = f"{gib(needed.likely)} of {gib(snapshot.capacity)} GiB"
     spread = f"{'range ' if width >= 56 else ''}{gib(needed.low)} – {gib(needed.high)}"
     if width < 42:
-        machine = spread = ""
+        machine = ""
+    if len(numbers) + len(rest) + len(spread) + 4 > width:
+        spread = ""
     lines = [
         Line((Cell(words, role),), (Cell(machine, "dim"),)),
         Line((Cell(numbers, "strong"), Cell(f"  {rest}", role)), (Cell(spread, "dim"),)),
