@@ -107,6 +107,8 @@ def prepare_component(
             return _codec_step(spec, setting, device)
         case "text_encode":
             raise UserError(f"{spec.name}: the text encoder is not among the modules of this package")
+        case "optimizer_step" | "ema_step" | "sampler_step":
+            raise UserError(f"{spec.name}: {component} is no pass of one module; tests/graph verify it")
 
 
 def _dtype(setting: Setting) -> torch.dtype:

@@ -168,8 +168,9 @@ def _sample_phases(job: Job, work: Workload, kept: Resident) -> list[Phase]:
     aside = [exact("weights set aside", part if job.spec.train.ema > 0 else 0, path)]
     device, host = _placed(job, [exact("gradients of the last step", part, path)])
     (host if job.average_on_host else device).extend(aside)
-    network = job.work("denoiser", SHOWN * (2 if job.guided else 1))
-    running, left = _forward_terms(job, network)
+    # With FSDP2 the few latents of the sampler are left out, and one call of the network stands for its step.
+    calls = job.work("denoiser", SHOWN * (2 if job.guided else 1)) if job.sharded else job.work("sampler_step", SHOWN)
+    running, left = _forward_terms(job, calls)
     phases = [_phase("sample grid: denoise", kept, [*device, *running], host)]
     if job.has_codec:
         decoded = job.work("vae_decode", SHOWN, "fp32")
