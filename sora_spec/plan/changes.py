@@ -6,11 +6,11 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sora_spec.plan.job import Job, with_count
 from sora_spec.record import Section, as_record, is_section, section_from
 from sora_spec.scalars import plain_scalar
 
 if TYPE_CHECKING:
-    from sora_spec.plan.job import Job
     from sora_spec.schema.spec import Spec
 
 Model = TypeVar("Model", bound=Section)
@@ -49,6 +49,25 @@ def overrides_between(before: Section, after: Section, path: str = "") -> list[s
         else:
             found.append(f"{inner}={flow(new)}")
     return found
+
+
+def overrides_for(original: Spec, job: Job) -> tuple[str, ...]:
+    """`key=value` arguments with which `original` makes this job.
+
+    The ranks of a codec's training are left to `--count` where that makes the same of them: typed as `parallel`, they
+    would be held against the denoiser's batch.
+    """
+    found = overrides_between(original, job.spec)
+    if job.stage == "vae" and _layout(with_count(original, job.count, job.stage)) == _layout(job.spec):
+        found = [text for text in found if text.partition("=")[0] not in _LAYOUT]
+    return tuple(found)
+
+
+_LAYOUT = ("parallel.shard", "parallel.sequence", "parallel.replicate")
+
+
+def _layout(spec: Spec) -> tuple[int, int, int]:
+    return spec.parallel.shard, spec.parallel.sequence, spec.parallel.replicate
 
 
 def options_between(before: Job, after: Job) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sora_spec.errors import UserError
-from sora_spec.plan.changes import changed, options_between, overrides_between
+from sora_spec.plan.changes import changed, options_between, overrides_between, overrides_for
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.job import Job
 from sora_spec.plan.planner import Plan, make_plan, times_of
@@ -47,8 +47,7 @@ def find_fastest(job: Job, original: Spec | None = None) -> Fastest | None:
     found = _fastest_generation(job) if job.mode == "generate" else _fastest_training(job)
     if found is None:
         return None
-    overrides = tuple(overrides_between(original or job.spec, found.job.spec))
-    return Fastest(overrides, options_between(job, found.job), found)
+    return Fastest(overrides_for(original or job.spec, found.job), options_between(job, found.job), found)
 
 
 def _fastest_generation(job: Job) -> Plan | None:
@@ -107,14 +106,17 @@ def _fastest_training(job: Job) -> Plan | None:
 
 
 def _starts(job: Job) -> Iterator[dict[str, Any]]:
-    """Precisions and layouts. A sequence group stays as it is: it decides how a clip is cut."""
-    path = "vae.training.precision" if job.stage == "vae" else "train.precision"
+    """Precisions and layouts. A sequence group stays as it is: it decides how a clip is cut; and so do the ranks of a
+    codec's training, for which `parallel` is not meant in the first place."""
+    if job.stage == "vae":
+        yield from ({"vae.training.precision": precision} for precision in _precisions(job.precision, job))
+        return
     groups, parallel = job.groups, job.spec.parallel
     shards = [shard for shard in range(1, groups + 1) if groups % shard == 0]
     for precision, shard, offload in product(_precisions(job.precision, job), shards, {False, parallel.offload}):
         for reshard in (True, False) if shard > 1 else (parallel.reshard,):
             layout = {"shard": shard, "replicate": groups // shard, "reshard": reshard, "offload": offload}
-            yield {path: precision, **{f"parallel.{name}": value for name, value in layout.items()}}
+            yield {"train.precision": precision, **{f"parallel.{name}": value for name, value in layout.items()}}
 
 
 def _recomputations(job: Job) -> list[dict[str, Any]]:

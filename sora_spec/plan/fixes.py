@@ -12,7 +12,7 @@ from itertools import combinations, product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sora_spec.errors import UserError
-from sora_spec.plan.changes import changed, overrides_between
+from sora_spec.plan.changes import changed, overrides_for
 from sora_spec.plan.clip_sizes import frame_counts, sizes, with_frames, with_size
 from sora_spec.plan.job import Job, with_count
 from sora_spec.plan.planner import Plan, make_plan
@@ -87,7 +87,7 @@ def _mildest(job: Job, knobs: tuple[Knob, ...], original: Spec) -> Fix | None:
             return None
         found = ((_planned(job, each), each) for each in sets[1:])
         plan, chosen = next((plan, each) for plan, each in found if plan is not None and plan.fits)
-    overrides = tuple(overrides_between(original, plan.job.spec))
+    overrides = overrides_for(original, plan.job)
     return Fix(tuple(setting.words for setting in chosen), overrides, plan.job.count, plan)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sora_spec.errors import UserError
-from sora_spec.plan.changes import changed, options_between, overrides_between
+from sora_spec.plan.changes import changed, options_between, overrides_for
 from sora_spec.plan.clip_sizes import frame_counts, sizes, with_frames, with_size
 from sora_spec.plan.job import Job, with_count
 from sora_spec.plan.planner import Plan, make_plan
@@ -46,7 +46,7 @@ def solve(job: Job, field: Field, original: Spec | None = None) -> Solution | No
     if found is None:
         return None
     value, best = found
-    overrides = tuple(overrides_between(original or job.spec, best.spec))
+    overrides = overrides_for(original or job.spec, best)
     return Solution(field, candidates.words(value), overrides, options_between(job, best), make_plan(best))
 
 
