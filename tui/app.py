@@ -111,7 +111,7 @@ class SoraSpecApp(App[None]):
         self._greet = greet
         self._busy: set[int] = set()
         self._advice_timer: Timer | None = None
-        self._resize_timer: Timer | None = None
+        self._settling: Timer | None = None
         if ascii_only:
             self._filters.append(AsciiOnly())
 
@@ -176,9 +176,9 @@ class SoraSpecApp(App[None]):
 
     def on_resize(self) -> None:
         """Look again when the size has settled."""
-        if self._resize_timer is not None:
-            self._resize_timer.stop()
-        self._resize_timer = self.set_timer(_RESIZE_DELAY, self._settle_size)
+        if self._settling is not None:
+            self._settling.stop()
+        self._settling = self.set_timer(_RESIZE_DELAY, self._settle_size)
 
     def _settle_size(self) -> None:
         """Draw everything once more: what was on its way to the terminal while it changed its size stands in the wrong
