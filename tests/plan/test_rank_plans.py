@@ -13,6 +13,7 @@ from sora_spec.plan import Plan, find_device, make_plan
 from sora_spec.plan.changes import changed
 from sora_spec.plan.job import planned_job
 from sora_spec.plan.terms import Phase
+from sora_spec.plan.values import plan_values
 from sora_spec.schema.spec import Spec
 from sora_spec.shapes import derive_shapes
 
@@ -129,3 +130,14 @@ def test_a_sequence_group_shares_activations(sequence: int) -> None:
     assert 1 / sequence < seconds[1] / seconds[0] < 1 / (0.65 * sequence)
     assert many.times.step.parts["messages"].likely > 0
     assert derive_shapes(spec).tokens % sequence == 0
+
+
+def test_host_memory_is_a_figure_of_its_own_in_the_contract() -> None:
+    found = plan(ranked("dit", parallel__shard=4, parallel__offload=True))
+    memory = plan_values(found)["memory"]
+    assert memory["host_bytes"]["likely"] == max(row["host_bytes"]["likely"] for row in plan_values(found)["phases"])
+    assert sum(row["bytes"] for row in memory["host_terms"]) == found.peak.host.likely
+    on_device = {row["name"] for row in memory["terms"]}
+    assert not on_device & {row["name"] for row in memory["host_terms"]}
+    paths = {row["path"] for row in memory["host_terms"]}
+    assert {"train.optimizer", "train.ema"} <= paths
