@@ -86,7 +86,7 @@ def codec_terms(job: Job) -> list[Term]:
     """The frozen codec, whole and in fp32, on every rank."""
     if not job.has_codec:
         return []
-    work = job.work("vae_encode", 1, "fp32")
+    work = job.work("vae_encode", job.micro_batch, "fp32")  # the graph that encoding needs anyway
     return [exact("codec weights, frozen", work.parameter_bytes + work.buffer_bytes, "vae")]
 
 
