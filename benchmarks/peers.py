@@ -321,7 +321,7 @@ def page(truths: dict[str, dict[str, Any]], answers: dict[str, dict[str, dict[st
         "",
         "The other estimates of training memory count states alone, and say so, or what modules return. For one image",
         "of 256² the states are nearly all there is, and DeepSpeed's include a copy in 16 bits that fp32 training",
-        "lacks; for a clip activations are up to four fifths.",
+        "lacks; for a clip activations are up to nine tenths.",
         *wrong,
     ]
     if failed:
