@@ -34,6 +34,8 @@ class Components:
 
 
 _NOTHING = Part(0, 0)
+_SEVERAL = 2
+"""A batch whose graph a plan is likely to have made already; its FLOPs give those of one sample."""
 
 
 def components_of(job: Job) -> Components:
@@ -47,17 +49,16 @@ def components_of(job: Job) -> Components:
 
 
 def _denoiser(job: Job) -> Part:
-    schedule = schedule_of(job.spec, "denoiser", job.setting("denoiser", 1))
-    parameters = sum(w.resident.numel * w.times for w in schedule.weights if w.resident.role == "parameter")
-    return Part(parameters, schedule.forward_flops(1))
+    schedule = schedule_of(job.spec, "denoiser", job.setting("denoiser", _SEVERAL))
+    return Part(schedule.parameters, schedule.forward_flops(1))
 
 
 def _codec(job: Job, half: str) -> Part:
     """Half a codec. SD's 1x1 convolutions around the latents belong to the half that runs them."""
     if not job.has_codec:
         return _NOTHING
-    component = "vae_encode" if half == "encoder" else "vae_decode"
-    schedule = schedule_of(job.spec, component, job.setting(component, 1, "fp32"))
+    component, batch = ("vae_encode", _SEVERAL) if half == "encoder" else ("vae_decode", 1)
+    schedule = schedule_of(job.spec, component, job.setting(component, batch, "fp32"))
     owned = ("vae.encoder", "vae.quant_conv") if half == "encoder" else ("vae.decoder", "vae.post_quant_conv")
     parameters = 0
     for weight in schedule.weights:

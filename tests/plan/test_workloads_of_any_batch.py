@@ -9,6 +9,8 @@ import pytest
 from sora_spec.graph import Setting, count, graph_from_spec, memory
 from sora_spec.graph.component import Component, Recompute
 from sora_spec.loading import load_spec
+from sora_spec.packaged import packaged_names
+from sora_spec.plan.schedule import schedule_of
 from sora_spec.plan.workload import workload
 
 CASES: list[tuple[str, Component, Recompute]] = [
@@ -44,3 +46,13 @@ def test_the_peak_never_grows_when_gradients_shrink() -> None:
     heights = [peak.activation_bytes + scale * peak.gradient_bytes for peak, scale in peaks]
     assert heights == sorted(heights, reverse=True)
     assert none.activation_bytes >= half.activation_bytes >= whole.activation_bytes
+
+
+@pytest.mark.parametrize("name", packaged_names())
+@pytest.mark.parametrize("component", ["denoiser", "vae_encode", "vae_decode"])
+def test_flops_of_one_sample_follow_from_several(name: str, component: Component) -> None:
+    """Extents of 1 change strides, and with them copies, but no arithmetic."""
+    spec = load_spec(name)
+    several = schedule_of(spec, component, Setting(batch=2))
+    assert several.forward_flops(1) == count(graph_from_spec(spec, component, Setting(batch=1))).forward_flops
+    assert several.forward_flops(5) == count(graph_from_spec(spec, component, Setting(batch=5))).forward_flops
