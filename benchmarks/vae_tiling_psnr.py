@@ -7,7 +7,7 @@ Printed for the whole picture and for several tilings, over all pixels (8-bit ra
 - PSNR against the clip, encoded and decoded in tiles;
 - PSNR of that reconstruction against the one made of whole pictures;
 - the seams: the mean step from pixel to pixel across the borders of tiles over that everywhere else, less the same
-  ratio in the clip itself. A visible seam is a step that the clip does not have: 0 is none.
+  ratio in the reconstruction made of whole pictures (whose steps are larger between latents anyway): 0 is no seam.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def measure(codec: Codec, video: Tensor) -> None:
             borders(spans(extent // codec.space, *codec.tiles), codec.tiles[0], codec.space)
             for extent in video.shape[-2:]
         ]
-        excess = seam(rebuilt, *lines) - seam(video, *lines)
+        excess = seam(rebuilt, *lines) - seam(whole, *lines)
         name = f"{side} over {overlap}"
         print(f"{name:>14} {psnr(rebuilt, video):>9.2f} dB {psnr(rebuilt, whole):>10.2f} dB {excess:>+8.3f}")
 
