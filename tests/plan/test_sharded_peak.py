@@ -148,6 +148,16 @@ def test_gradients_that_add_up(world: int, precision: str, monkeypatch) -> None:
     assert height(predicted_peak(spec, world, accumulates=True)) - there == pytest.approx(real, rel=1e-4)
 
 
+@pytest.mark.parametrize(("shard", "replicate"), [(1, 4), (2, 2)])
+def test_replicas_sum_gradients_in_place(shard: int, replicate: int, monkeypatch) -> None:
+    """An all-reduce writes where it reads; shards of one rank are plain data parallelism."""
+    shared = f"parallel.replicate={replicate}", f"train.batch={BATCH * shard * replicate}"
+    spec = load_spec("tiny-dit", [*shared, f"parallel.shard={shard}"])
+    with group(shard * replicate):
+        real = real_peak(spec, shard * replicate, monkeypatch)
+    assert height(predicted_peak(spec, shard)) == pytest.approx(real, rel=1e-4)
+
+
 def test_what_is_alive_adds_up_to_the_peak() -> None:
     for name, world, overrides in MORE:
         found = predicted_peak(ranked(name, world, *overrides), world)
