@@ -33,8 +33,8 @@ def show(
         str,
         typer.Option(
             metavar="NAME",
-            help="Of a graph: denoiser, denoiser_step, vae_encode, vae_decode, text_encode, … ; `all` is an overview "
-            "and the denoiser.",
+            help="Of a graph: text_encode, denoiser, denoiser_step, optimizer_step, ema_step, sampler_step, "
+            "vae_encode, vae_decode, vae_step; `all` is an overview and the denoiser.",
         ),
     ] = "all",
     format: Annotated[str, typer.Option(metavar="text|json|mermaid|svg", help="Of a graph.")] = "text",

@@ -8,21 +8,18 @@ from math import lcm
 from typing import TYPE_CHECKING, Literal, get_args
 
 from sora_spec.errors import UserError
+from sora_spec.graph.assembly import Inputs, assembled
 from sora_spec.graph.dtypes import DType
-from sora_spec.graph.engine import backward
-from sora_spec.graph.ir import Graph, Repeat, Resident, Role
-from sora_spec.graph.layout import Shape
+from sora_spec.graph.ir import Graph, Repeat
 from sora_spec.graph.lower.codec import build_codec, trained_codec
 from sora_spec.graph.lower.losses import build_loss
 from sora_spec.graph.lower.lpips import Lpips
 from sora_spec.graph.lower.transformer import Axis, TransformerDenoiser, block_axes
 from sora_spec.graph.lower.vae_loss import vae_loss
 from sora_spec.graph.lower.weights import Policy, Weights
-from sora_spec.graph.ops.pointwise import unary
 from sora_spec.graph.ops.reduction import mean
 from sora_spec.graph.setting import Precision, Recompute, Setting, compute_dtype, new_tape
-from sora_spec.graph.tape import Tape, YamlPath
-from sora_spec.graph.tensor import Tensor, leaf
+from sora_spec.graph.tensor import Tensor
 from sora_spec.shapes import derive_shapes
 
 if TYPE_CHECKING:
@@ -120,36 +117,11 @@ def _recompute_every(spec: Spec, setting: Setting) -> int:
             return recompute.every if recompute.kind == "blocks" else 0
 
 
-CONDITIONS = ("labels", "context", "tokens", "null labels", "null context")
-
-
-class _Inputs:
-    """Makes the tensors that a caller hands in."""
-
-    def __init__(self, tape: Tape) -> None:
-        self.tape = tape
-        self.made: dict[str, Tensor] = {}
-        self.regions: dict[str, int] = {}
-
-    def __call__(self, name: str, shape: Shape, dtype: DType = DType.F32, yaml: YamlPath = ()) -> str:
-        with self.tape.enter(name, yaml or (("condition",) if name in CONDITIONS else ("clip",))):
-            self.regions[name] = self.tape.region
-        self.made[name] = leaf(self.tape, shape, dtype, name=name)
-        return name
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.made[name]
-
-    def take(self, names: list[str]) -> dict[str, Tensor]:
-        """Hand tensors over to one who lets go of them."""
-        return {name: self.made.pop(name) for name in names}
-
-
 def _denoiser_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
     step = component == "denoiser_step"
     tape, blocks = new_tape(setting), _blocks(spec, setting)
     policy = Policy(compute_dtype(setting), setting.attention, setting.fused_rms_norm, step, setting.sequence)
-    weights, inputs = Weights(tape, policy), _Inputs(tape)
+    weights, inputs = Weights(tape, policy), Inputs(tape)
     with tape.enter("backbone", ("backbone",)):
         network = TransformerDenoiser(weights, spec, blocks.axes)
     if step:
@@ -165,7 +137,7 @@ def _denoiser_graph(spec: Spec, component: Component, setting: Setting) -> Graph
 
     if not step:
         tape.grad_enabled = False
-        return _finish(spec, component, weights, inputs, lambda: denoise(inputs[x], inputs[time]), blocks.repeat)
+        return assembled(spec, component, weights, inputs, lambda: denoise(inputs[x], inputs[time]), blocks.repeat)
     with tape.enter("objective", ("objective",)):
         loss = build_loss(weights, spec.objective)
     noise = inputs("noise", (batch, *latent))
@@ -174,10 +146,10 @@ def _denoiser_graph(spec: Spec, component: Component, setting: Setting) -> Graph
         with tape.enter("objective"):
             return mean(loss(denoise, inputs[x], inputs[time], inputs[noise]))
 
-    return _finish(spec, component, weights, inputs, forward, blocks.repeat, setting)
+    return assembled(spec, component, weights, inputs, forward, blocks.repeat, setting)
 
 
-def _condition(spec: Spec, inputs: _Inputs, batch: int, prefix: str = "") -> str | None:
+def _condition(spec: Spec, inputs: Inputs, batch: int, prefix: str = "") -> str | None:
     condition = spec.condition
     if condition.kind == "class":
         return inputs(f"{prefix}labels", (batch,), DType.INT64)
@@ -195,11 +167,11 @@ def _sampler_graph(spec: Spec, setting: Setting) -> Graph:
     shapes, blocks = derive_shapes(spec), _blocks(spec, setting)
     channels, *places = shapes.latent
 
-    def begin() -> tuple[Weights, _Inputs, Callable[[], SamplerStep]]:
+    def begin() -> tuple[Weights, Inputs, Callable[[], SamplerStep]]:
         tape = new_tape(setting)
         tape.grad_enabled = False
         policy = Policy(compute_dtype(setting), setting.attention, setting.fused_rms_norm, train=False)
-        weights, inputs = Weights(tape, policy), _Inputs(tape)
+        weights, inputs = Weights(tape, policy), Inputs(tape)
         with tape.enter("backbone", ("backbone",)):
             network = TransformerDenoiser(weights, spec, blocks.axes)
         inputs("initial", (setting.batch, channels, *places), yaml=("sampler",))
@@ -234,7 +206,7 @@ def _sampler_graph(spec: Spec, setting: Setting) -> Graph:
         with weights.tape.enter("sampler", ("sampler",)):
             return step(inputs.take(held))
 
-    return _finish(spec, "sampler_step", weights, inputs, forward, blocks.repeat)
+    return assembled(spec, "sampler_step", weights, inputs, forward, blocks.repeat)
 
 
 def _update_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
@@ -253,7 +225,7 @@ def _update_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
         step()
         return weights.parameters[0].detach()
 
-    return _finish(spec, component, weights, _Inputs(tape), forward, blocks.repeat)
+    return assembled(spec, component, weights, Inputs(tape), forward, blocks.repeat)
 
 
 def _text_graph(spec: Spec, setting: Setting) -> Graph:
@@ -271,7 +243,7 @@ def _text_graph(spec: Spec, setting: Setting) -> Graph:
     tape = new_tape(setting)
     tape.grad_enabled = False
     weights = Weights(tape, Policy(compute_dtype(setting), setting.attention, train=False))
-    inputs, repeated = _Inputs(tape), 0 if setting.full else max(0, config.depth - 2)
+    inputs, repeated = Inputs(tape), 0 if setting.full else max(0, config.depth - 2)
     repeat = Repeat(1, 2, repeated) if repeated > 1 else None
     with tape.enter("text_encoder", ("condition", "encoder")):
         encoder = build_text_encoder(weights, config, config.depth if repeat is None else 3)
@@ -281,14 +253,14 @@ def _text_graph(spec: Spec, setting: Setting) -> Graph:
         with tape.enter("text_encoder"):
             return encoder(inputs[tokens])
 
-    return _finish(spec, "text_encode", weights, inputs, forward, repeat)
+    return assembled(spec, "text_encode", weights, inputs, forward, repeat)
 
 
 def _codec_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
     tape = new_tape(setting)
     tape.grad_enabled = False
     weights = Weights(tape, Policy(compute_dtype(setting), setting.attention, train=False))
-    inputs, shapes = _Inputs(tape), derive_shapes(spec)
+    inputs, shapes = Inputs(tape), derive_shapes(spec)
     with tape.enter("vae", ("vae",)):
         codec = build_codec(spec, weights, setting.full)
     encodes = component == "vae_encode"
@@ -299,7 +271,7 @@ def _codec_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
         with tape.enter("vae"):
             return codec.encode(inputs[x]) if encodes else codec.decode(inputs[x])
 
-    return _finish(spec, component, weights, inputs, forward, None)
+    return assembled(spec, component, weights, inputs, forward, None)
 
 
 def _codec_step_graph(spec: Spec, setting: Setting) -> Graph:
@@ -307,7 +279,7 @@ def _codec_step_graph(spec: Spec, setting: Setting) -> Graph:
     if vae.kind != "image_kl" and vae.kind != "causal3d":
         raise _unknown(spec, "vae.kind", vae.kind)
     tape, shapes = new_tape(setting), derive_shapes(spec)
-    weights, inputs = Weights(tape, Policy(compute_dtype(setting), setting.attention)), _Inputs(tape)
+    weights, inputs = Weights(tape, Policy(compute_dtype(setting), setting.attention)), Inputs(tape)
     with tape.enter("vae", ("vae",)):
         codec = trained_codec(vae, weights)
     perceptual = None
@@ -321,55 +293,4 @@ def _codec_step_graph(spec: Spec, setting: Setting) -> Graph:
         with tape.enter("vae"):
             return vae_loss(codec, inputs[video], inputs[noise], vae.training.reconstruction, perceptual)
 
-    return _finish(spec, "vae_step", weights, inputs, forward, None, setting)
-
-
-def _finish(
-    spec: Spec,
-    component: Component,
-    weights: Weights,
-    inputs: _Inputs,
-    forward: Callable[[], Tensor],
-    repeat: Repeat | None,
-    setting: Setting | None = None,
-) -> Graph:
-    """Run the forward pass, and the backward pass where the result needs a gradient."""
-    tape = weights.tape
-    if setting is not None and setting.accumulates:
-        weights.add_gradients()
-    residents = _residents(weights, inputs)
-    result = forward()
-    if setting is not None and setting.owned_inputs:
-        inputs.made.clear()
-    forward_ops, forward_live_bytes = len(tape.ops), tape.live_bytes
-    output = (result.shape, result.dtype.label)
-    if result.requires_grad:
-        tape.backward, tape.region = True, tape.ops[-1].region
-        gradient = unary("ones_like", result)
-        backward(result, gradient)
-        del gradient
-    return Graph(spec.name, component, tape, residents, forward_ops, forward_live_bytes, output, repeat)
-
-
-def _residents(weights: Weights, inputs: _Inputs) -> tuple[Resident, ...]:
-    made: list[tuple[Tensor, Role]] = [
-        *((tensor, "parameter") for tensor in weights.parameters),
-        *((tensor, "buffer") for tensor in weights.buffers),
-        *((tensor, "gradient") for tensor in weights.gradients),
-        *((tensor, "state") for tensor in weights.states),
-        *((tensor, "input") for tensor in inputs.made.values()),
-    ]
-    made.sort(key=lambda pair: pair[0].storage.index)
-    regions, persistent = weights.regions, weights.persistent
-    return tuple(
-        Resident(
-            name=x.name,
-            role=role,
-            shape=x.shape,
-            nbytes=x.storage.nbytes,
-            region=inputs.regions[x.name] if role == "input" else regions.get(x.storage.index, 0),
-            trained=x.requires_grad,
-            persistent=x.storage.index in persistent,
-        )
-        for x, role in made
-    )
+    return assembled(spec, "vae_step", weights, inputs, forward, None, setting)
