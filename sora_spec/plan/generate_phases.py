@@ -118,8 +118,14 @@ def _text_terms(job: Job) -> list[Term]:
     work = encoder_work(job, job.generated * (2 if job.guided else 1))
     if work is None:
         return []
+    condition = job.spec.condition
+    assert condition.kind == "text"
     return [
-        exact("text encoder weights, bf16", work.parameter_bytes + work.buffer_bytes, "condition.encoder"),
+        exact(
+            f"text encoder weights, {condition.precision}",
+            work.parameter_bytes + work.buffer_bytes,
+            "condition.encoder",
+        ),
         exact("prompts", work.peak.input_bytes, "condition.tokens"),
         *activation_terms(work.peak, "text encoder activations"),
     ]

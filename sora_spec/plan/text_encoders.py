@@ -1,4 +1,4 @@
-"""The frozen text encoder of a spec: bf16 weights, one forward pass of the prompts without gradients."""
+"""The frozen text encoder of a spec: one forward pass of the prompts without gradients."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def encoder_work(job: Job, prompts: int) -> Workload | None:
     Raises:
         UserError: the encoder's folder is damaged, or it takes fewer tokens than the spec asks for.
     """
-    if job.spec.condition.kind != "text" or unknown_encoder(job.spec) is not None:
+    condition = job.spec.condition
+    if condition.kind != "text" or unknown_encoder(job.spec) is not None:
         return None
-    return job.work("text_encode", prompts, "bf16")
+    return job.work("text_encode", prompts, condition.precision)

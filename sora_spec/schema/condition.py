@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sora_spec.schema.section import Probability, Section, Size
+from sora_spec.schema.training import Precision
 
 
 class NoCondition(Section):
@@ -40,6 +41,8 @@ class TextCondition(Section):
     (OpenDiT)."""
     dropout: Probability = 0.1
     """How often a training prompt is replaced by the empty one."""
+    precision: Precision = "bf16"
+    """Precision of the encoder's weights and arithmetic. Several published systems run theirs in fp32."""
 
 
 Condition = Annotated[NoCondition | ClassCondition | TextCondition, Field(discriminator="kind")]
