@@ -108,7 +108,7 @@ def no_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
 ODD = ["backbone.depth=3", "backbone.width=84", "backbone.heads=6", "condition.classes=7", "clip.height=48"]
 CASES = [
     ("tiny-latte", 1, ["train.precision=bf16"]),
-    ("tiny-latte", 1, ["train.precision=bf16", "parallel.reshard=false"]),
+    ("tiny-dit", 1, ["train.precision=bf16", "parallel.reshard=false"]),
     ("tiny-dit", 1, []),
     ("tiny-dit", 2, ["train.precision=bf16", "train.recompute.kind=blocks"]),
     ("tiny-sit-digits", 8, ["parallel.reshard=false"]),
@@ -140,7 +140,7 @@ def test_a_step_peaks_where_the_plan_says(name: str, world: int, overrides: list
 @pytest.mark.parametrize(("world", "precision"), [(1, "bf16"), (2, "fp32")])
 def test_gradients_that_add_up(world: int, precision: str, monkeypatch) -> None:
     """The reduced gradients of the first pass are there when the second begins."""
-    spec = ranked("tiny-latte", world, f"train.precision={precision}", "train.accumulation=2")
+    spec = ranked("tiny-sit-digits", world, f"train.precision={precision}", "train.accumulation=2")
     with group(world):
         real = real_peak(spec, world, monkeypatch, passes=2)
     units = units_of(graph_from_spec(spec, "denoiser_step", Setting(full=True)), Sharding(world))

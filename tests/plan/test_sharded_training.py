@@ -36,6 +36,8 @@ CHANGES = {
     "no-average": ["parallel.offload=true", "parallel.reshard=false", "train.ema=0", "train.clip_grad=null"],
 }
 
+SELDOM = dict.fromkeys(("recompute", "no-average"), pytest.mark.slow)
+
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -73,7 +75,7 @@ def phase_peaks(trainer: Trainer, step: Callable[[], object]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("name", ["tiny-dit", pytest.param("tiny-latte", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("changes", [pytest.param(CHANGES[key], id=key, marks=SELDOM.get(key, ())) for key in CHANGES])
 def test_steps_take_what_the_plan_says(
     name: str, changes: list[str], clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
