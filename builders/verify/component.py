@@ -20,7 +20,7 @@ from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.diffusion.losses import build_loss
 from sora_spec.builders.vae.losses import VaeLoss
 from sora_spec.builders.vae.lpips import Lpips
-from sora_spec.builders.verify.trace import MemoryTrace, forced_attention, fused_rms_norm
+from sora_spec.builders.verify.trace import MemoryTrace, counting, flop_counter, forced_attention, fused_rms_norm
 from sora_spec.errors import UserError
 from sora_spec.graph import Component, Setting
 from sora_spec.schema.condition import ClassCondition, NoCondition, TextCondition
@@ -39,19 +39,10 @@ class Traced:
     resident_bytes: int
     forward_live_bytes: int
     """Alive after the forward pass, residents not counted."""
-    forward_events: int
-    """Kernels that allocated before the backward pass began."""
     forward_peak_bytes: int
-
-    @property
-    def forward_flops(self) -> int:
-        """FLOPs of the forward pass."""
-        return sum(event.flops for event in self.trace.events[: self.forward_events])
-
-    @property
-    def backward_flops(self) -> int:
-        """FLOPs of the backward pass."""
-        return sum(event.flops for event in self.trace.events[self.forward_events :])
+    forward_flops: int
+    """By PyTorch's own counter, as those of the backward pass."""
+    backward_flops: int
 
 
 @dataclass
@@ -81,13 +72,26 @@ class Prepared:
 def trace_component(spec: Spec, component: Component, setting: Setting) -> Traced:
     """Trace one component on `meta`, or on the CPU where the setting names its attention kernel."""
     ready = prepare_component(spec, component, setting)
-    trace, at_end_of_forward = MemoryTrace(setting.rounding), list[tuple[int, int, int]]()
+    trace, counter = MemoryTrace(setting.rounding), flop_counter()
+    at_end_of_forward = list[tuple[int, int, int]]()
     resident = trace.hold([*ready.module.parameters(), *ready.module.buffers(), *ready.inputs.values(), *ready.tables])
-    with trace:
-        ready.run(setting, lambda: at_end_of_forward.append((trace.live_bytes, len(trace.events), trace.peak_bytes)))
-    ((live, events, peak),) = at_end_of_forward
-    parameters = sum(p.numel() for p in ready.module.parameters())
-    return Traced(trace, parameters, resident, live - resident, events, peak)
+
+
+    def look() -> None:
+        at_end_of_forward.append((trace.live_bytes, trace.peak_bytes, counter.get_total_flops()))
+
+    with counting(counter), trace:  # the trace sees every op first, before the counter takes it apart
+        ready.run(setting, look)
+    ((live, peak, flops),) = at_end_of_forward
+    return Traced(
+        trace=trace,
+        parameters=sum(p.numel() for p in ready.module.parameters()),
+        resident_bytes=resident,
+        forward_live_bytes=live - resident,
+        forward_peak_bytes=peak,
+        forward_flops=flops,
+        backward_flops=counter.get_total_flops() - flops,
+    )
 
 
 def prepare_component(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode, flop_registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,16 @@ _COUNTED_AS = {
         torch.ops.aten._scaled_dot_product_flash_attention_backward
     ),
 }
+
+
+def flop_counter() -> FlopCounterMode:
+    """PyTorch's counter of FLOPs, with the kernels that it does not know."""
+    return FlopCounterMode(display=False, custom_mapping={op: flop_registry[like] for op, like in _COUNTED_AS.items()})
+
+
+def counting(counter: FlopCounterMode) -> TorchDispatchMode:
+    """Context in which a counter counts. Its own context also hooks every module, and its hooks keep tensors alive."""
+    return _FlopCounterMode(counter)
 
 
 class MemoryTrace(TorchDispatchMode):
