@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := sora_spec builders train compile tui tests benchmarks
 
-.PHONY: help demo test test-slow check format types benchmarks constraints schema clean
+.PHONY: help demo test test-slow check format types benchmarks constraints schema pictures clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,15 @@ types: $(VENV)/.development
 constraints: $(VENV)/.development  ## pin what is installed now
 	@{ echo "# What CI installs; regenerate with \`make constraints\`."; \
 	   $(BIN)/python -m pip freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+)\+cpu/\1/; s/ @ .*//' ; } > constraints.txt
+
+# Drawn by the app itself, so they cannot show what it does not do.
+DRAW := sora-spec tui sora-480p --gpu a100-80gb --count 8 --theme textual-dark
+pictures: $(VENV)/.development  ## the pictures of the terminal interface in docs/pictures
+	$(BIN)/$(DRAW) --size 120x34 --svg docs/pictures/tui-planner-no.svg
+	$(BIN)/$(DRAW) --size 120x34 --keys f,enter --svg docs/pictures/tui-planner-yes.svg
+	$(BIN)/$(DRAW) --size 120x34 --screen sweep --svg docs/pictures/tui-sweep.svg
+	$(BIN)/$(DRAW) --size 120x34 --keys m,f,enter,m,2 --svg docs/pictures/tui-compare.svg
+	$(BIN)/$(DRAW) --size 120x34 --screen spec --svg docs/pictures/tui-spec.svg
 
 clean:  ## remove what the targets made, but no data and no runs
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
