@@ -162,7 +162,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same shape."""
         h = self.norm(x)
-        # Fused kernels want the channels of a position side by side; without the copies PyTorch would fall back to scores.
+        # Fused kernels want the channels of a position side by side; without the copies PyTorch falls back to scores.
         q, k, v = (rearrange(layer(h), "b c h w -> b 1 (h w) c").contiguous() for layer in (self.q, self.k, self.v))
         out = scaled_dot_product_attention(q, k, v)  # (B, 1, H·W, C)
         out = rearrange(out, "b 1 (h w) c -> b c h w", h=x.shape[2])

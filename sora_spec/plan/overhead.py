@@ -20,8 +20,8 @@ _FRAGMENTATION = Interval(0.005, 0.06, 0.15)
 _CPU_FRAGMENTATION = Interval(0.0, 0.03, 0.15)
 # cuDNN picks its algorithms by time and by what is free: a guess, as no GPU was at hand.
 _CONV_WORKSPACE = Interval(0.0, 0.05, 0.15)
-# Of what PyTorch's and oneDNN's kernels take under AVX-512, where 40 measured encodings and decodings were met to
-# 0.01 %. Without these instructions oneDNN can do with less: +5.4 % of the tensors were seen where AVX-512 takes +17 %.
+# Of what PyTorch's and oneDNN's kernels take under AVX-512, where 34 measured encodings and decodings were met to
+# 0.01 %. Without these instructions oneDNN can do with less: a decoding of SD's codec once took +5.4 % of its tensors.
 _CPU_SCRATCH = Interval(0.0, 1.0, 1.1)
 
 
