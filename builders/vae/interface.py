@@ -18,8 +18,8 @@ class Codec(nn.Module):
     """Pixels (B, 3, T, Y, X) in [-1, 1] ⇄ latents (B, C, F, H, W) of about unit variance.
 
     A subclass supplies `encode_raw` or all of `moments`, `decode_raw`, and `normalise`/`denormalise` where its latents
-    are scaled. `encode` and `decode` work in pieces where `tiles` or `streaming` says so; `moments` and `forward`, which
-    train, see whole clips.
+    are scaled. `encode` and `decode` work in pieces where `tiles` or `streaming` says so; `moments` and `forward` see
+    whole clips.
     """
 
     channels: int
