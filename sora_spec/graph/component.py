@@ -11,10 +11,11 @@ from sora_spec.errors import UserError
 from sora_spec.graph.assembly import Inputs, assembled
 from sora_spec.graph.dtypes import DType
 from sora_spec.graph.ir import Graph, Repeat
+from sora_spec.graph.lower.blocks import Axis, block_axes
 from sora_spec.graph.lower.codec import build_codec, trained_codec
 from sora_spec.graph.lower.losses import build_loss
 from sora_spec.graph.lower.lpips import Lpips
-from sora_spec.graph.lower.transformer import Axis, TransformerDenoiser, block_axes
+from sora_spec.graph.lower.transformer import TransformerDenoiser
 from sora_spec.graph.lower.vae_loss import vae_loss
 from sora_spec.graph.lower.weights import Policy, Weights
 from sora_spec.graph.ops.reduction import mean

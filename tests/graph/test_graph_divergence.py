@@ -8,7 +8,7 @@ import pytest
 
 from sora_spec.builders.verify.compare import Comparison, compare
 from sora_spec.graph import Setting
-from sora_spec.graph.lower import transformer
+from sora_spec.graph.lower import blocks
 from sora_spec.graph.ops import pointwise
 from sora_spec.graph.tensor import Tensor
 from sora_spec.loading import load_spec
@@ -24,7 +24,7 @@ def test_an_activation_that_keeps_nothing_is_found(monkeypatch: pytest.MonkeyPat
     def forgetful_gelu(x: Tensor) -> Tensor:
         return pointwise.neg(x)  # keeps nothing, and has another name
 
-    monkeypatch.setattr(transformer, "gelu", forgetful_gelu)
+    monkeypatch.setattr(blocks, "gelu", forgetful_gelu)
     found = compared().divergence
     assert found is not None
     assert found.region == "backbone.blocks[0].mlp"
@@ -34,16 +34,16 @@ def test_an_activation_that_keeps_nothing_is_found(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_forgotten_copy_is_found_in_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = transformer.Attention.__call__
+    real = blocks.Attention.__call__
 
-    def keeps_its_input(self: transformer.Attention, x: Tensor, rotation: transformer.Rotation | None) -> Tensor:
+    def keeps_its_input(self: blocks.Attention, x: Tensor, rotation: blocks.Rotation | None) -> Tensor:
         result = real(self, x, rotation)
         result.name = "held"
         holders.append(x)
         return result
 
     holders: list[Tensor] = []
-    monkeypatch.setattr(transformer.Attention, "__call__", keeps_its_input)
+    monkeypatch.setattr(blocks.Attention, "__call__", keeps_its_input)
     comparison = compared()
     assert comparison.divergence is not None
     assert not comparison.equal

@@ -187,7 +187,7 @@ INDISTINCT: dict[str, str] = {
             *("ops.reduction.mse_loss", "ops.views._permute_rule", "ops.views.unsqueeze", "ops.views.expand_to"),
             *("ops.views.rearrange", "lower.causal3d.over_channels", "lower.causal3d.BlockAnalysis.__call__"),
             *("lower.losses.DdpmLoss.__call__", "lower.losses.DdpmLoss.gather", "lower.vae_loss.draw"),
-            *("lower.losses.InterpolantLoss.__call__", "lower.transformer.TimeEmbedding.__call__"),
+            *("lower.losses.InterpolantLoss.__call__", "lower.embeddings.TimeEmbedding.__call__"),
             *("lower.transformer.Rope3d.joint", "lower.transformer.TransformerDenoiser.add_positions"),
             *("lower.vae_loss.psnr", "lower.weights.Weights.buffer", "lower.image_kl.Attention.__call__"),
         ),

@@ -15,8 +15,8 @@ from sora_spec.errors import UserError
 from sora_spec.graph import Setting, count, graph_from_spec, memory
 from sora_spec.graph.dtypes import DType
 from sora_spec.graph.engine import backward
+from sora_spec.graph.lower.blocks import Block
 from sora_spec.graph.lower.sequence import SequenceGroup
-from sora_spec.graph.lower.transformer import Block
 from sora_spec.graph.lower.weights import Policy, Weights
 from sora_spec.graph.ops.pointwise import unary
 from sora_spec.graph.tape import Tape

@@ -19,7 +19,7 @@ from sora_spec.graph.ops.views import cat, chunk, expand_to, narrow, rearrange, 
 from sora_spec.graph.tensor import Grads, Node, Tensor, attach, node_for, run_one
 
 if TYPE_CHECKING:
-    from sora_spec.graph.lower.transformer import Attention, Axis
+    from sora_spec.graph.lower.blocks import Attention, Axis
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines, one row for each token."""

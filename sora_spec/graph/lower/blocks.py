@@ -1,0 +1,206 @@
+"""The blocks of the diffusion transformer: mirrors `builders/blocks/adaln.py` and `builders/blocks/attention.py`.
+
+Legend: `B` batch, `f` token frames, `S` tokens of a frame, `D` width, `M` text tokens.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from sora_spec.graph.lower.sequence import Rotation, SequenceGroup, rotate
+from sora_spec.graph.lower.weights import Linear, Weights
+from sora_spec.graph.ops.attention import Kernel, attention
+from sora_spec.graph.ops.norm import fused_rms_norm, layer_norm, rms_norm
+from sora_spec.graph.ops.pointwise import add, add_in_place, add_scalar, gelu, mul
+from sora_spec.graph.ops.views import chunk, rearrange, reshape
+from sora_spec.graph.tensor import Tensor
+
+if TYPE_CHECKING:
+    from sora_spec.schema.backbone import Conditioning, Temporal, Transformer
+
+Axis = Literal["space", "time", "joint", "factorized"]
+Modulation = Literal["zero", "single"]
+
+
+def block_axes(temporal: Temporal, depth: int) -> tuple[Axis, ...]:
+    """Axis of each block's attention."""
+    match temporal.kind:
+        case "none":
+            return ("space",) * depth
+        case "joint":
+            return ("joint",) * depth
+        case "alternating":
+            return tuple("time" if i % 2 else "space" for i in range(depth))
+        case "factorized":
+            return ("factorized",) * depth
+        case kind:
+            raise AssertionError(kind)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x·(1 + scale) + shift."""
+    return add_in_place(mul(x, add_scalar(scale)), shift)
+
+
+def gated(x: Tensor, gate: Tensor, update: Tensor) -> Tensor:
+    """x + gate·update."""
+    return add_in_place(mul(gate, update), x)
+
+
+def modulation_of(conditioning: Conditioning) -> Modulation:
+    """adaLN-Zero or adaLN-single."""
+    if conditioning.kind == "cross_attention":
+        return conditioning.modulation
+    return "zero" if conditioning.kind == "adaln_zero" else "single"
+
+
+class ModulationTable:
+    """What a block adds to the modulation that all blocks share."""
+
+    def __init__(self, weights: Weights, parts: int, width: int) -> None:
+        self.weight = weights.parameter("modulation.weight", (parts, width))
+
+    def __call__(self, shared: Tensor) -> Tensor:
+        """(B, D) or (B, parts·D) → (B, parts·D)."""
+        width = self.weight.shape[1]
+        parts = reshape(shared, (shared.shape[0], shared.shape[1] // width, width))
+        return rearrange(add(self.weight, parts), "b p d -> b (p d)")
+
+
+def block_modulation(weights: Weights, kind: Modulation, parts: int, width: int) -> Linear | ModulationTable:
+    """Shifts, scales and gates of a block or of the head."""
+    return (
+        Linear(weights, "modulation", width, parts * width)
+        if kind == "zero"
+        else ModulationTable(weights, parts, width)
+    )
+
+
+class RmsNorm:
+    """`nn.RMSNorm` with a gain."""
+
+    def __init__(self, weights: Weights, name: str, width: int) -> None:
+        self.fused = weights.policy.fused_rms_norm
+        self.weight = weights.parameter(f"{name}.weight", (width,))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., width) → the same shape."""
+        return fused_rms_norm(x, self.weight) if self.fused else rms_norm(x, self.weight)
+
+
+class Attention:
+    """Multi-head self-attention of (N, L, D)."""
+
+    def __init__(self, weights: Weights, name: str, width: int, heads: int, qk_norm: bool) -> None:
+        self.heads = heads
+        self.kernel: Kernel = weights.policy.attention
+        self.qkv = Linear(weights, f"{name}.qkv", width, 3 * width)
+        self.q_norm = RmsNorm(weights, f"{name}.q_norm", width // heads) if qk_norm else None
+        self.k_norm = RmsNorm(weights, f"{name}.k_norm", width // heads) if qk_norm else None
+        self.out = Linear(weights, f"{name}.out", width, width)
+
+    def __call__(self, x: Tensor, rotation: Rotation | None) -> Tensor:
+        """(N, L, D) → (N, L, D)."""
+        q, k, v = [rearrange(part, "n l (h d) -> n h l d", h=self.heads) for part in chunk(self.qkv(x), 3, -1)]
+        q, k = self.q_norm(q) if self.q_norm else q, self.k_norm(k) if self.k_norm else k
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
+        x = attention(q, k, v, self.kernel)
+        return self.out(rearrange(x, "n h l d -> n l (h d)"))
+
+
+class CrossAttention:
+    """Attention of (B, L, D) tokens to (B, M, D) tokens of a text."""
+
+    def __init__(self, weights: Weights, width: int, heads: int) -> None:
+        self.heads = heads
+        self.kernel: Kernel = weights.policy.attention
+        self.q = Linear(weights, "cross.q", width, width)
+        self.kv = Linear(weights, "cross.kv", width, 2 * width)
+        self.out = Linear(weights, "cross.out", width, width)
+
+    def __call__(self, x: Tensor, context: Tensor) -> Tensor:
+        """(B, L, D) → (B, L, D)."""
+        q = rearrange(self.q(x), "n l (h d) -> n h l d", h=self.heads)
+        k, v = [rearrange(part, "n m (h d) -> n h m d", h=self.heads) for part in chunk(self.kv(context), 2, -1)]
+        return self.out(rearrange(attention(q, k, v, self.kernel), "n h l d -> n l (h d)"))
+
+
+class Block:
+    """The DiT block with adaLN-Zero or adaLN-single, and cross-attention where there are text tokens."""
+
+    def __init__(self, weights: Weights, axis: Axis, backbone: Transformer, group: SequenceGroup | None = None) -> None:
+        self.tape = weights.tape
+        self.axis: Axis = axis
+        self.group = group
+        width, hidden = backbone.width, int(backbone.width * backbone.mlp_ratio)
+        with self.tape.enter("attention", ("backbone", "heads")):
+            self.attention = Attention(weights, "attention", width, backbone.heads, backbone.qk_norm)
+        with self.tape.enter("temporal", ("temporal",)):
+            again = axis == "factorized"
+            self.temporal = Attention(weights, "temporal", width, backbone.heads, backbone.qk_norm) if again else None
+        attends = backbone.conditioning.kind == "cross_attention"
+        with self.tape.enter("cross", ("backbone", "conditioning")):
+            self.cross = CrossAttention(weights, width, backbone.heads) if attends else None
+        with self.tape.enter("mlp", ("backbone", "mlp_ratio")):
+            self.fc1 = Linear(weights, "mlp.fc1", width, hidden)
+            self.fc2 = Linear(weights, "mlp.fc2", hidden, width)
+        with self.tape.enter("modulation", ("backbone", "conditioning")):
+            self.modulation = block_modulation(weights, modulation_of(backbone.conditioning), 6, width)
+
+    def __call__(
+        self,
+        x: Tensor,
+        c: Tensor,
+        rotation: Rotation | None = None,
+        context: Tensor | None = None,
+        time_rotation: Rotation | None = None,
+    ) -> Tensor:
+        """(B, f, S, D) → (B, f, S, D) under `c` (B, D) or (B, 6·D)."""
+        with self.tape.enter("modulation", ("backbone", "conditioning")):
+            modulation = rearrange(self.modulation(c), "b d -> b 1 1 d")
+            shift1, scale1, gate1, shift2, scale2, gate2 = chunk(modulation, 6, -1)
+        with self.tape.enter("attention", ("backbone", "heads")):
+            x = gated(
+                x, gate1, self.attend(self.axis, self.attention, modulate(layer_norm(x), shift1, scale1), rotation)
+            )
+        if self.temporal is not None:
+            with self.tape.enter("temporal", ("temporal",)):
+                x = gated(x, gate1, self.attend("time", self.temporal, x, time_rotation))
+        if self.cross is not None:
+            assert context is not None
+            with self.tape.enter("cross", ("backbone", "conditioning")):
+                x = add(x, self.attend_text(x, context))
+        with self.tape.enter("mlp", ("backbone", "mlp_ratio")):
+            return gated(x, gate2, self.mlp(modulate(layer_norm(x), shift2, scale2)))
+
+    def attend(self, axis: Axis, attention: Attention, x: Tensor, rotation: Rotation | None) -> Tensor:
+        """Attention along an axis, shared by the ranks of a sequence group if there is one."""
+        if self.group is not None:
+            return self.group.attend(axis, attention, x, rotation)
+        return attend(axis, attention, x, rotation)
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """Linear, GELU, linear."""
+        return self.fc2(gelu(self.fc1(x)))
+
+    def attend_text(self, x: Tensor, context: Tensor) -> Tensor:
+        """All tokens of a clip to all of its text."""
+        assert self.cross is not None
+        y = self.cross(rearrange(x, "b f s d -> b (f s) d"), context)
+        return rearrange(y, "b (f s) d -> b f s d", f=x.shape[1])
+
+
+def attend(axis: Axis, attention: Attention, x: Tensor, rotation: Rotation | None) -> Tensor:
+    """Attention along an axis."""
+    frames, places = x.shape[1:3]
+    match axis:
+        case "space" | "factorized":
+            y = attention(rearrange(x, "b f s d -> (b f) s d"), rotation)
+            return rearrange(y, "(b f) s d -> b f s d", f=frames)
+        case "time":
+            y = attention(rearrange(x, "b f s d -> (b s) f d"), rotation)
+            return rearrange(y, "(b s) f d -> b f s d", s=places)
+        case "joint":
+            y = attention(rearrange(x, "b f s d -> b (f s) d"), rotation)
+            return rearrange(y, "b (f s) d -> b f s d", s=places)
