@@ -62,7 +62,7 @@ class Prepared:
         kernels = forced_attention(setting.attention if forced else ""), fused_rms_norm(setting.fused_rms_norm)
         with kernels[0], kernels[1], torch.set_grad_enabled(self.trains):
             result = self.forward()
-            if setting.owned_inputs:
+            if setting.owned_inputs and self.trains:
                 self.inputs.clear()
             forward_done()
             if self.trains:
