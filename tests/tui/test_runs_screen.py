@@ -201,8 +201,8 @@ def test_a_real_training_is_followed_from_start_to_end(home: Path, make_app, dri
     """`sora-spec train` in another process; what the screen shows on the way are prefixes of what it wrote."""
     program = [sys.executable, "-m", "sora_spec"]
     subprocess.run([*program, "data", "digits", "digits", "--clips", "24"], check=True, capture_output=True)
-    arguments = "train.data=digits train.steps=60 train.warmup=2 train.log_every=1 train.sample_every=20"
-    arguments += " train.checkpoint_every=20 sampler.steps=2 backbone.depth=2 backbone.width=64 train.batch=8"
+    arguments = "train.data=digits train.steps=600 train.warmup=2 train.log_every=1 train.sample_every=200"
+    arguments += " train.checkpoint_every=200 sampler.steps=2 backbone.depth=2 backbone.width=64 train.batch=8"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     train = subprocess.Popen(
         [*program, "train", "tiny-dit", *arguments.split(), "--run", "runs/live"],
@@ -225,7 +225,7 @@ def test_a_real_training_is_followed_from_start_to_end(home: Path, make_app, dri
                 curves.append(stage.curves["loss"].values)
                 if stage.status == "finished":
                     break
-        assert "step 60 of 60" in text(screen, "#progress")
+        assert "step 600 of 600" in text(screen, "#progress")
         assert screen.query_one(SampleGrid).frames
 
     try:
@@ -238,6 +238,6 @@ def test_a_real_training_is_followed_from_start_to_end(home: Path, make_app, dri
     reader = MetricsReader(home / "runs/live/denoiser/metrics.jsonl")
     reader.read()
     losses = tuple(reader.metrics.columns["loss"])
-    assert len(losses) == 60
+    assert len(losses) == 600
     assert all(losses[: len(curve)] == curve for curve in curves)
     assert len({len(curve) for curve in curves}) > 5

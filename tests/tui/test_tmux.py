@@ -35,7 +35,7 @@ class Terminal:
         """Run a command in a new session; its exit code goes to `exit-code`."""
         width, height = map(str, self.size)
         given = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
-        line = f"cd {shlex.quote(str(self.home))}; env {given} {command}; echo $? > exit-code"
+        line = f"cd {shlex.quote(str(self.home))}; env -u COLUMNS -u LINES {given} {command}; echo $? > exit-code"
         term = variables.get("TERM", "screen-256color")
         self.tmux("new-session", "-d", "-x", width, "-y", height, "-s", "t", line, ";", "set", "-g", "status", "off")
         self.tmux("set", "-g", "default-terminal", term)
