@@ -113,9 +113,14 @@ def _network_terms(work: Workload, job: Job) -> list[Term]:
     return [*weight_terms(work, "denoiser", 1, size), *buffer_term(work, "denoiser", "backbone.position")]
 
 
+def text_work(job: Job) -> Workload | None:
+    """All prompts of a batch through the text encoder, the empty ones of guidance included; None without one."""
+    return encoder_work(job, job.generated * (2 if job.guided else 1))
+
+
 def _text_terms(job: Job) -> list[Term]:
-    """The encoder's weights, and what encoding all prompts of a batch takes beside them, the empty ones included."""
-    work = encoder_work(job, job.generated * (2 if job.guided else 1))
+    """The encoder's weights, and what encoding takes beside them."""
+    work = text_work(job)
     if work is None:
         return []
     condition = job.spec.condition

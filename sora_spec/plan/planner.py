@@ -168,8 +168,16 @@ def _generation_times(job: Job) -> Times:
         decode = once.times(generate_phases.decode_calls(job))
     calls = sampler_calls(job.spec)
     sampling = Interval(*[calls[end] * call[end] for end in range(3)])
-    total = sampling.plus(decode).plus(generate_phases.offload_seconds(job))
+    total = sampling.plus(decode).plus(_text_seconds(job)).plus(generate_phases.offload_seconds(job))
     return _priced(job, StepTime({"denoise": call, "decode": exactly(0)}), total, 1)
+
+
+def _text_seconds(job: Job) -> Interval:
+    """Encoding the prompts of a batch, once."""
+    work, condition = generate_phases.text_work(job), job.spec.condition
+    if work is None or condition.kind != "text":
+        return ZERO
+    return compute_seconds(work.rows, job.device, condition.precision, job.tf32)
 
 
 def _priced(job: Job, step: StepTime, seconds: Interval, devices: int) -> Times:

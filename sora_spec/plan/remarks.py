@@ -58,13 +58,16 @@ def _training(job: Job) -> list[str]:
 
 
 def _generation(job: Job) -> list[str]:
+    clips = "one clip" if job.generated == 1 else f"{job.generated} clips"
     doubled = ", doubled by guidance" if job.guided else ""
     found = [
-        f"{job.generated} clips at a time{doubled}, weights and arithmetic in {job.spec.export.precision}",
+        f"{clips} at a time{doubled}, weights and arithmetic in {job.spec.export.precision}",
         _placed(job),
         "latents, noise and slopes of the sampler lie on the device; `sora-spec generate` keeps them on the host",
         *_codec_pieces(job, bundles=True),
     ]
+    if job.spec.export.precision != "fp32":
+        found.append("this is the bundle's precision; `sora-spec generate RUN` computes in fp32: export.precision=fp32")
     if job.count > 1:
         found.append(f"each of {job.count} devices generates on its own; times are those of one")
     if job.spec.sampler.kind == "dopri5":

@@ -124,7 +124,8 @@ def _time(plan: Plan) -> list[str]:
     times, job = plan.times, plan.job
     unit = "step of the sampler" if job.mode == "generate" else "step"
     steps = job.vae_training.steps if job.stage == "vae" else job.spec.train.steps
-    whole = f"{job.generated} clips" if job.mode == "generate" else f"{steps:,} steps"
+    clips = "one clip" if job.generated == 1 else f"{job.generated} clips"
+    whole = clips if job.mode == "generate" else f"{steps:,} steps"
     shares = [
         f"{name} {100 * part.likely / max(times.step.seconds.likely, 1e-12):.0f} %"
         for name, part in times.step.parts.items()

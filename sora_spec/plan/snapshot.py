@@ -136,7 +136,11 @@ def time_rows(job: Job, times: Times) -> tuple[TimeRow, ...]:
     generates = job.mode == "generate"
     return (
         TimeRow("step of the sampler" if generates else "one step", times.step.seconds, "seconds"),
-        TimeRow(f"{job.generated} clips" if generates else f"{steps:,} steps", times.total_seconds, "seconds"),
+        TimeRow(
+            ("one clip" if job.generated == 1 else f"{job.generated} clips") if generates else f"{steps:,} steps",
+            times.total_seconds,
+            "seconds",
+        ),
         TimeRow("GPU-hours", times.gpu_hours, "hours"),
         TimeRow("price", times.cost, "usd"),
     )
