@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,7 +46,14 @@ _COUNTED_AS = {
 
 def flop_counter() -> FlopCounterMode:
     """PyTorch's counter of FLOPs, with the kernels that it does not know."""
-    return FlopCounterMode(display=False, custom_mapping={op: flop_registry[like] for op, like in _COUNTED_AS.items()})
+    return FlopCounterMode(display=False, custom_mapping={op: _formula_of(like) for op, like in _COUNTED_AS.items()})
+
+
+def _formula_of(op: Any) -> Any:
+    """The formula of an op that the counter knows, marked as one that takes tensors and not their shapes."""
+    formula = partial(flop_registry[op])
+    formula._get_raw = True  # pyright: ignore[reportAttributeAccessIssue]
+    return formula
 
 
 def counting(counter: FlopCounterMode) -> TorchDispatchMode:

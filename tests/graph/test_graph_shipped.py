@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -12,6 +14,8 @@ from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.verify.compare import compare
 from sora_spec.builders.verify.trace import forced_attention
 from sora_spec.graph import Component, Setting, count, graph_from_spec
+from sora_spec.graph.component import Precision
+from sora_spec.graph.ops.attention import Kernel
 from sora_spec.loading import load_spec
 from sora_spec.schema.condition import TextCondition
 from sora_spec.shapes import derive_shapes
@@ -28,16 +32,22 @@ def agree(name: str, component: Component, setting: Setting) -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_tiny_specs_equal_the_trace(name: str, precision: str) -> None:
-    assert precision in ("fp32", "bf16")
-    agree(name, "denoiser_step", Setting(batch=2, precision=precision, recompute="spec"))
+@pytest.mark.parametrize("attention", ["flash", "efficient", "math", "cpu"])
+def test_tiny_specs_equal_the_trace(name: str, attention: Kernel) -> None:
+    for precision, recompute in product(get_args(Precision), ("none", "blocks", "selective")):
+        agree(name, "denoiser_step", Setting(2, precision, attention, recompute, fused_rms_norm=attention != "cpu"))
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_tiny_codecs_equal_the_trace(name: str) -> None:
-    agree(name, "vae_encode", Setting(attention="efficient"))
-    agree(name, "vae_decode", Setting(attention="efficient"))
+@pytest.mark.parametrize("attention", ["efficient", "math", "cpu"])
+def test_tiny_codecs_equal_the_trace(name: str, attention: Kernel) -> None:
+    for component in ("vae_encode", "vae_decode", *(["vae_step"] if trains(name) else [])):
+        agree(name, component, Setting(attention=attention))
+
+
+def trains(name: str) -> bool:
+    """Whether the spec's codec can be trained."""
+    return load_spec(SPECS / f"{name}.yaml").vae.kind != "identity"
 
 
 def test_dit_xl_equals_the_trace() -> None:
