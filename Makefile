@@ -54,7 +54,7 @@ DRAW := sora-spec tui sora-480p --gpu a100-80gb --count 8 --theme textual-dark
 pictures: $(VENV)/.development  ## the pictures of the terminal interface in docs/pictures
 	$(BIN)/$(DRAW) --size 120x34 --svg docs/pictures/tui-planner-no.svg
 	$(BIN)/$(DRAW) --size 120x34 --keys f,enter --svg docs/pictures/tui-planner-yes.svg
-	$(BIN)/$(DRAW) --size 120x34 --screen sweep --svg docs/pictures/tui-sweep.svg
+	$(BIN)/$(DRAW) vae.streaming=true --size 120x34 --screen sweep --keys f --svg docs/pictures/tui-sweep.svg
 	$(BIN)/$(DRAW) --size 120x34 --keys m,f,enter,m,2 --svg docs/pictures/tui-compare.svg
 	$(BIN)/$(DRAW) --size 120x34 --screen spec --svg docs/pictures/tui-spec.svg
 

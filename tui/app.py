@@ -302,6 +302,8 @@ class SoraSpecApp(App[None]):
     # Files
 
     def _look_at_files(self) -> None:
+        if self.screen.size != self.size:  # the signal of a new size can be lost while screens are switched
+            self._settle_size()
         if len(self.screen_stack) > 1:
             return  # a box is open: one question at a time
         from sora_spec.tui.files import look

@@ -357,7 +357,7 @@ def phase_lines(snapshot: Snapshot, chosen: int | None, width: int) -> list[Line
         columns = (phase.allocated, phase.device) if width < 50 else (phase.allocated, phase.reserved, phase.device)
         values = "".join(f"{gib(column.likely):>8}  " for column in columns)[:-2]
         role = "strong" if phase.peak else "plain"
-        name = phase.name.replace("forward and backward", "fwd + backward") if width < 50 else phase.name
+        name = phase.name.replace("forward and backward", "fwd + back") if width < 50 else phase.name
         peak = " (peak)" if phase.peak and width >= 40 else ""
         lines.append(Line((Cell("▸" if shown else " "), Cell(name + peak, role)), (Cell(values, role),)))
     return lines

@@ -15,6 +15,7 @@ from textual.timer import Timer
 from textual.widgets import TextArea
 
 from sora_spec.diagnostics import Diagnostic
+from sora_spec.tui.files import packaged
 from sora_spec.tui.frame import Frame, planner_app
 from sora_spec.tui.palette import style_of
 from sora_spec.tui.rows import Cell, Line, Lines, RowList
@@ -125,7 +126,8 @@ class SpecScreen(Frame):
     def _entitle(self, spec: OpenSpec) -> None:
         editor = self.query_one(Editor)
         mark, state = "▸ " if editor.has_focus else "", " * not saved" if spec.unsaved else ""
-        editor.border_title = Content(f"{mark}{spec.path}{state}")
+        origin = " (packaged)" if packaged(spec) else ""
+        editor.border_title = Content(f"{mark}{spec.argument}{origin}{state}")
 
     def on_descendant_focus(self) -> None:
         """The title says whether keys go into the text."""

@@ -131,12 +131,15 @@ def _app(specs: list[str], whatif: WhatIf, screen: str, theme: str, ascii_only: 
 
 
 def _open(specs: list[str], whatif: WhatIf, screen: str, theme: str, ascii_only: bool, runs: str) -> None:
+    import os
     import sys
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError(
             "the planner's screens need a terminal", "sora-spec tui --json prints the answers, --svg draws a screen"
         )
+    for name in ("COLUMNS", "LINES"):  # exported, they would hold the size fast while the terminal changes its own
+        os.environ.pop(name, None)
     # Collections while the first screen is built would be a tenth of the start.
     gc.disable()
     app = _app(specs, whatif, screen, theme, ascii_only, runs, first=True)
