@@ -16,7 +16,7 @@ from sora_spec.loading import dump_spec
 from sora_spec.plan import machine
 from sora_spec.plan.hardware import find_device
 from sora_spec.plan.machine import this_cpu, this_gpu
-from sora_spec.plan.probing import Measured, entry
+from sora_spec.plan.probing import Measured, Program, Reached, entry
 from sora_spec.run_folder import RunFolder
 from sora_spec.train import preflight as preflight_module
 from sora_spec.train.preflight import device_of, preflight
@@ -201,10 +201,13 @@ def test_the_gpu_at_hand_is_asked_for_its_name_and_memory(monkeypatch: pytest.Mo
 
 def test_a_measured_machine_counts_before_the_table(tmp_path: Path) -> None:
     found = Measured("cuda", "NVIDIA L40", 8.9, 45 * GIB, {"fp32": 3e13, "tf32": 6e13, "bf16": 12e13}, 8e11, "2.13.0")
-    (tmp_path / "machine.yaml").write_text(entry("mine", found))
+    (tmp_path / "machine.yaml").write_text(
+        entry("mine", found, [Reached(Program("dit", "denoiser", 8, "bf16"), 2.0, 1.0)])
+    )
     device, recognised = this_gpu("NVIDIA L40", 45 * GIB, 8.9, tmp_path / "machine.yaml")
     assert recognised
     assert (device.name, device.rates["bf16"]) == ("mine", 12e13)
+    assert device.efficiency == device.attention == device.memory == (0.4, 0.5, 0.6)
 
 
 def test_processes_on_one_host_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
