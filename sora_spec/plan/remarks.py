@@ -17,7 +17,8 @@ def assumptions(job: Job) -> list[str]:
 def _machine(job: Job) -> list[str]:
     device = job.device
     if device.kind == "cpu":
-        return ["eager PyTorch 2.13 on the CPU; the table's CPU is a guess: `sora-spec probe` measures this one"]
+        guess = "the table's CPU is a guess: `sora-spec probe` measures this one"
+        return [f"eager PyTorch 2.13 on the CPU; {f'rates of {device.from_file}' if device.from_file else guess}"]
     kernel = job.kernel("denoiser")
     matrix, attention, memory = (_percent(share) for share in (device.efficiency, device.attention, device.memory))
     found = [
