@@ -109,8 +109,8 @@ def prepare_component(
             return _codec(spec, component == "vae_encode", setting, device)
         case "vae_step":
             return _codec_step(spec, setting, device)
-        case "text_encode":
-            raise UserError(f"{spec.name}: the text encoder is not among the modules of this package")
+        case _:
+            raise UserError(f"{spec.name}: there is no trace of {component!r} here")
         case "optimizer_step" | "ema_step" | "sampler_step":
             raise UserError(f"{spec.name}: {component} is no pass of one module; tests/graph verify it")
 
