@@ -76,7 +76,6 @@ def trace_component(spec: Spec, component: Component, setting: Setting) -> Trace
     at_end_of_forward = list[tuple[int, int, int]]()
     resident = trace.hold([*ready.module.parameters(), *ready.module.buffers(), *ready.inputs.values(), *ready.tables])
 
-
     def look() -> None:
         at_end_of_forward.append((trace.live_bytes, trace.peak_bytes, counter.get_total_flops()))
 
@@ -109,8 +108,8 @@ def prepare_component(
             return _codec(spec, component == "vae_encode", setting, device)
         case "vae_step":
             return _codec_step(spec, setting, device)
-        case _:
-            raise UserError(f"{spec.name}: there is no trace of {component!r} here")
+        case "text_encode":
+            raise UserError(f"{spec.name}: the text encoder is not among the modules of this package")
         case "optimizer_step" | "ema_step" | "sampler_step":
             raise UserError(f"{spec.name}: {component} is no pass of one module; tests/graph verify it")
 
