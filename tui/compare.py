@@ -236,19 +236,22 @@ class CompareScreen(Frame):
         table = self.query_one("#lines", DataTable)
         place = table.cursor_row
         table.clear(columns=True)
-        table.add_column("")
-        for letter, column in zip(LETTERS, self.columns, strict=False):
-            table.add_column(f"{letter} {column.name}")
         shown = [line for line in self.lines if self.everything or line.differs]
+        rows: list[list[Text]] = []
         group = ""
         for line in shown:
             if line.group != group:
                 group = line.group
                 title = {"asked": "what is asked", "cost": "what it costs", "field": "the spec"}[group]
-                table.add_row(Text(title, "bold underline"), *[Text("") for _ in self.columns])
-            table.add_row(*self._cells(line))
+                rows.append([Text(title, "bold underline"), *(Text("") for _ in self.columns)])
+            rows.append(self._cells(line))
         if len(self.columns) > 1 and not shown:
-            table.add_row(Text("nothing differs"), *[Text("") for _ in self.columns])
+            rows.append([Text("nothing differs"), *(Text("") for _ in self.columns)])
+        headings = ["", *(f"{letter} {column.name}" for letter, column in zip(LETTERS, self.columns, strict=False))]
+        for number, heading in enumerate(headings):
+            table.add_column(heading, width=max([len(heading), *(row[number].cell_len for row in rows)]))
+        for row in rows:
+            table.add_row(*row)
         table.move_cursor(row=min(place, max(0, table.row_count - 1)))
         table.border_title = "all lines" if self.everything else "differences only"
 

@@ -364,7 +364,7 @@ def _bar(stage: StageState, width: int) -> str:
         return f"step {stage.step:,}"
     share = min(1.0, stage.step / steps)
     words = [f"step {stage.step:,} of {steps:,}", percent(share)]
-    if stage.eta_seconds is not None and stage.status in ("running", "starting"):
+    if stage.eta_seconds and stage.status in ("running", "starting"):
         words.append(f"{duration(stage.eta_seconds)} left")
     if stage.eta_seconds and stage.status == "stopped":
         words.append(f"{duration(stage.eta_seconds)} of training missing")

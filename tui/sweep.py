@@ -296,9 +296,9 @@ class SweepScreen(Frame):
             *(Column(f"axis {number}", name) for number, name in enumerate(short)),
             Column("verdict", "fits"),
             Column("device_bytes", "GiB"),
-            Column("step_seconds", "a step"),
             Column("total_seconds", "in all"),
             Column("cost", "cost"),
+            Column("step_seconds", "a step"),
             Column("capacity", "of GiB"),
             Column("gpu_hours", "GPU-hours"),
         ]
@@ -346,9 +346,9 @@ class SweepScreen(Frame):
         return [
             *cells,
             Figure(gib(values["device_bytes"]["likely"]), values["device_bytes"]["likely"], base),
-            Figure(duration(values["step_seconds"]["likely"]), values["step_seconds"]["likely"], base),
             Figure(duration(values["total_seconds"]["likely"]), values["total_seconds"]["likely"], base),
             Figure("-" if cost is None else dollars(cost["likely"]), cost and cost["likely"], base),
+            Figure(duration(values["step_seconds"]["likely"]), values["step_seconds"]["likely"], base),
             Figure(gib(plan.device.memory_bytes), plan.device.memory_bytes, base),
             Figure(hours(values["gpu_hours"]["likely"]), values["gpu_hours"]["likely"], base),
         ]
@@ -400,6 +400,10 @@ class SweepScreen(Frame):
         if place is None or str(place) not in table.rows:
             return
         table.move_cursor(row=table.get_row_index(str(place)))
+
+    def _centre(self) -> None:
+        table = self.query_one(DataTable)
+        table.scroll_to(y=max(0, table.cursor_row - table.size.height // 2), animate=False, force=True)
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
         """Say more about it."""
@@ -472,6 +476,7 @@ class SweepScreen(Frame):
         self.choice = best(self.rows, parse_budget(text))
         self._fill()
         self._go_to(self.choice.place)
+        self.call_after_refresh(self._centre)  # the words above take some of the table's room
 
     def action_export(self) -> None:
         """Write the rows to a file."""
