@@ -191,7 +191,8 @@ def _largest_first(rows: Sequence[Row]) -> tuple[Row, ...]:
 
 def least_certain(terms: Sequence[Term]) -> Tag | None:
     """Certainty of a sum."""
-    return max((term.tag for term in terms), key=CERTAINTIES.index, default=None)
+    found = {term.tag for term in terms}
+    return next((tag for tag in reversed(CERTAINTIES) if tag in found), None)
 
 
 @lru_cache(maxsize=64)
