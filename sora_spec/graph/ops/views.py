@@ -111,10 +111,7 @@ def chunk(x: Tensor, pieces: int, dim: int) -> list[Tensor]:
 def _chunk_rule(node: Node, grads: Grads) -> Grads:
     dim: int = node.attributes
     given = next(g for g in grads if g is not None)
-    parts = [
-        made_from_nothing("zeros", given, given.shape, given.dtype) if g is None else g
-        for g in grads
-    ]
+    parts = [made_from_nothing("zeros", given, given.shape, given.dtype) if g is None else g for g in grads]
     return [cat(parts, dim)]
 
 
