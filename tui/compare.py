@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -67,7 +67,8 @@ class Curved(Message):
 
     def __init__(self, answer: Answer, knob: Knob, points: tuple[Point, ...], last: bool) -> None:
         super().__init__()
-        self.answer, self.knob, self.points, self.last = answer, knob, points, last
+        self.answer, self.points, self.last = answer, points, last
+        self.knob: Knob = knob
 
 
 class Contrasted(Message):
@@ -82,13 +83,13 @@ class CompareScreen(Frame):
     """Columns, the lines in which they differ, and plots."""
 
     CSS_PATH = "compare.tcss"
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [
+    HORIZONTAL_BREAKPOINTS: ClassVar[Any] = [
         (0, "-narrow"),
         (72, "-normal"),
         (110, "-wide"),
         (160, "-vast"),
     ]
-    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-flat"), (22, "-middle"), (38, "-tall")]
+    VERTICAL_BREAKPOINTS: ClassVar[Any] = [(0, "-flat"), (22, "-middle"), (38, "-tall")]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("d", "all", "All / differences"),
         Binding("c", "next_plot", "Plot"),
@@ -149,7 +150,7 @@ class CompareScreen(Frame):
         columns = with_spec_as_written(columns)
         self.post_message(Contrasted(columns, contrast([column.answer for column in columns]), number))
         worker = get_current_worker()
-        missing = [
+        missing: list[tuple[Answer, Knob]] = [
             (column.answer, drawing.knob)
             for drawing in DRAWINGS
             for column in columns

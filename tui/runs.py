@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -137,17 +137,36 @@ def _stage(run: RunState | None, name: str | None) -> StageState | None:
     return next((stage for stage in run.stages if stage.name == name), run.current)
 
 
+class Sized(Static):
+    """Words that depend on how many columns they have."""
+
+    _words: Callable[[int], Content] | None = None
+    _width = -1
+
+    def show(self, words: Callable[[int], Content]) -> None:
+        """Show what `words` makes of the width."""
+        self._words, self._width = words, -1
+        self.on_resize()
+
+    def on_resize(self) -> None:
+        """As wide as there is room."""
+        width = self.content_size.width
+        if self._words is not None and width != self._width:
+            self._width = width
+            self.update(self._words(width))
+
+
 class RunsScreen(Frame):
     """Run folders on the left, the chosen one on the right."""
 
     CSS_PATH = "runs.tcss"
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [
+    HORIZONTAL_BREAKPOINTS: ClassVar[Any] = [
         (0, "-narrow"),
         (72, "-normal"),
         (110, "-wide"),
         (160, "-vast"),
     ]
-    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-flat"), (22, "-middle"), (38, "-tall")]
+    VERTICAL_BREAKPOINTS: ClassVar[Any] = [(0, "-flat"), (22, "-middle"), (38, "-tall")]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "next_chart", "Chart"),
         Binding("s", "next_stage", "Stage"),
@@ -160,7 +179,6 @@ class RunsScreen(Frame):
 
     view: reactive[View] = reactive(View())
     chart: reactive[int] = reactive(0)
-    clock: ClassVar[Callable[[], float]] = staticmethod(time.time)
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,12 +193,12 @@ class RunsScreen(Frame):
                 yield RowList("Runs", "runs", "no runs")
                 yield SampleGrid(id="samples")
             with Vertical(id="right"):
-                yield Static(id="progress")
+                yield Sized(id="progress")
                 yield Chart(id="chart")
                 with Horizontal(id="more"):
                     for number_ in range(1, len(CHARTS)):
                         yield Chart(id=f"more-{number_}")
-                yield Static(id="compared")
+                yield Sized(id="compared")
 
     def on_mount(self) -> None:
         """Look now and every second."""
@@ -205,12 +223,16 @@ class RunsScreen(Frame):
 
     # Looking
 
+    def now(self) -> float:
+        """Seconds since the epoch, by which ages of files are judged."""
+        return time.time()
+
     def action_look(self) -> None:
         """Read what is new, unless that is being done."""
         if self._busy or self._follower is None:
             return
         self._busy = True
-        work = partial(self._look, self._follower, self.wanted, self.clock())
+        work = partial(self._look, self._follower, self.wanted, self.now())
         self.app.run_worker(work, name="runs", group="runs", thread=True, exit_on_error=False)
 
     def _look(self, follower: RunsFollower, wanted: Wanted, now: float) -> None:
@@ -277,15 +299,10 @@ class RunsScreen(Frame):
         if not self.is_mounted:
             return
         self._show_runs(view)
-        head, table = self.query_one("#progress", Static), self.query_one("#compared", Static)
-        head.update(progress(view, max(10, head.content_size.width)))
+        self.query_one("#progress", Sized).show(partial(progress, view))
         self._show_charts(view.stage)
         self._show_samples(view)
-        table.update(compared(view.stage, table.content_size.width))
-
-    def on_resize(self) -> None:
-        """Bars and tables are as wide as there is room."""
-        self.call_after_refresh(self.watch_view, self.view)
+        self.query_one("#compared", Sized).show(partial(compared, view.stage))
 
     def watch_chart(self) -> None:
         """Another quantity."""

@@ -124,7 +124,7 @@ class SweepScreen(Frame):
     """Axes above, rows below, and what is to be said about the row with the cursor."""
 
     CSS_PATH = "sweep.tcss"
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (72, "-normal"), (110, "-wide")]
+    HORIZONTAL_BREAKPOINTS: ClassVar[Any] = [(0, "-narrow"), (72, "-normal"), (110, "-wide")]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("b", "budget", "Budget"),
         Binding("s", "sort_next", "Sort"),

@@ -34,7 +34,7 @@ def runs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for path in [*run.rglob("*"), run]:
             back = 60 if "vae" in path.parts else 0
             os.utime(path, (moment - back, moment - back))
-    monkeypatch.setattr(RunsScreen, "clock", staticmethod(lambda: NOW))
+    monkeypatch.setattr(RunsScreen, "now", lambda _: NOW)
 
 
 async def looked(app: Any) -> None:
@@ -51,7 +51,7 @@ def compare(snap_compare: Any, app: Any, size: tuple[int, int], theme: str, keys
         app.theme = theme
         await settled(app)
         await looked(app)
-        await pilot.pause()
+        await pilot.pause(0.2)
         for key in keys:
             await pilot.press(key)
         await settled(app)

@@ -33,7 +33,7 @@ def runs(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for path in [*run.rglob("*"), run]:
             back = 60 if "vae" in path.parts else 0
             os.utime(path, (moment - back, moment - back))
-    monkeypatch.setattr(RunsScreen, "clock", staticmethod(lambda: NOW))
+    monkeypatch.setattr(RunsScreen, "now", lambda _: NOW)
     return home / "runs"
 
 
