@@ -177,6 +177,7 @@ def coloured(text: str) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_key_is_answered_while_a_long_sweep_runs(terminal: Terminal) -> None:
     terminal.start(program("video.yaml", "--screen", "sweep"), **environment(terminal.home, "screen-256color"))
     terminal.wait_for("Sweep")
