@@ -57,7 +57,7 @@ def crop_spec(spec: Spec) -> Spec:
 def _denoiser_phases(job: Job) -> list[Phase]:
     work = step_work(job)
     kept = training_terms(job, work)
-    kept.device.extend([*codec_terms(job), *matrix_workspace(job.device)])
+    kept.device.extend([*codec_terms(job), *matrix_workspace(job.device), *read_terms(job, job.spec)])
     phases = [_encode_phase(job, work, kept)] if job.has_codec else []
     phases += [_step_phase(job, work, kept), _optimizer_phase(job, work, kept)]
     if job.spec.train.sample_every is not None:
@@ -68,7 +68,7 @@ def _denoiser_phases(job: Job) -> list[Phase]:
 def _vae_phases(job: Job) -> list[Phase]:
     work = step_work(job)
     kept = training_terms(job, work)
-    kept.device.extend(matrix_workspace(job.device))
+    kept.device.extend([*matrix_workspace(job.device), *read_terms(job, crop_spec(job.spec))])
     return [_step_phase(job, work, kept), _optimizer_phase(job, work, kept)]
 
 
@@ -80,6 +80,16 @@ def _phase(name: str, kept: Resident, device: list[Term], host: list[Term] | Non
 def _placed(job: Job, terms: list[Term]) -> tuple[list[Term], list[Term]]:
     """Terms of one rank's part of gradients, on the device or on the host."""
     return ([], terms) if job.states_on_host else (terms, [])
+
+
+def read_terms(job: Job, clip: Spec) -> list[Term]:
+    """A pass's clips as background workers hand them over: 8-bit pixels in shared memory, held until the step ends.
+
+    PyTorch's profiler counts them as the CPU's. A GPU's step has them in the memory of the host.
+    """
+    if job.device.kind != "cpu" or not job.spec.train.workers:
+        return []
+    return [exact("clips as read", job.micro_batch * prod(derive_shapes(clip).video), "clip")]
 
 
 def codec_terms(job: Job) -> list[Term]:
