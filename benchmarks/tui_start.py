@@ -3,6 +3,7 @@
     python benchmarks/tui_start.py [SPEC] [--runs 7]
 
 A real process in a pseudo-terminal of 120 × 32; the clock stops when the words of the verdict have been written to it.
+Byte code is cached in a temporary folder, as pip does at installation.
 Goal: at most 2.5 times `python -c "import textual.app"`. Medians of runs taken in turn.
 """
 
@@ -70,8 +71,9 @@ def main() -> None:
         state = Path(folder) / "sora-spec"
         state.mkdir()
         (state / "tui.json").write_text('{"greeted": true}')
-        environment = os.environ | {"XDG_STATE_HOME": folder, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
-        environment |= {"LC_ALL": "C.UTF-8"}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        environment |= {"XDG_STATE_HOME": folder, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+        environment |= {"LC_ALL": "C.UTF-8", "PYTHONPYCACHEPREFIX": str(Path(folder) / "bytecode")}
         starts, imports = list[float](), list[float]()
         for _ in range(arguments.runs + 1):
             starts.append(until_verdict(arguments.spec, environment))

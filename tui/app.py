@@ -6,6 +6,7 @@ widgets read when `SoraSpecApp.planned` changes. Nothing that takes longer than 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
@@ -138,12 +139,22 @@ class SoraSpecApp(App[None]):
     def on_mount(self) -> None:
         """Plan the spec that is shown, then the others; look after the files."""
         self.set_class(self.ascii_only, "-ascii")
-        self.replan(self.spec)
+        if self.spec.fresh:
+            self._answered()
+        else:
+            self.replan(self.spec)
         self.set_interval(_WATCH_PERIOD, self._look_at_files)
+        self.set_timer(_WATCH_PERIOD, self._collect)
         if self._greet:
             from sora_spec.tui.memory import recall
 
             self.call_after_refresh(self._welcome, recall())
+
+    @staticmethod
+    def _collect() -> None:
+        """Collect garbage again, which starting left alone; what is there by now stays, and is not looked through."""
+        gc.freeze()
+        gc.enable()
 
     def _welcome(self, known: dict[str, Any]) -> None:
         """What the user chose last time; an introduction the first time."""
@@ -236,6 +247,12 @@ class SoraSpecApp(App[None]):
         work = partial(self._plan, spec, spec.asked, spec.draft, spec.document, spec.whatif)
         self.run_worker(work, name="plan", group=f"plan {id(spec)}", thread=True, exit_on_error=False)
 
+    def plan_first(self) -> None:
+        """Answer the first question at once, before there is a screen: the first thing drawn is then the verdict."""
+        spec = self.spec
+        answer = plan_of(spec.document, spec.whatif)
+        spec.take(answer, snapshot_of(answer), spec.document, spec.asked)
+
     def _plan(self, spec: OpenSpec, number: int, draft: str | None, document: Document, whatif: WhatIf) -> None:
         if draft is not None and draft != document.text.content:
             document = document_of(document.text.name, draft)
@@ -249,6 +266,9 @@ class SoraSpecApp(App[None]):
         spec.take(message.answer, message.snapshot, message.document, message.number)
         if not spec.fresh:
             self.replan(spec)
+        self._answered()
+
+    def _answered(self) -> None:
         self.planned += 1
         self._plan_unanswered()
         self._advise_soon()

@@ -140,9 +140,10 @@ def _open(specs: list[str], whatif: WhatIf, screen: str, theme: str, ascii_only:
         )
     for name in ("COLUMNS", "LINES"):  # exported, they would hold the size fast while the terminal changes its own
         os.environ.pop(name, None)
-    # Collections while the first screen is built would be a tenth of the start.
+    # Collections while the first screen is built would be a tenth of the start; the app turns them on again.
     gc.disable()
     app = _app(specs, whatif, screen, theme, ascii_only, runs, first=True)
+    app.plan_first()
     app.run()
 
 
