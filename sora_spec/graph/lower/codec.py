@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from sora_spec.errors import UserError
-from sora_spec.graph.lower.causal3d import Causal3dCodec
-from sora_spec.graph.lower.image_kl import ImageKlCodec
 from sora_spec.graph.lower.pieces import in_tiles
 from sora_spec.graph.lower.vae_loss import split_moments
 from sora_spec.graph.lower.weights import Weights
@@ -15,11 +13,12 @@ from sora_spec.graph.tensor import Tensor
 from sora_spec.tiles import cut
 
 if TYPE_CHECKING:
+    from sora_spec.graph.lower.causal3d import Causal3dCodec
+    from sora_spec.graph.lower.image_kl import ImageKlCodec
     from sora_spec.schema.spec import Spec
     from sora_spec.schema.vae import Causal3dVae, ImageKlVae
 
-
-TrainedCodec: TypeAlias = ImageKlCodec | Causal3dCodec
+TrainedCodec: TypeAlias = "ImageKlCodec | Causal3dCodec"
 
 
 class Codec(Protocol):
@@ -89,4 +88,10 @@ def build_codec(spec: Spec, weights: Weights, full: bool = False) -> Codec:
 
 def trained_codec(vae: ImageKlVae | Causal3dVae, weights: Weights, full: bool = False) -> TrainedCodec:
     """A codec with parameters, on whole pictures."""
-    return ImageKlCodec(weights, vae) if vae.kind == "image_kl" else Causal3dCodec(weights, vae, full)
+    if vae.kind == "image_kl":  # a spec has one codec: the other's rules are not imported
+        from sora_spec.graph.lower.image_kl import ImageKlCodec
+
+        return ImageKlCodec(weights, vae)
+    from sora_spec.graph.lower.causal3d import Causal3dCodec
+
+    return Causal3dCodec(weights, vae, full)
