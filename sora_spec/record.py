@@ -7,7 +7,7 @@ Where a `Spec` is read and not built, a record may be handed in its place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Protocol, Self, TypeGuard, cast
 
@@ -95,7 +95,8 @@ def section_from(parent: Section, name: str, values: Mapping[str, Any]) -> Secti
     if isinstance(parent, Record):
         return _value(parent.model_fields[name], values)
     model: Any = parent
-    return getattr(type(model).model_validate({**model.model_dump(), name: values}), name)
+    kind: Any = type(parent)
+    return getattr(kind.model_validate({**model.model_dump(), name: values}), name)
 
 
 @cache
@@ -138,15 +139,20 @@ def _value(schema: dict[str, Any], value: Any) -> Any:
         return _record(name, value) if "properties" in target else _value(target, value)
     if schema.get("type") == "array":
         prefix: list[dict[str, Any]] = schema.get("prefixItems", [])
+        items = cast("Sequence[Any]", value)
         return tuple(
-            _value(prefix[index] if index < len(prefix) else schema["items"], item) for index, item in enumerate(value)
+            _value(prefix[index] if index < len(prefix) else schema["items"], item) for index, item in enumerate(items)
         )
     return float(value) if schema.get("type") == "number" else value
+
+
+def _is_list(value: Any) -> TypeGuard[tuple[Any, ...]]:
+    return isinstance(value, tuple)
 
 
 def _plain(value: Any, mode: str, exclude_defaults: bool) -> Any:
     if isinstance(value, Record):
         return value.model_dump(mode=mode, exclude_defaults=exclude_defaults)
-    if isinstance(value, tuple) and mode == "json":
-        return [_plain(item, mode, exclude_defaults) for item in cast("tuple[Any, ...]", value)]
+    if mode == "json" and _is_list(value):
+        return [_plain(item, mode, exclude_defaults) for item in value]
     return value

@@ -41,8 +41,8 @@ CODES = (
     Code(
         "E405",
         "a conditioning that cannot be built yet",
-        _PROMISE + "Can be built: `adaln_zero` and `adaln_single`, with no condition, a class, or a pooled text vector; "
-        "`cross_attention`, with the tokens of a text.",
+        _PROMISE + "Can be built: `adaln_zero` and `adaln_single`, with no condition, a class, or a pooled text "
+        "vector; `cross_attention`, with the tokens of a text.",
         "backbone: {kind: transformer, depth: 2, width: 64, heads: 4, conditioning: {kind: adaln_lora}}",
         "backbone: {kind: transformer, depth: 2, width: 64, heads: 4, conditioning: {kind: adaln_zero}}",
     ),
