@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
-
 RECORDED = Path(__file__).with_name("recorded") / "digits"
 PATIENCE = 40.0
 
@@ -23,6 +21,7 @@ class Terminal:
     """One tmux session that runs one command."""
 
     def __init__(self, home: Path, size: tuple[int, int]) -> None:
+        assert shutil.which("tmux"), "the tests of the terminal interface need tmux: apt-get install tmux"
         self.home, self.size = home, size
         self.socket = str(home / "tmux.sock")
 
@@ -222,3 +221,32 @@ def alive(pid: int) -> bool:
         return False
     state = Path(f"/proc/{pid}/stat")
     return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_the_greeting_comes_once_and_a_plain_locale_gets_ascii(terminal: Terminal, home: Path) -> None:
+    state = home / "state" / "sora-spec"
+    state.mkdir(parents=True)
+    (state / "tui.json").write_text('{"greeted": true}')
+    terminal.start(program("video.yaml"), **environment(home, "xterm", LC_ALL="C"))
+    assert terminal.wait_for("YES, it fits", "GPU-hours", "fastest").isascii()
+    terminal.keys("q")
+    assert terminal.exit_code() == 0
+
+
+def test_a_state_folder_that_cannot_be_written_is_no_reason_to_fail(terminal: Terminal, home: Path) -> None:
+    (home / "state").write_text("a file, not a folder")
+    terminal.start(program("video.yaml"), **environment(home, "xterm"))
+    terminal.wait_for("enter begins")
+    terminal.keys("Enter")
+    terminal.wait_for("YES, it fits")
+    terminal.keys("C-q")
+    assert terminal.exit_code() == 0
+
+
+def test_without_a_terminal_it_says_so() -> None:
+    command = [sys.executable, "-m", "sora_spec", "tui", "video.yaml"]
+    settings = os.environ | {"LC_ALL": "C.UTF-8"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=settings)
+    assert done.returncode == 2
+    assert "need a terminal" in done.stderr
+    assert "--json" in done.stderr
