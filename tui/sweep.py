@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
@@ -31,6 +29,16 @@ from sora_spec.tui.frame import Frame, planner_app
 from sora_spec.tui.numbers import dollars, gib, hours
 from sora_spec.tui.session import OpenSpec
 from sora_spec.tui.signs import SIGNS
+from sora_spec.tui.sweep_table import (
+    Column,
+    Figure,
+    export_format,
+    first_axes,
+    in_order,
+    parse_counts,
+    sortable,
+    split_axes,
+)
 
 _AT_ONCE = 2_000
 """Rows up to which a sweep is made anew by itself when the spec changes."""
@@ -67,57 +75,6 @@ class Exported(Message):
     def __init__(self, path: str, problem: str = "") -> None:
         super().__init__()
         self.path, self.problem = path, problem
-
-
-class Column(NamedTuple):
-    """One column: its heading, how a row is shown in it, and by what it is sorted."""
-
-    key: str
-    heading: str
-    style: str = ""
-
-
-class Figure(Text):
-    """A cell that knows by what it is sorted."""
-
-    def __init__(self, text: str, value: Any, style: str = "", justify: Any = "right") -> None:
-        super().__init__(text, style, justify=justify, no_wrap=True)
-        self.value = value
-
-
-def parse_counts(text: str) -> list[int | None]:
-    """`1,8` → numbers of devices; the spec's own for an empty text.
-
-    Raises:
-        UserError: something that is no number from 1 to 4096.
-    """
-    found: list[int | None] = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        if not part.isdecimal() or not 1 <= int(part) <= 4096:
-            raise UserError(f"{part!r} is no number of devices", "numbers from 1 to 4096, with commas between")
-        found.append(int(part))
-    return found or [None]
-
-
-def split_axes(text: str) -> list[str]:
-    """`train.batch=8,16 clip.frames=17,33` → its parts. Spaces inside brackets and after commas belong to a value."""
-    parts, depth = [""], 0
-    for character in text.strip():
-        depth += (character in "{[") - (character in "}]")
-        if character.isspace() and depth <= 0 and not parts[-1].endswith((",", "=")):
-            parts.append("")
-        elif not (character.isspace() and not parts[-1]):
-            parts[-1] += character
-    return [part for part in parts if part]
-
-
-def first_axes(spec: OpenSpec) -> str:
-    """Settings to begin with: half, the same and twice the batch; nothing where that is no knob."""
-    answer = spec.answer
-    if answer is None or answer.spec is None or answer.whatif.mode != "train" or answer.whatif.stage != "denoiser":
-        return ""
-    batch = answer.spec.train.batch
-    return f"train.batch={','.join(str(value) for value in sorted({max(1, batch // 2), batch, 2 * batch}))}"
 
 
 class SweepScreen(Frame):
@@ -337,7 +294,7 @@ class SweepScreen(Frame):
         cells = [
             Figure(("▸ " if chosen else "  ") + row.device, row.device, base, "left"),
             Figure(str(values["count"] or ""), values["count"], base),
-            *(Figure(text, _sortable(text), base) for text in settings),
+            *(Figure(text, sortable(text), base) for text in settings),
             Figure(f"{sign.mark} {word}", order, colour, "left"),
         ]
         if plan is None:
@@ -354,7 +311,7 @@ class SweepScreen(Frame):
         ]
 
     def _sort(self) -> None:
-        self.query_one(DataTable).sort(self.sorted_by, key=partial(_order, self.reverse), reverse=self.reverse)
+        self.query_one(DataTable).sort(self.sorted_by, key=partial(in_order, self.reverse), reverse=self.reverse)
 
     def sort_by(self, key: str) -> None:
         """Sort by a column; by the same one again the other way round."""
@@ -502,29 +459,3 @@ class SweepScreen(Frame):
             self.notify(f"{message.path} cannot be written: {message.problem}", severity="error", markup=False)
         else:
             self.notify(f"{len(self.rows):,} rows are in {message.path}", markup=False)
-
-
-def export_format(path: str) -> str:
-    """`csv` or `json`, by the ending of a file's name.
-
-    Raises:
-        UserError: another ending.
-    """
-    ending = Path(path.strip()).suffix.lower().removeprefix(".")
-    if ending not in ("csv", "json"):
-        raise UserError(f"{path.strip()!r} ends neither in .csv nor in .json", "such as sweep.csv")
-    return ending
-
-
-def _sortable(text: str) -> Any:
-    """Numbers before words."""
-    try:
-        return (0, float(json.loads(text)), text)
-    except (ValueError, TypeError):
-        return (1, 0.0, text)
-
-
-def _order(reverse: bool, cell: Figure) -> tuple[bool, Any]:
-    """What is missing comes last, whichever way it is sorted."""
-    missing = cell.value is None
-    return missing != reverse, 0 if missing else cell.value

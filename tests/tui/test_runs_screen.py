@@ -18,7 +18,8 @@ from sora_spec.plan.report import duration
 from sora_spec.tui.charts import Chart
 from sora_spec.tui.pictures import SampleGrid
 from sora_spec.tui.rows import RowList
-from sora_spec.tui.runs import CHARTS, RunsScreen
+from sora_spec.tui.runs import RunsScreen
+from sora_spec.tui.runs_view import CHARTS
 from sora_spec.watch.metrics import MetricsReader, smoothed
 
 RECORDED = Path(__file__).with_name("recorded") / "digits"

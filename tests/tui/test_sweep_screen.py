@@ -17,7 +17,8 @@ from sora_spec.plan.sweep import row_values
 from sora_spec.plan.whatif import WhatIf, command_line
 from sora_spec.tui.ask_box import AskBox
 from sora_spec.tui.headless import settled
-from sora_spec.tui.sweep import SweepScreen, parse_counts, split_axes
+from sora_spec.tui.sweep import SweepScreen
+from sora_spec.tui.sweep_table import parse_counts, split_axes
 
 
 def printed_rows(*arguments: str, form: str = "json") -> str:
