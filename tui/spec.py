@@ -158,9 +158,9 @@ class SpecScreen(Frame):
     # Editing
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
-        """A key was typed: plan once the typing pauses."""
+        """A key was typed: keep the text at once, and plan it when the typing pauses."""
         spec = self._spec
-        if spec is None or event.text_area.text == spec.content:
+        if spec is None or not spec.write(event.text_area.text):
             return
         if not spec.unsaved:
             spec.unsaved = True
@@ -170,9 +170,9 @@ class SpecScreen(Frame):
         self._timer = self.set_timer(_PAUSE, self._plan)
 
     def _plan(self) -> None:
-        spec, app = self._spec, planner_app(self)
-        if spec is not None and spec.write(self.query_one(Editor).text):
-            app.replan(spec)
+        spec = self._spec
+        if spec is not None and not spec.fresh:
+            planner_app(self).replan(spec)
 
     def on_screen_suspend(self) -> None:
         """What has been typed is planned before another screen shows it."""
