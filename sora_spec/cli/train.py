@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -56,8 +57,22 @@ def train(
     outcome = train_stage(loaded, path, stage, resume=resume, device=device, force=force, hardware=hardware)
     if os.environ.get("RANK", "0") == "0":
         _report(outcome, path, stage, as_json)
-    if outcome.status == "interrupted":
-        raise typer.Exit(130)
+    code = 130 if outcome.status == "interrupted" else 0
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _leave(code)
+    if code:
+        raise typer.Exit(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End one rank of several at once; everything is on disk by now.
+
+    gloo's threads may still be letting tensors go, and one that asks for the interpreter while Python takes it down
+    aborts the process: the whole run would count as failed.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _load(spec: str, overrides: list[str], run: Path | None, may_exist: bool) -> tuple[Spec, Path]:
