@@ -53,7 +53,7 @@ def root(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """One YAML spec to check, train, export and generate with a video-diffusion model."""
+    """One YAML spec to check, plan, train, export and generate with a video-diffusion model."""
 
 
 def run() -> NoReturn:
