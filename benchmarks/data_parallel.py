@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.profiler import ProfilerActivity, profile
 
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.diffusion.losses import build_loss
+from sora_spec.builders.verify.allocator import watched
 from sora_spec.loading import load_spec
 from sora_spec.shapes import derive_shapes
 from sora_spec.train.ranks import Cut, Ranks, apply_ranks
@@ -37,20 +36,6 @@ def shared(module: Any, spec: Any, way: str) -> nn.Module:
         apply_ranks(module, spec, "fp32", Ranks(dist.get_rank(), 2, CPU), Cut(parts=tuple(module.blocks)))
         return module
     return DistributedDataParallel(module, gradient_as_bucket_view=way == "DDP, views of buckets")
-
-
-def rise(run: Callable[[], None]) -> int:
-    """Highest sum of the allocator's events."""
-    gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        run()
-    session: Any = profiler.profiler
-    events = session.kineto_results.events()
-    live = highest = 0
-    for _, nbytes in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):
-        live += nbytes
-        highest = max(highest, live)
-    return highest
 
 
 def measure(way: str, batch: int) -> tuple[float, float]:
@@ -79,7 +64,8 @@ def measure(way: str, batch: int) -> tuple[float, float]:
         seconds.append(time.perf_counter() - begin)
     module.zero_grad(set_to_none=True)
     # DDP's buckets are made before, and stay.
-    return rise(step) / weights + (way != "FSDP2"), min(seconds)
+    gc.collect()
+    return watched(step).most / weights + (way != "FSDP2"), min(seconds)
 
 
 def main() -> None:

@@ -57,8 +57,8 @@ class Measurement:
             # The step begins so itself; done before, the profiler need not complain of memory that it never saw.
             self.trainer.trained.optimizer.zero_grad(set_to_none=True)
             held = resident_bytes(self.trainer)
-            result, rise = watched(make)
-            self.of_step, self.peak_bytes = number, held + rise
+            found = watched(make)
+            result, self.of_step, self.peak_bytes = found.result, number, held + found.most
         else:
             result = make()
         if self.made >= _WARM or not self.seconds:

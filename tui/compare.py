@@ -21,7 +21,7 @@ from sora_spec.plan.contrast import contrast
 from sora_spec.plan.curves import Knob, Point, curve
 from sora_spec.plan.whatif import Answer, plan_of
 from sora_spec.tui.charts import SERIES, Chart, Level, Plot, Trace, gib, seconds
-from sora_spec.tui.frame import Frame, planner_app
+from sora_spec.tui.frame import PLOT_COLUMNS, PLOT_ROWS, Frame, planner_app
 from sora_spec.tui.numbers import gib as short_gib
 from sora_spec.tui.numbers import short
 from sora_spec.tui.pins import LETTERS, MOST, Column, columns_of
@@ -83,13 +83,8 @@ class CompareScreen(Frame):
     """Columns, the lines in which they differ, and plots."""
 
     CSS_PATH = "compare.tcss"
-    HORIZONTAL_BREAKPOINTS: ClassVar[Any] = [
-        (0, "-narrow"),
-        (72, "-normal"),
-        (110, "-wide"),
-        (160, "-vast"),
-    ]
-    VERTICAL_BREAKPOINTS: ClassVar[Any] = [(0, "-flat"), (22, "-middle"), (38, "-tall")]
+    HORIZONTAL_BREAKPOINTS: ClassVar[Any] = PLOT_COLUMNS
+    VERTICAL_BREAKPOINTS: ClassVar[Any] = PLOT_ROWS
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("d", "all", "All / differences"),
         Binding("c", "next_plot", "Plot"),

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from sora_spec.tui.app import SoraSpecApp
     from sora_spec.tui.session import OpenSpec
 
+PLOT_COLUMNS = [(0, "-narrow"), (72, "-normal"), (110, "-wide"), (160, "-vast")]
+PLOT_ROWS = [(0, "-flat"), (22, "-middle"), (38, "-tall")]
+"""Widths and heights at which a screen with plots is laid out anew."""
+
 
 class Masthead(Widget):
     """Tabs on the left, the spec and its verdict on the right."""

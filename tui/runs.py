@@ -16,7 +16,7 @@ from textual.reactive import reactive
 from textual.widgets import Static
 
 from sora_spec.tui.charts import Chart
-from sora_spec.tui.frame import Frame, planner_app
+from sora_spec.tui.frame import PLOT_COLUMNS, PLOT_ROWS, Frame, planner_app
 from sora_spec.tui.pictures import SampleGrid
 from sora_spec.tui.rows import RowList
 from sora_spec.tui.runs_view import (
@@ -66,13 +66,8 @@ class RunsScreen(Frame):
     """Run folders on the left, the chosen one on the right."""
 
     CSS_PATH = "runs.tcss"
-    HORIZONTAL_BREAKPOINTS: ClassVar[Any] = [
-        (0, "-narrow"),
-        (72, "-normal"),
-        (110, "-wide"),
-        (160, "-vast"),
-    ]
-    VERTICAL_BREAKPOINTS: ClassVar[Any] = [(0, "-flat"), (22, "-middle"), (38, "-tall")]
+    HORIZONTAL_BREAKPOINTS: ClassVar[Any] = PLOT_COLUMNS
+    VERTICAL_BREAKPOINTS: ClassVar[Any] = PLOT_ROWS
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "next_chart", "Chart"),
         Binding("s", "next_stage", "Stage"),

@@ -7,7 +7,8 @@ import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from itertools import accumulate
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from torch.profiler import ProfilerActivity, profile
 
@@ -18,11 +19,18 @@ from sora_spec.schema.spec import Spec
 Result = TypeVar("Result")
 
 
-def watched(action: Callable[[], Result]) -> tuple[Result, int]:
-    """Do something: its result, and the most bytes by which the allocator rose above where it began.
+class Watched(NamedTuple, Generic[Result]):
+    """What an action gave, and what it did to the allocator, in bytes above where that began."""
 
-    Memory that was there before is not followed: what is freed of it must be freed beforehand.
-    """
+    result: Result
+    most: int
+    """The highest level."""
+    left: int
+    """The level at the end."""
+
+
+def watched(action: Callable[[], Result]) -> Watched[Result]:
+    """Do something under the profiler. What was freed in cycles before must be collected before."""
     profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
     with _silence():
         profiler.start()
@@ -31,19 +39,15 @@ def watched(action: Callable[[], Result]) -> tuple[Result, int]:
     finally:
         with _silence():
             profiler.stop()
-    return result, _rise(profiler)
+    levels = [0, *accumulate(nbytes for _, nbytes in memory_changes(profiler))]
+    return Watched(result, max(levels), levels[-1])
 
 
-def _rise(profiler: profile) -> int:
-    """Highest sum of the allocator's events, in the order in which they happened."""
+def memory_changes(profiler: profile) -> list[tuple[int, int]]:
+    """Nanosecond and bytes of each of the allocator's events, in the order in which they happened."""
     assert profiler.profiler is not None
     events: Any = profiler.profiler.kineto_results.events()
-    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
-    live = highest = 0
-    for _, nbytes in changes:
-        live += nbytes
-        highest = max(highest, live)
-    return highest
+    return sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
 
 
 @contextmanager
@@ -66,4 +70,4 @@ def real_peak_bytes(spec: Spec, component: Component, setting: Setting) -> int:
     ready.run(setting)  # a first pass makes what stays
     ready.module.zero_grad(set_to_none=True)
     gc.collect()
-    return watched(lambda: ready.run(setting))[1]
+    return watched(lambda: ready.run(setting)).most

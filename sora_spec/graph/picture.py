@@ -238,24 +238,6 @@ def _ids(unit: _Unit) -> list[str]:
     return [stage.id for stage in unit.stages]
 
 
-def _walk(
-    graph: Graph, units: list[_Unit], owner: dict[int, _Unit], by_block: dict[int, _Unit]
-) -> list[tuple[Op, _Unit, str]]:
-    """Forward ops with the unit and the stage that they are drawn in."""
-    drawn = {id(op): (unit, stage.id) for unit in units for stage in unit.stages for op in stage.ops}
-    found: list[tuple[Op, _Unit, str]] = []
-    for op in graph.ops[: graph.forward_ops]:
-        place = drawn.get(id(op))
-        if place is None:
-            block = graph.regions[op.region].block
-            unit = by_block[block] if block is not None and block in by_block else owner[op.region]
-            tail = graph.regions[op.region].path.rpartition("]")[2]
-            twins = [s for s in unit.stages if graph.regions[s.region].path.rpartition("]")[2] == tail]
-            place = (unit, (twins or unit.stages)[0].id)
-        found.append((op, *place))
-    return found
-
-
 def _end(unit: _Unit) -> str:
     return unit.id if len(unit.stages) > 1 else unit.stages[0].id
 

@@ -48,11 +48,6 @@ class Weight(NamedTuple):
     """First two segments of the path of its region, such as `vae.encoder`."""
     yaml: YamlPath
 
-    @property
-    def in_block(self) -> bool:
-        """Whether it belongs to a repeated block of the backbone."""
-        return self.part.startswith("backbone.blocks")
-
 
 @dataclass(frozen=True, eq=False)
 class Schedule:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.diffusion.losses import build_loss
+from sora_spec.builders.verify.allocator import watched
 from sora_spec.graph import AdamWKind, Setting, graph_from_spec, memory, optimizer_memory
 from sora_spec.loading import load_spec
 from sora_spec.schema.condition import ClassCondition
@@ -21,20 +20,6 @@ from sora_spec.train.recompute import recompute_blocks
 
 SPECS = Path(__file__).parents[2] / "specs"
 TINY = sorted(path.stem for path in SPECS.glob("tiny-*.yaml"))
-
-
-def allocator_peak(run: Callable[[], None]) -> tuple[int, int]:
-    """Highest and last sum of the allocator's events."""
-    gc.collect()  # what an earlier step left in cycles must not be freed meanwhile
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        run()
-    assert profiler.profiler is not None
-    events = profiler.profiler.kineto_results.events()
-    live = peak = 0
-    for _, nbytes in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):
-        live += nbytes
-        peak = max(peak, live)
-    return peak, live
 
 
 class Step:
@@ -64,7 +49,8 @@ def test_a_real_step_allocates_what_the_graph_says(name: str, changes: list[str]
     step = Step(name, changes, batch=2)
     step()  # the loss puts its tables on the device
     step.network.zero_grad(set_to_none=True)
-    peak, left = allocator_peak(step)
+    gc.collect()  # what an earlier step left in cycles must not be freed meanwhile
+    _, peak, left = watched(step)
     setting = Setting(batch=2, attention="cpu", threads=torch.get_num_threads())
     found = memory(graph_from_spec(step.spec, "denoiser_step", setting))
     assert peak == pytest.approx(found.peak_bytes - found.resident_bytes, rel=1e-4)
@@ -77,10 +63,12 @@ def test_adamw_allocates_what_the_closed_form_says(kind: AdamWKind) -> None:
     optimizer = torch.optim.AdamW(step.network.parameters(), foreach=kind == "foreach", fused=kind == "fused")
     step()
     found = optimizer_memory(graph_from_spec(step.spec, "denoiser_step"), kind)
-    peak, left = allocator_peak(optimizer.step)
+    gc.collect()
+    _, peak, left = watched(optimizer.step)
     # The scalars of a step are not in the closed form: 4 bytes for each parameter.
     assert left == found.state_bytes
     assert peak - left == pytest.approx(found.temporary_bytes, rel=1e-3, abs=64)
-    peak, left = allocator_peak(optimizer.step)
+    gc.collect()
+    _, peak, left = watched(optimizer.step)
     assert left == 0
     assert peak == pytest.approx(found.temporary_bytes, rel=1e-3, abs=64)

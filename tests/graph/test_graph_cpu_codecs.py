@@ -8,15 +8,14 @@ With oneDNN switched off every convolution is unfolded, which the planner does n
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from sora_spec.builders.codec import build_codec
 from sora_spec.builders.vae.losses import VaeLoss
+from sora_spec.builders.verify.allocator import watched
 from sora_spec.graph import Component, Setting, graph_from_spec, memory
 from sora_spec.loading import load_spec
 from sora_spec.plan import find_device
@@ -42,21 +41,6 @@ CASES = [
     ("dit", ["clip.height=128", "clip.width=128", "vae.width=64"], 3),
     ("dit", ["clip.height=128", "clip.width=192"], 1),
 ]
-
-
-def allocator_peak(run: Callable[[], object]) -> int:
-    """Highest sum of the allocator's events."""
-    gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        kept = run()
-    del kept
-    assert profiler.profiler is not None
-    events = profiler.profiler.kineto_results.events()
-    live = peak = 0
-    for _, nbytes in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):
-        live += nbytes
-        peak = max(peak, live)
-    return peak
 
 
 def blocks_of_16() -> bool:
@@ -87,7 +71,8 @@ def test_codecs_peak_where_graph_and_plan_say(name: str, changes: list[str], bat
     encodes = component == "vae_encode"
     x = torch.zeros(batch, *(shapes.video if encodes else shapes.latent))
     with torch.no_grad():
-        real = allocator_peak(lambda: codec.encode(x) if encodes else codec.decode(x))
+        gc.collect()
+        real = watched(lambda: codec.encode(x) if encodes else codec.decode(x)).most
     if blocks_of_16():
         assert real == pytest.approx(predicted(spec, component, batch), rel=1e-4)
     inside_the_plan(spec, component, batch, real)
@@ -110,7 +95,8 @@ def test_training_a_codec_peaks_where_the_graph_says(name: str, changes: list[st
     assert spec.vae.kind == "image_kl" or spec.vae.kind == "causal3d"
     loss = VaeLoss(spec.vae.training)
     video, noise = torch.zeros(batch, *shapes.video), torch.zeros(batch, *shapes.latent)
-    real = allocator_peak(lambda: torch.autograd.backward(loss(codec, video, noise)["loss"]))
+    gc.collect()
+    real = watched(lambda: torch.autograd.backward(loss(codec, video, noise)["loss"])).most
     if blocks_of_16():
         assert real == pytest.approx(predicted(spec, "vae_step", batch), rel=3e-3)
     inside = predicted(spec, "vae_step", batch)

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from sora_spec.builders.codec import build_codec
+from sora_spec.builders.verify.allocator import memory_changes
 from sora_spec.loading import load_spec
 from sora_spec.plan.job import planned_job
 from sora_spec.plan.machine import this_cpu
@@ -84,7 +85,7 @@ def phase_peaks(trainer: Trainer, step: Callable[[], object]) -> dict[str, int]:
     }
     ((update, _),) = spans[UPDATE]
     peaks = {PASS: 0, UPDATE: 0}
-    for time, nbytes in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):
+    for time, nbytes in memory_changes(profiler):
         live += nbytes
         if not any(start <= time <= end for start, end in spans["encode"]):
             phase = PASS if time < update else UPDATE

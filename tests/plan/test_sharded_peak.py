@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,11 +11,11 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.diffusion.losses import build_loss
+from sora_spec.builders.verify.allocator import watched
 from sora_spec.graph import Setting, graph_from_spec
 from sora_spec.graph.passes.shard import Sharding, units_of
 from sora_spec.loading import load_spec
@@ -45,20 +45,6 @@ def group(world: int) -> Generator[None]:
         dist.destroy_process_group()
 
 
-def allocator_peak(run: Callable[[], None]) -> int:
-    """Highest sum of the allocator's events."""
-    gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        run()
-    session: Any = profiler.profiler
-    events = session.kineto_results.events()
-    live = peak = 0
-    for _, nbytes in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):
-        live += nbytes
-        peak = max(peak, live)
-    return peak
-
-
 def real_peak(spec: Spec, world: int, monkeypatch: pytest.MonkeyPatch, passes: int = 1) -> int:
     """Of the last of `passes` passes whose gradients add up."""
     network = build_denoiser(spec)
@@ -80,7 +66,8 @@ def real_peak(spec: Spec, world: int, monkeypatch: pytest.MonkeyPatch, passes: i
     network.zero_grad(set_to_none=True)
     for _ in range(passes - 1):
         step()
-    return allocator_peak(step)
+    gc.collect()
+    return watched(step).most
 
 
 def predicted_peak(spec: Spec, world: int, accumulates: bool = False) -> ShardedPeak:

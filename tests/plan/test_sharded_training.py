@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from sora_spec.builders.verify.allocator import memory_changes
 from sora_spec.loading import load_spec
 from sora_spec.plan.job import planned_job
 from sora_spec.plan.machine import this_cpu
@@ -67,7 +68,7 @@ def phase_peaks(trainer: Trainer, step: Callable[[], object]) -> dict[str, int]:
     events = session.kineto_results.events()
     (update,) = [e.start_ns() for e in events if e.name() == UPDATE]
     peaks = {PASS: 0, UPDATE: 0}
-    for time, nbytes in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):
+    for time, nbytes in memory_changes(profiler):
         live += nbytes
         phase = PASS if time < update else UPDATE
         peaks[phase] = max(peaks[phase], live)
