@@ -99,13 +99,16 @@ def engine_profile(spec: Spec, stage: StageName) -> Profile:
     """Shapes that an engine is built for: `export.batch` and `export.frames` of the spec.
 
     Guidance runs the denoiser on conditional and unconditional samples at once, so its largest batch is doubled where
-    there is a condition to guide by. Engines are tuned for the largest batch and the clip's own length.
+    there is a condition to guide by. Engines are tuned for the largest batch and the clip's own length; those of a
+    decoder that gets a clip in pieces, for such a piece, and they take the rest of a clip, however short.
     """
     shortest, longest = spec.export.batch
     doubled = 2 if stage == "denoiser" and not isinstance(spec.condition, NoCondition) else 1
     own = spec.clip.frames
     low, high = (latent_frames(spec, frames) for frames in spec.export.frames or (own, own))
     middle = min(max(latent_frames(spec, own), low), high)
+    if stage == "vae_decoder" and is_per_frame(spec):
+        low, middle, high = spec.patch.time, frames_per_decode(spec, middle), frames_per_decode(spec, high)
     contract = contract_of(spec, stage)
     return Profile(
         min=contract.shapes(batch=shortest, frames=low),
@@ -117,3 +120,12 @@ def engine_profile(spec: Spec, stage: StageName) -> Profile:
 def is_per_frame(spec: Spec) -> bool:
     """Whether the codec decodes every frame on its own, so that a clip can be decoded in pieces."""
     return spec.vae.compression.time == 1 and not isinstance(spec.vae, Causal3dVae)
+
+
+def frames_per_decode(spec: Spec, frames: int) -> int:
+    """Latent frames of one pass of the decoder for a clip of `frames`: all of them, or, where the codec sees each on
+    its own, `export.decode_frames`, in multiples of the patch."""
+    if not is_per_frame(spec):
+        return frames
+    unit = spec.patch.time
+    return min(frames, max(spec.export.decode_frames // unit * unit, unit))

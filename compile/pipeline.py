@@ -18,7 +18,7 @@ from sora_spec.builders.diffusion.noise import NoiseStream
 from sora_spec.builders.diffusion.samplers import NUMPY, sample
 from sora_spec.builders.vae.tiling import NUMPY as NUMPY_CANVASES
 from sora_spec.builders.vae.tiling import in_tiles
-from sora_spec.compile.contract import condition_ports, is_per_frame
+from sora_spec.compile.contract import condition_ports, frames_per_decode
 from sora_spec.compile.executors.stage import Stage
 from sora_spec.schema.objective import Dopri5Sampler
 from sora_spec.schema.spec import Spec
@@ -26,8 +26,6 @@ from sora_spec.shapes import derive_shapes
 from sora_spec.tiles import cut_of
 from sora_spec.video import to_uint8
 
-FRAMES_PER_DECODE = 16
-"""Frames decoded at a time by codecs that see one frame at a time: it bounds memory and changes nothing."""
 TOKENS_PER_BATCH = 16_384
 """Tokens that a batch is filled up to when no batch size is asked for."""
 
@@ -91,11 +89,11 @@ class Pipeline:
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """Video (B, 3, T, Y, X) of latents (B, C, F, H, W).
 
-        Where the codec sees one frame at a time, in pieces of `FRAMES_PER_DECODE`; in tiles where `vae.tiling` says so.
+        Where the codec sees one frame at a time, `export.decode_frames` in a pass; in tiles where `vae.tiling` says so.
         """
         started = time.perf_counter()
-        unit, frames = self.decoder.contract.axes["frames"].multiple_of, latents.shape[2]
-        step = max(FRAMES_PER_DECODE // unit * unit, unit) if is_per_frame(self.spec) else frames
+        frames = latents.shape[2]
+        step = frames_per_decode(self.spec, frames)
         with self.decoder.using():
             video = self._decode_piece(latents[:, :, :step])
             if step < frames:

@@ -46,6 +46,8 @@ class Setting:
     """Whether a dispatch mode is watching, as in a trace: PyTorch then makes some sums anew and not in place."""
     threads: int = 0
     """Threads of the CPU whose buffers in attention are counted as workspace; 0 counts none, as no trace sees them."""
+    winograd: bool = False
+    """Whether the tiles of cuDNN's Winograd kernels are counted as workspace of 3 × 3 convolutions (CUDA)."""
     owned_inputs: bool = False
     """Whether a step owns its inputs and lets go of them once the forward pass has returned, as `train` does."""
     accumulates: bool = False
@@ -60,7 +62,7 @@ class Setting:
 
 def new_tape(setting: Setting) -> Tape:
     """An empty tape for a run in this setting."""
-    return Tape(setting.rounding, setting.observed, setting.attention == "cpu", setting.threads)
+    return Tape(setting.rounding, setting.observed, setting.attention == "cpu", setting.threads, setting.winograd)
 
 
 def compute_dtype(setting: Setting) -> DType:

@@ -116,10 +116,18 @@ class Tape:
     `observed`: whether a dispatch mode is watching, under which PyTorch makes some sums anew, and in place otherwise.
     `on_cpu`: whether the CPU's kernels run, or a GPU's.
     `threads`: those of the CPU whose buffers are counted as workspace.
+    `winograd`: whether tiles of cuDNN's Winograd kernels are counted as workspace.
     """
 
-    def __init__(self, rounding: int = 1, observed: bool = False, on_cpu: bool = False, threads: int = 0) -> None:
-        self.rounding, self.on_cpu, self.threads = rounding, on_cpu, threads
+    def __init__(
+        self,
+        rounding: int = 1,
+        observed: bool = False,
+        on_cpu: bool = False,
+        threads: int = 0,
+        winograd: bool = False,
+    ) -> None:
+        self.rounding, self.on_cpu, self.threads, self.winograd = rounding, on_cpu, threads, winograd
         self.observed = observed
         self.live_bytes = 0
         self.ops: list[Op] = []

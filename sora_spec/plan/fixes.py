@@ -275,7 +275,19 @@ def _codec_knobs(job: Job) -> list[Knob]:
     there = job.device.memory_bytes
     if not any(phase.device.likely > there for phase in make_plan(job).phases if phase.name in CODEC_PHASES):
         return []
-    return [_streaming(job), _tiling(job)]
+    return [_streaming(job), _decode_frames(job), _tiling(job)]
+
+
+def _decode_frames(job: Job) -> Knob:
+    """Fewer frames in one pass of a decoder that sees each on its own: the same values in as much time."""
+    export = job.spec.export
+    have = min(export.decode_frames, job.spec.clip.frames)
+    fewer = _halves(have) if job.mode == "generate" and job.spec.vae.kind == "image_kl" else ()
+    settings = [
+        Setting(f"the codec on {n} frames at a time instead of {have}", _value_move({"export.decode_frames": n}))
+        for n in fewer
+    ]
+    return Knob("decode frames", 1.02, tuple(settings))
 
 
 def _streaming(job: Job) -> Knob:

@@ -28,7 +28,7 @@ _TERMS = (
     ("inputs", "latents, noise, time and condition of a pass"),
     ("video", "pixels of a pass in fp32"),
     ("latents", "latents of a pass"),
-    ("convolution workspace", "0 to 15 % of the codec's activations, likely 5 %: cuDNN picks by time"),
+    ("convolution workspace", "9 bytes × values in and out of a 3 × 3 convolution, where there is room; none to 1.3 ×"),
     ("attention workspace", "flash attention's backward pass: dQ and row sums in fp32, tokens rounded to 128"),
     ("all-to-all buffers", "0 to 10 % of one block's activations"),
     ("cuBLAS workspace", "once per stream: 32 MiB from Hopper on, 8.1 MiB before"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sora_spec.plan.interval import ZERO, Interval, exactly
-from sora_spec.plan.job import FRAMES_PER_DECODE, Job, with_clip
+from sora_spec.plan.job import Job, with_clip
 from sora_spec.plan.overhead import conv_workspace, matrix_workspace
 from sora_spec.plan.resident import buffer_term, weight_terms
 from sora_spec.plan.terms import Phase, Term, exact, some
@@ -57,12 +57,12 @@ def offloaded(job: Job) -> bool:
 
 
 def decode_work(job: Job) -> Workload | None:
-    """One call of the decoder: a clip or a tile of it, and 16 of its frames where the codec sees each on its own."""
+    """One call of the decoder: a clip or a tile of it, and some of its frames where the codec sees each on its own."""
     if not job.has_codec:
         return None
     clip, tiles, sides = job.spec.clip, cut_of(job.spec), dict[str, int]()
     if job.spec.vae.kind == "image_kl":
-        sides["frames"] = min(clip.frames, FRAMES_PER_DECODE)
+        sides["frames"] = min(clip.frames, job.spec.export.decode_frames)
     if tiles is not None:
         space = job.spec.vae.compression.space
         sides |= {"height": tiles.tile_height * space, "width": tiles.tile_width * space}
@@ -73,14 +73,14 @@ def decode_work(job: Job) -> Workload | None:
 def decode_calls(job: Job) -> float:
     """Calls of the decoder for a batch of clips."""
     tiles, frames = cut_of(job.spec), job.spec.clip.frames if job.spec.vae.kind == "image_kl" else 1
-    return job.generated * (1 if tiles is None else tiles.tiles) * max(1.0, frames / FRAMES_PER_DECODE)
+    return job.generated * (1 if tiles is None else tiles.tiles) * max(1.0, frames / job.spec.export.decode_frames)
 
 
 def _assembly_terms(job: Job) -> list[Term]:
     """The clip that tiles and pieces are put together to, and one row of tiles. In the memory of the host."""
     clip, tiles = job.spec.clip, cut_of(job.spec)
     per_frame = job.spec.vae.kind == "image_kl"
-    frames = min(clip.frames, FRAMES_PER_DECODE) if per_frame else clip.frames
+    frames = min(clip.frames, job.spec.export.decode_frames) if per_frame else clip.frames
     if job.device.kind != "cpu" or (tiles is None and frames == clip.frames):
         return []
     row, found = 3 * 4 * clip.width, list[Term]()

@@ -23,7 +23,6 @@ Placement = Literal["resident", "sequential"]
 """Generation with all parts in device memory, or with one part at a time, as `sora-spec generate --offload` does."""
 
 TOKENS_PER_BATCH = 16_384
-FRAMES_PER_DECODE = 16
 _BLOCK = 512  # bytes: the unit of CUDA's caching allocator
 
 
@@ -141,6 +140,7 @@ class Job:
             fused_rms_norm=cuda,
             rounding=_BLOCK if cuda else 1,
             threads=0 if cuda or not component.startswith("vae") else 2,  # any number above 1: convolutions ask no more
+            winograd=cuda and component.startswith("vae"),
             owned_inputs=step,
             sequence=self.spec.parallel.sequence if component == "denoiser_step" else 1,
             accumulates=step and self.accumulation > 1 and not self.sharded,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -11,7 +11,7 @@ from sora_spec.plan.components import Components, components_of
 from sora_spec.plan.hardware import Device
 from sora_spec.plan.interval import ZERO, Interval, exactly, worst
 from sora_spec.plan.job import Job
-from sora_spec.plan.overhead import context, fragmentation
+from sora_spec.plan.overhead import context, fragmentation, within_room
 from sora_spec.plan.remarks import assumptions, not_counted
 from sora_spec.plan.sampling import sampler_calls
 from sora_spec.plan.terms import Phase
@@ -148,8 +148,9 @@ def _phases(key: _Machineless) -> tuple[Phase, ...]:
 
 
 def _whole(job: Job, phase: Phase) -> Phase:
-    extra = (fragmentation(job.device, phase.allocated), *context(job.device, job.ranks))
-    return Phase(phase.name, (*phase.terms, *extra), phase.host_terms)
+    outside = context(job.device, job.ranks)
+    phase = within_room(job.device, phase, outside)
+    return replace(phase, terms=(*phase.terms, fragmentation(job.device, phase.allocated), *outside))
 
 
 def _training_times(job: Job) -> Times:

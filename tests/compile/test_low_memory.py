@@ -15,7 +15,7 @@ from torch import nn
 from sora_spec.builders.weights.codec_run import load_codec
 from sora_spec.cli.generate import generate
 from sora_spec.compile.bundle import Bundle
-from sora_spec.compile.contract import decoder_contract
+from sora_spec.compile.contract import decoder_contract, engine_profile
 from sora_spec.compile.executors.onnx_stage import OnnxStage
 from sora_spec.compile.executors.opening import open_pipeline
 from sora_spec.compile.executors.torch_stage import TorchStage
@@ -97,6 +97,31 @@ def test_per_frame_codecs_tile_each_piece_of_a_long_clip(toys: Any, tmp_path: Pa
     with torch.inference_mode():
         wanted = load_codec(run).decode(torch.from_numpy(latents)).numpy()
     np.testing.assert_allclose(pipeline.decode(latents), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(("asked", "passes"), [(1, [1] * 7), (3, [3, 3, 1]), (16, [7])])
+def test_a_clip_is_decoded_in_passes_of_so_many_frames(
+    toys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int, passes: list[int]
+) -> None:
+    """As the codec decodes it whole, but for the order in which a larger batch of convolutions adds up."""
+    spec = toys.spec(vae=IMAGE, clip_with={"frames": 7}, export={"decode_frames": asked})
+    run = toys.run(tmp_path / "run", spec)
+    pipeline = open_pipeline(run, spec, "torch")
+    decoder, seen = pipeline.decoder, list[int]()
+
+    def watched(inputs: dict[str, NDArray[Any]], inner: Any = decoder.run) -> dict[str, NDArray[Any]]:
+        seen.append(inputs["latents"].shape[2])
+        return inner(inputs)
+
+    monkeypatch.setattr(decoder, "run", watched)
+    latents = np.random.default_rng(0).standard_normal((1, 4, 7, 8, 12)).astype(np.float32)
+    with torch.inference_mode():
+        wanted = load_codec(run).decode(torch.from_numpy(latents)).numpy()
+    np.testing.assert_allclose(pipeline.decode(latents), wanted, atol=1e-5)
+    assert seen == passes
+    profile = engine_profile(spec, "vae_decoder")
+    low, high = (shapes["latents"][2] for shapes in (profile.min, profile.max))
+    assert all(low <= frames <= high for frames in seen), "an engine must take every pass"
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnx"])

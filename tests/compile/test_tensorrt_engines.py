@@ -262,5 +262,5 @@ def test_engine_stage_moves_arrays_through_device_buffers(toys: Any) -> None:
     assert memory.given == 4
     with pytest.raises(UserError, match="takes 1 to 4 batch"):
         stage.run({"latents": np.zeros((5, 3, 3, 8, 12), np.float32)})
-    with pytest.raises(UserError, match="takes 3 to 3 frames"):
+    with pytest.raises(UserError, match="takes 1 to 3 frames"):
         stage.run({"latents": np.zeros((1, 3, 4, 8, 12), np.float32)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from sora_spec.graph.layout import contiguous_strides, is_contiguous
-from sora_spec.graph.ops.conv_workspace import backward_workspace, forward_workspace
+from sora_spec.graph.ops.conv_workspace import backward_workspace, forward_workspace, winograd_workspace
 from sora_spec.graph.tape import Layout
 from sora_spec.graph.tensor import Grads, Node, Tensor, attach, node_for, run, run_one
 
@@ -23,8 +23,11 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...]
     strides = contiguous_strides(shape)
     if x.tape.on_cpu and _channels_last(x):  # oneDNN answers in the layout in which it was asked
         strides = _channels_last_strides(shape)
-    threads = x.tape.threads if x.tape.on_cpu else 0
-    workspace = forward_workspace(x, weight, shape, stride, threads) if threads else 0
+    workspace = 0
+    if x.tape.on_cpu and x.tape.threads:
+        workspace = forward_workspace(x, weight, shape, stride, x.tape.threads)
+    elif x.tape.winograd:
+        workspace = winograd_workspace(x.numel, prod(shape), weight, stride)
     return attach(node, run("convolution", inputs, ((shape, strides, x.dtype),), flops, workspace)[0])
 
 
@@ -41,8 +44,11 @@ def _conv_rule(node: Node, grads: Grads) -> Grads:
         made.append(((weight.shape[0],), (1,), weight.dtype))
     product = 2 * g.numel * prod(weight.shape[1:])
     wanted = (node.needs(0), node.needs(1))
-    threads = x.tape.threads if x.tape.on_cpu else 0
-    workspace = backward_workspace(g, x, weight, node.attributes, wanted, threads) if threads else 0
+    workspace = 0
+    if x.tape.on_cpu and x.tape.threads:
+        workspace = backward_workspace(g, x, weight, node.attributes, wanted, x.tape.threads)
+    elif x.tape.winograd:
+        workspace = winograd_workspace(x.numel, g.numel, weight, node.attributes)
     results = iter(run("convolution_backward", (g, x, weight), made, product * sum(wanted), workspace))
     return [next(results) if node.needs(number) else None for number in range(len(node.edges))]
 

@@ -1,4 +1,4 @@
-"""What a convolution on the CPU takes beside its tensors: PyTorch's choice of kernel, and what each kernel copies.
+"""What a convolution takes beside its tensors: PyTorch's choice of kernel, and what each kernel copies.
 
 PyTorch runs fp32 convolutions by oneDNN, or, where they are small, by its own kernel, which unfolds its input into a
 matrix (`ConvParams::use_mkldnn` in `aten/src/ATen/native/Convolution.cpp`). oneDNN copies input, weight and result into
@@ -83,3 +83,15 @@ def _block_weight(weight: Tensor) -> int:
     out, channels = weight.shape[:2]
     channels = _whole_blocks(channels) if channels >= BLOCK else channels
     return _whole_blocks(out) * channels * prod(weight.shape[2:]) * weight.dtype.size
+
+
+def winograd_workspace(values: int, results: int, weight: Tensor, stride: tuple[int, ...]) -> int:
+    """Bytes of the transformed tiles of cuDNN's Winograd kernels: of input and result, in fp32; 0 where there are none.
+
+    They take 3 × 3 convolutions of images in steps of one, by tiles of 4 × 4 results from 6 × 6 values (Lavin and Gray,
+    arXiv 1509.09308), so that 36 numbers stand for every 16. Which kernel cuDNN takes is not documented: see
+    docs/planner.md for the published runs that this agrees with.
+    """
+    if tuple(weight.shape[2:]) != (3, 3) or any(step != 1 for step in stride):
+        return 0
+    return (values + results) * 36 // 16 * DType.F32.size
