@@ -101,7 +101,10 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
         """(B, C, T, Y, X) → the same shape."""
         h = self.conv1(silu(self.norm1(x)), stream)
-        h = self.conv2(silu(self.norm2(h)), stream)
+        # One step a line: each lets go of the last one's result, and the peak of the codec is lower by a tensor.
+        h = self.norm2(h)
+        h = silu(h)
+        h = self.conv2(h, stream)
         return x + h
 
 

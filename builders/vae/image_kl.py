@@ -144,7 +144,10 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) → (B, out_channels, H, W)."""
         h = self.conv1(silu(self.norm1(x)))
-        h = self.conv2(silu(self.norm2(h)))
+        # One step a line: each lets go of the last one's result, and the peak of the codec is lower by a tensor.
+        h = self.norm2(h)
+        h = silu(h)
+        h = self.conv2(h)
         return h + (self.nin_shortcut(x) if self.projects else x)
 
 

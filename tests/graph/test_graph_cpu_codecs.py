@@ -1,7 +1,7 @@
 """Real encoding, decoding and training of codecs on the CPU: the allocator's peak against graph and plan.
 
-Convolutions on the CPU take more than their tensors: PyTorch's own kernel unfolds its input (+520 % of the tensors for
-tiny-causal3d), oneDNN copies into blocks of channels (+17 to +27 % for SD's codec). Both are in the graph as workspace.
+Convolutions on the CPU take more than their tensors: PyTorch's own kernel unfolds its input (+600 % of the tensors for
+tiny-causal3d), oneDNN copies into blocks of channels (+17 to +34 % for SD's codec). Both are in the graph as workspace.
 With oneDNN switched off every convolution is unfolded, which the planner does not follow: nobody runs so by default.
 """
 

@@ -201,7 +201,11 @@ INDISTINCT: dict[str, str] = {
         UNWANTED,
     ),
     **dict.fromkeys(
-        ("engine._Pass._deliver", "engine._Pass._push", "engine._accumulate_leaf", "engine._Pass.__init__"), UNWATCHED
+        (
+            *("engine._Pass._deliver", "engine._Pass._push", "engine._accumulate_leaf", "engine._Pass.__init__"),
+            "ops.matrix._with_bias",
+        ),
+        UNWATCHED,
     ),
     **dict.fromkeys(("ops.attention._workspace", "ops.conv.conv", "ops.conv._conv_rule"), WORKSPACE),
     **dict.fromkeys(

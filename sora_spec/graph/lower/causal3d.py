@@ -222,7 +222,9 @@ class ResidualBlock:
     def __call__(self, x: Tensor, stream: Stream | None = None) -> Tensor:
         """(B, C, T, Y, X) → the same shape."""
         h = self.conv1(silu(self.norm1(x)), stream)
-        h = self.conv2(silu(self.norm2(h)), stream)
+        h = self.norm2(h)
+        h = silu(h)
+        h = self.conv2(h, stream)
         return add(x, h)
 
 

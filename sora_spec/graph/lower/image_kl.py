@@ -184,7 +184,9 @@ class ResidualBlock:
     def __call__(self, x: Tensor) -> Tensor:
         """(B, channels, Y, X) → (B, out, Y, X)."""
         h = self.conv1(silu(self.norm1(x)))
-        h = self.conv2(silu(self.norm2(h)))
+        h = self.norm2(h)
+        h = silu(h)
+        h = self.conv2(h)
         return add(h, self.shortcut(x) if self.shortcut is not None else x)
 
 

@@ -25,8 +25,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     rows = (prod(x.shape[:-1]), x.shape[-1])
     if x.contiguous_layout:
         return reshape(addmm(bias, reshape(x, rows), columns), shape)
-    y = reshape(mm(reshape(x, rows), columns), shape)
-    return add(y, bias) if x.tape.observed else add_in_place(y, bias)
+    return _with_bias(reshape(mm(reshape(x, rows), columns), shape), bias)
+
+
+def _with_bias(y: Tensor, bias: Tensor) -> Tensor:
+    """The sum: in place, but anew under a trace."""
+    return add(y, bias) if y.tape.observed else add_in_place(y, bias)
 
 
 def linear_without_bias(x: Tensor, weight: Tensor) -> Tensor:
