@@ -135,6 +135,13 @@ def _precision_knob() -> Knob:
     return Knob("precision", "precision", help_at("train.precision"), shown, settings)
 
 
+def _decode_settings(at: Situation) -> list[Setting]:
+    """Powers of two up to the clip, and what the spec has."""
+    frames, have = at.spec.clip.frames, at.spec.export.decode_frames
+    counts = sorted({have, *(2**power for power in range(10) if 2**power <= frames)})
+    return [Setting(str(n), at.whatif.having("export.decode_frames", str(n)), n) for n in counts]
+
+
 WAY_KNOBS: tuple[Knob, ...] = (
     _precision_knob(),
     Knob(
@@ -176,6 +183,13 @@ WAY_KNOBS: tuple[Knob, ...] = (
         shown=lambda at: "all resident" if at.job.placement == "resident" else "one part at a time",
         settings=_placement_settings,
         applies=generates,
+    ),
+    Knob(
+        *("decode_frames", "frames a decode", help_at("export.decode_frames")),
+        shown=lambda at: str(at.spec.export.decode_frames),
+        settings=_decode_settings,
+        place=lambda at: at.spec.export.decode_frames,
+        applies=lambda at: generates(at) and at.spec.vae.kind == "image_kl",
     ),
     field_knob(
         "vae.tiling",
