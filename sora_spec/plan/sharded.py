@@ -1,7 +1,8 @@
 """The highest moment of a training step under FSDP2: what is alive in the model, and what FSDP2 holds at that moment.
 
 The schedule of the graph knows activations and whole gradients, `sora_spec.graph.passes.shard` what is gathered and
-reduced when. Both meet here, block by block: a block's whole gradients are gone once they are reduced.
+reduced when. Both meet here, block by block: a block's whole gradients are gone once they are reduced. Of copies of a
+block a few at either end are looked at: all others differ by what grows evenly from copy to copy.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from sora_spec.graph.passes.shard import Held, Messages, Sharding, Visit, messages, units_of, visits
+from sora_spec.graph.passes.shard import Copies, Held, Messages, Order, Sharding, Visit, messages, units_of, visits
 from sora_spec.graph.tape import YamlPath
-from sora_spec.plan.schedule import Schedule
+from sora_spec.plan.schedule import Run, Schedule
 from sora_spec.plan.workload import alive_by_path
 
 _ENDS = 3
@@ -49,9 +50,6 @@ class _Pass(NamedTuple):
     stretch: _Stretch
     copy: int
     shift: int
-    inner: bool = False
-    """Whether it lies so far from the first and the last copy that the highest moment is not in it: all but a few
-    copies at either end differ by what grows evenly from copy to copy."""
 
 
 class _Alive(NamedTuple):
@@ -116,9 +114,18 @@ def exchanged_bytes(schedule: Schedule, batch: int) -> int:
     return found
 
 
-def block_order(schedule: Schedule) -> list[int]:
-    """Blocks of the forward pass by their numbers in the graph, repeats spelled out."""
-    return [block for block, _ in _blocks(_passes(schedule, [0] * len(schedule.runs)))]
+def block_order(schedule: Schedule) -> Order:
+    """Blocks of the forward pass by their numbers in the graph; of repeats a few copies at either end."""
+    found: list[int | Copies] = []
+    series, before = list[int](), 0
+    for block, copy in _blocks(_passes(schedule, [0] * len(schedule.runs))):
+        if copy > before + 1:
+            found.append(Copies(tuple(series), copy - before - 1))
+        if copy != before:
+            series, before = [], copy
+        series.append(block)
+        found.append(block)
+    return found
 
 
 @lru_cache(maxsize=256)
@@ -142,7 +149,7 @@ def _stretches(schedule: Schedule) -> tuple[_Stretch, ...]:
 
 
 def _passes(schedule: Schedule, nets: list[int]) -> list[_Pass]:
-    """Stretches with their repeats spelled out; each copy of a run raises the level by its net."""
+    """Stretches in those copies in which the highest moment can be; each copy of a run raises the level by its net."""
     runs = iter(zip(schedule.runs, nets, strict=True))
     (run, net), shift, inside = next(runs, (None, 0)), 0, list[_Stretch]()
     found: list[_Pass] = []
@@ -152,12 +159,17 @@ def _passes(schedule: Schedule, nets: list[int]) -> list[_Pass]:
             continue
         inside.append(stretch)
         if stretch.end == run.end:
-            for copy in range(run.extra + 1):
-                inner = _ENDS <= copy <= run.extra - _ENDS
-                found += [_Pass(again, copy, shift + copy * net, inner) for again in inside]
+            for copy in _outer(run):
+                found += [_Pass(again, copy, shift + copy * net) for again in inside]
             shift += run.extra * net
             (run, net), inside = next(runs, (None, 0)), []
     return found
+
+
+def _outer(run: Run) -> list[int]:
+    """Copies at either end of a run."""
+    times = run.extra + 1
+    return [*range(min(_ENDS, times)), *range(max(_ENDS, times - _ENDS), times)]
 
 
 def _blocks(passes: list[_Pass]) -> dict[tuple[int, int], None]:
@@ -185,7 +197,7 @@ class _Walk:
         nets = [self.before(run.end).activations - self.before(run.start).activations for run in schedule.runs]
         self.passes = _passes(schedule, nets)
         self.visits = _visits(schedule, sharding)
-        self.count = len(block_order(schedule))
+        self.count = len(self.visits) // 2 - 2
 
     def before(self, index: int) -> _Alive:
         """What is alive just before op `index` allocates, or after the last op."""
@@ -228,8 +240,7 @@ class _Walk:
                 fresh = (block, at.copy) != last
                 seen, last = seen + fresh, (block, at.copy)
                 visit = self.visits[seen if not backward else self.count + 2 + seen]
-            if not at.inner:
-                yield from self._of(at, visit, fresh)
+            yield from self._of(at, visit, fresh)
         if backward:
             left = self.before(len(self.schedule.graph.ops))
             yield from self._leaving(self.passes[-1], self.visits[-1], left.root)

@@ -14,7 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sora_spec.graph import Setting, graph_from_spec
-from sora_spec.graph.passes.shard import Held, Sharding, Unit, Units, Visit, messages, unit_of, units_of, visits
+from sora_spec.graph.passes.shard import (
+    Copies,
+    Held,
+    Sharding,
+    Unit,
+    Units,
+    Visit,
+    messages,
+    unit_of,
+    units_of,
+    visits,
+)
 from sora_spec.loading import load_spec
 
 MIB = 2**20
@@ -143,6 +154,33 @@ def test_a_step_ends_with_reduced_gradients_alone(root, block, depth, ranks, ele
     everything = units.root.reduce_output + depth * units.blocks[0].reduce_output
     assert last == Held(0, 0, units.root.reduce_input, everything)
     assert all(min(held) >= 0 for visit in seen for held in moments(visit))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(shapes, min_size=4, max_size=4),
+    st.integers(1, 5),
+    st.builds(
+        Sharding,
+        ranks=st.sampled_from([1, 2, 8]),
+        element=st.sampled_from([2, 4]),
+        reshard=st.booleans(),
+        offload=st.booleans(),
+        accumulates=st.booleans(),
+    ),
+)
+def test_copies_that_are_passed_over_count_as_if_they_were_visited(four, times: int, sharding: Sharding) -> None:
+    """A first block, two that alternate, and a last one, as in a video model."""
+    root = unit_of([(5, 3)], sharding)
+    units = Units(root, {block: unit_of(own, sharding) for block, own in enumerate(four)})
+    short = [0, 1, 2, Copies((1, 2), times), 1, 2, 3]
+    full = [0, *[1, 2] * (times + 2), 3]
+    assert messages(units, short, sharding) == messages(units, full, sharding)
+    spelled = list(visits(units, full, sharding))
+    half, before, after = len(spelled) // 2, 4, 4 + 2 * times  # the root, a block of the ends and one copy; then those
+    forward, backward = spelled[:half], spelled[half:]
+    expected = forward[:before] + forward[after:] + backward[:before] + backward[after:]
+    assert list(visits(units, short, sharding)) == expected
 
 
 def moments(visit: Visit) -> list[Held]:

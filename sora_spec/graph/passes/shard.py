@@ -8,7 +8,8 @@ which buffers that takes and until when, and how its gradients are reduced. Acti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -146,6 +147,28 @@ def units_of(graph: Graph, sharding: Sharding) -> Units:
     return Units(found.pop(None), {block: unit for block, unit in found.items() if block is not None})
 
 
+class Copies(NamedTuple):
+    """Copies of a series of blocks that are passed over, between two copies of it that are visited."""
+
+    blocks: tuple[int, ...]
+    times: int
+
+
+Order = Sequence[int | Copies]
+"""Blocks of the forward pass in order. What is held differs evenly from copy to copy of a series, so that the copies in
+between need not be visited one by one."""
+
+
+def _times(order: Order) -> Counter[int]:
+    """How often each block runs."""
+    found = Counter[int]()
+    for step in order:
+        blocks, times = step if isinstance(step, Copies) else ((step,), 1)
+        for block in blocks:
+            found[block] += times
+    return found
+
+
 class Held(NamedTuple):
     """Bytes that FSDP2 holds on the device at one moment, the shards of the weights aside."""
 
@@ -184,10 +207,11 @@ class Visit:
 class _Device:
     """What is held, as it comes and goes."""
 
-    def __init__(self, sharding: Sharding, units: Units, order: list[int]) -> None:
+    def __init__(self, sharding: Sharding, units: Units, order: Order) -> None:
         self.sharding = sharding
         self.gathered = self.gathering = self.reducing = 0
-        everything = units.root.reduce_output + sum(units.blocks[block].reduce_output for block in order)
+        blocks = sum(units.blocks[block].reduce_output * times for block, times in _times(order).items())
+        everything = units.root.reduce_output + blocks
         self.gradients = everything if sharding.accumulates and not sharding.offload else 0
 
     def held(self, staging: int = 0, output: int = 0) -> Held:
@@ -209,13 +233,26 @@ class _Device:
         self.reducing = unit.reduce_input
         copying = self.held()._replace(reducing=unit.reduce_input + unit.composing)
         reducing = self.held(output=unit.reduce_output)
-        if not (self.sharding.accumulates or self.sharding.offload):
+        if self.keeps_gradients:
             self.gradients += unit.reduce_output
         return copying, reducing
 
+    @property
+    def keeps_gradients(self) -> bool:
+        """Whether reduced gradients are added to what is held."""
+        return not (self.sharding.accumulates or self.sharding.offload)
 
-def visits(units: Units, order: list[int], sharding: Sharding) -> Iterator[Visit]:
-    """A forward and a backward pass: the root, every block of `order` (repeats spelled out), the root, and back.
+    def pass_over(self, units: Units, copies: Copies, backward: bool) -> None:
+        """Add what copies leave behind. Buffers stay as they are: a copy leaves those that it found."""
+        series = [units.blocks[block] for block in copies.blocks]
+        if not self.sharding.reshard:
+            self.gathered += (-1 if backward else 1) * copies.times * sum([unit.whole for unit in series])
+        if backward and self.keeps_gradients:
+            self.gradients += copies.times * sum([unit.reduce_output for unit in series])
+
+
+def visits(units: Units, order: Order, sharding: Sharding) -> Iterator[Visit]:
+    """A forward and a backward pass: the root, every block of `order` but those passed over, the root, and back.
 
     In the forward pass a unit's buffer stays until the next unit's weights are in place, in the backward pass until its
     own are; there the next block's weights are fetched before a block begins.
@@ -225,12 +262,15 @@ def visits(units: Units, order: list[int], sharding: Sharding) -> Iterator[Visit
     yield from _backward(device, units, order)
 
 
-def _forward(device: _Device, units: Units, order: list[int]) -> Iterator[Visit]:
+def _forward(device: _Device, units: Units, order: Order) -> Iterator[Visit]:
     root = units.root
     entering = (device.gather(root), device.copy_out(root))
     yield Visit(None, False, entering, device.held())
     last = device.gathering
     for block in order:
+        if isinstance(block, Copies):
+            device.pass_over(units, block, backward=False)
+            continue
         unit = units.blocks[block]
         entering = (device.gather(unit), device.copy_out(unit))
         device.gathering, last = device.gathering - last, unit.buffer
@@ -241,21 +281,29 @@ def _forward(device: _Device, units: Units, order: list[int]) -> Iterator[Visit]
     device.gathering = 0  # freed when the root returns
 
 
-def _backward(device: _Device, units: Units, order: list[int]) -> Iterator[Visit]:
+def _backward(device: _Device, units: Units, order: Order) -> Iterator[Visit]:
     reshard, coming = device.sharding.reshard, order[::-1]
-    entering = (device.gather(units.blocks[coming[0]]),) if coming and reshard else ()
+    entering = (device.gather(_fetched(units, coming[0])),) if coming and reshard else ()
     yield Visit(None, True, entering, device.held())
     for place, block in enumerate(coming):
+        if isinstance(block, Copies):
+            device.pass_over(units, block, backward=True)
+            continue
         unit, moments = units.blocks[block], list[Held]()
         if reshard:
             moments.append(device.copy_out(unit))
             device.gathering -= unit.buffer
             if place + 1 < len(coming):
-                moments.append(device.gather(units.blocks[coming[place + 1]]))
+                moments.append(device.gather(_fetched(units, coming[place + 1])))
         during = device.held()
         yield Visit(block, True, tuple(moments), during, *device.reduce(unit))
     during = device.held()
     yield Visit(None, True, (), during, *device.reduce(units.root))
+
+
+def _fetched(units: Units, step: int | Copies) -> Unit:
+    """The unit that a backward pass needs first in a step of its order."""
+    return units.blocks[step.blocks[-1] if isinstance(step, Copies) else step]
 
 
 class Messages(NamedTuple):
@@ -271,14 +319,14 @@ class Messages(NamedTuple):
     """Between host and device memory, both ways."""
 
 
-def messages(units: Units, order: list[int], sharding: Sharding) -> Messages:
+def messages(units: Units, order: Order, sharding: Sharding) -> Messages:
     """What is sent: a ring passes (W - 1)/W of what it gathers or reduces through every rank, an all-reduce twice that.
 
     The root is gathered once. Blocks are gathered for both passes, or once where they are kept. Offloaded shards are
     copied to the device for every gather, and reduced gradients back.
     """
-    parts = [sum(units.blocks[block].parts) for block in order]
-    root, blocks = sum(units.root.parts), sum(parts)
+    root = sum(units.root.parts)
+    blocks = sum(sum(units.blocks[block].parts) * times for block, times in _times(order).items())
     gathered = root + blocks * (2 if sharding.reshard else 1)
     others, replicas = sharding.ranks - 1, sharding.replicas
     return Messages(
