@@ -59,8 +59,8 @@ class Prepared:
 
     def run(self, setting: Setting, forward_done: Callable[[], None] = lambda: None, forced: bool = True) -> None:
         """Make the pass, and the backward pass where the component trains; `forced`: with the setting's kernels."""
-        kernels = forced_attention(setting.attention if forced else ""), fused_rms_norm(setting.fused_rms_norm)
-        with kernels[0], kernels[1], torch.set_grad_enabled(self.trains):
+        names = (setting.attention, setting.temporal_attention) if forced else ("", None)
+        with forced_attention(*names), fused_rms_norm(setting.fused_rms_norm), torch.set_grad_enabled(self.trains):
             result = self.forward()
             if setting.owned_inputs and self.trains:
                 self.inputs.clear()

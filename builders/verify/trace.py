@@ -20,6 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode, flop_registry
 
+from sora_spec.builders.blocks import adaln
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -143,22 +145,35 @@ FORCED = {"flash": flash, "efficient": efficient}
 
 
 @contextmanager
-def forced_attention(kernel: str) -> Generator[None]:
-    """Let the builders' modules call one attention kernel while the body runs.
+def forced_attention(kernel: str, temporal: str | None = None) -> Generator[None]:
+    """Let the builders' modules call one attention kernel while the body runs, and across frames `temporal`.
 
     Their global names are replaced: a `TorchFunctionMode` would not be active while checkpoints recompute.
     """
-    if kernel not in FORCED:
-        yield
-        return
-    name = "scaled_dot_product_attention"
-    modules = [m for key, m in sys.modules.items() if key.startswith("sora_spec.builders") and hasattr(m, name)]
     original = torch.nn.functional.scaled_dot_product_attention
+    everywhere = FORCED.get(kernel, original)
+    across_frames = everywhere if temporal is None else FORCED.get(temporal, original)
+    chosen = [everywhere]
+
+    def called(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return chosen[-1](q, k, v)
+
+    def along(axis: adaln.Axis, *rest: Any) -> Tensor:
+        chosen.append(across_frames if axis == "time" else everywhere)
+        try:
+            return attend(axis, *rest)
+        finally:
+            chosen.pop()
+
+    name, attend = "scaled_dot_product_attention", adaln.attend
+    modules = [m for key, m in sys.modules.items() if key.startswith("sora_spec.builders") and hasattr(m, name)]
     for module in modules:
-        setattr(module, name, FORCED[kernel])
+        setattr(module, name, called)
+    adaln.attend = along
     try:
         yield
     finally:
+        adaln.attend = attend
         for module in modules:
             setattr(module, name, original)
 

@@ -15,7 +15,7 @@ from sora_spec.errors import UserError
 
 if TYPE_CHECKING:
     from sora_spec.graph.ops.attention import Kernel
-    from sora_spec.plan.job import Job
+    from sora_spec.plan.job import Job, RmsNorm
     from sora_spec.plan.planner import Plan
     from sora_spec.plan.sweep import Row
     from sora_spec.schema.spec import Spec
@@ -25,6 +25,7 @@ _MODES, _STAGES = ("train", "generate"), ("denoiser", "vae")
 _FIELDS = ("batch", "frames", "resolution", "gpus")
 _FORMATS = ("table", "csv", "json")
 _KERNELS = ("flash", "efficient", "math")
+_RMS_NORMS = ("fused", "composite")
 
 
 def plan(
@@ -58,6 +59,12 @@ def plan(
     attention: Annotated[
         str, typer.Option(metavar="flash|efficient|math", help="Attention kernel; the one PyTorch picks when left out.")
     ] = "",
+    temporal_attention: Annotated[
+        str, typer.Option(metavar="flash|efficient|math", help="The same across frames, where it is another one.")
+    ] = "",
+    rms_norm: Annotated[
+        str, typer.Option(metavar="fused|composite", help="RMS norm in one kernel, as PyTorch does it, or written out.")
+    ] = "",
     tf32: Annotated[bool, typer.Option("--tf32", help="Let fp32 matrix products use TF32, unlike PyTorch.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Only the verdict.")] = False,
     verify: Annotated[
@@ -76,9 +83,15 @@ def plan(
     _one_of("--format", format, _FORMATS)
     if attention:
         _one_of("--attention", attention, _KERNELS)
+    if temporal_attention:
+        _one_of("--temporal-attention", temporal_attention, _KERNELS)
+    if rms_norm:
+        _one_of("--rms-norm", rms_norm, _RMS_NORMS)
     if not sweep and (over or plot):
         raise UserError(f"{'--over' if over else '--plot'} belongs to --sweep", "add --sweep, or leave it out")
-    asked = _Asked(gpu, count, mode, stage, batch, one_at_a_time, attention, tf32, hardware)
+    asked = _Asked(
+        gpu, count, mode, stage, batch, one_at_a_time, attention, tf32, hardware, temporal_attention, rms_norm
+    )
     path, overrides = one_spec(arguments)
     document, spec = _load(path, overrides)
     if sweep:
@@ -107,6 +120,8 @@ class _Asked(NamedTuple):
     attention: str
     tf32: bool
     hardware: str
+    temporal_attention: str
+    rms_norm: str
 
 
 def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
@@ -145,11 +160,17 @@ def _job(spec: Spec, asked: _Asked) -> Job:
         _number("--batch", asked.batch),
         _kernel(asked.attention),
         asked.tf32,
+        _kernel(asked.temporal_attention),
+        _rms_norm(asked.rms_norm),
     )
 
 
 def _kernel(name: str) -> Kernel | None:
     return next((kernel for kernel in _KERNELS if kernel == name), None)
+
+
+def _rms_norm(name: str) -> RmsNorm | None:
+    return next((way for way in _RMS_NORMS if way == name), None)
 
 
 def _plan(job: Job, spec: Spec, document: Document, check: bool, as_json: bool) -> None:
@@ -223,6 +244,8 @@ def _sweep(document: Document, asked: _Asked, over: list[str], format: str, plot
         asked.hardware or None,
         _kernel(asked.attention),
         asked.tf32,
+        _kernel(asked.temporal_attention),
+        _rms_norm(asked.rms_norm),
     )
     if plot:
         _plot(rows, document, plot)

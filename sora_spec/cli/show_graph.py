@@ -39,6 +39,7 @@ FORMATS = ("text", "json", "mermaid", "svg")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "precision": get_args(Precision),
     "attention": get_args(Kernel),
+    "temporal_attention": get_args(Kernel),
     "recompute": get_args(Recompute),
     "optimizer": get_args(OptimizerKind),
 }

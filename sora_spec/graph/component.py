@@ -118,10 +118,21 @@ def _recompute_every(spec: Spec, setting: Setting) -> int:
             return recompute.every if recompute.kind == "blocks" else 0
 
 
+def _network_policy(setting: Setting, trains: bool) -> Policy:
+    return Policy(
+        compute_dtype(setting),
+        setting.attention,
+        setting.fused_rms_norm,
+        trains,
+        setting.sequence if trains else 1,
+        setting.temporal_attention,
+    )
+
+
 def _denoiser_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
     step = component == "denoiser_step"
     tape, blocks = new_tape(setting), _blocks(spec, setting)
-    policy = Policy(compute_dtype(setting), setting.attention, setting.fused_rms_norm, step, setting.sequence)
+    policy = _network_policy(setting, step)
     weights, inputs = Weights(tape, policy), Inputs(tape)
     with tape.enter("backbone", ("backbone",)):
         network = TransformerDenoiser(weights, spec, blocks.axes)
@@ -171,8 +182,7 @@ def _sampler_graph(spec: Spec, setting: Setting) -> Graph:
     def begin() -> tuple[Weights, Inputs, Callable[[], SamplerStep]]:
         tape = new_tape(setting)
         tape.grad_enabled = False
-        policy = Policy(compute_dtype(setting), setting.attention, setting.fused_rms_norm, train=False)
-        weights, inputs = Weights(tape, policy), Inputs(tape)
+        weights, inputs = Weights(tape, _network_policy(setting, trains=False)), Inputs(tape)
         with tape.enter("backbone", ("backbone",)):
             network = TransformerDenoiser(weights, spec, blocks.axes)
         inputs("initial", (setting.batch, channels, *places), yaml=("sampler",))

@@ -34,6 +34,8 @@ class Setting:
     """`bf16`: weights, activations and gradients in bfloat16; a step's loss stays in float32."""
     attention: Kernel = "flash"
     """Attention kernel; `cpu` makes all kernels the CPU's."""
+    temporal_attention: Kernel | None = None
+    """The kernel across frames of alternating and factorised networks, where it is another one than across space."""
     recompute: Recompute = "spec"
     """What a step recomputes: as `train.recompute` says, nothing, every block, or every block but `selected` ops."""
     selected: tuple[str, ...] = MATRIX_AND_ATTENTION

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 Mode = Literal["train", "generate"]
 Stage = Literal["denoiser", "vae"]
+RmsNorm = Literal["fused", "composite"]
 Placement = Literal["resident", "sequential"]
 """Generation with all parts in device memory, or with one part at a time, as `sora-spec generate --offload` does."""
 
 TOKENS_PER_BATCH = 16_384
+_NETWORK = ("denoiser", "denoiser_step", "sampler_step")
 _BLOCK = 512  # bytes: the unit of CUDA's caching allocator
 
 
@@ -42,6 +44,10 @@ class Job:
     """An attention kernel in place of the one that PyTorch picks; `flash` for the network, the others everywhere."""
     tf32: bool = False
     """Whether fp32 matrix products may use TF32, which PyTorch's default forbids."""
+    temporal_attention: Kernel | None = None
+    """The network's attention kernel across frames, where it is another one than across space."""
+    rms_norm: RmsNorm | None = None
+    """RMS norm as one kernel or written out; as PyTorch does it on the device when left out."""
 
     @property
     def precision(self) -> Precision:
@@ -116,7 +122,7 @@ class Job:
 
     def kernel(self, component: Component) -> Kernel:
         """The attention kernel that was asked for, or that PyTorch picks."""
-        network = component in ("denoiser", "denoiser_step", "sampler_step")
+        network = component in _NETWORK
         if self.attention is not None and (network or self.attention != "flash"):
             return self.attention
         if self.device.kind == "cpu":
@@ -137,7 +143,8 @@ class Job:
             batch=batch,
             precision=precision or self.precision,
             attention=self.kernel(component),
-            fused_rms_norm=cuda,
+            fused_rms_norm=cuda if self.rms_norm is None else self.rms_norm == "fused",
+            temporal_attention=self.temporal_attention if component in _NETWORK else None,
             rounding=_BLOCK if cuda else 1,
             threads=0 if cuda or not component.startswith("vae") else 2,  # any number above 1: convolutions ask no more
             winograd=cuda and component.startswith("vae"),
@@ -211,6 +218,8 @@ def planned_job(
     batch: int | None = None,
     attention: Kernel | None = None,
     tf32: bool = False,
+    temporal_attention: Kernel | None = None,
+    rms_norm: RmsNorm | None = None,
 ) -> Job:
     """The job that a user means. Without `count` the spec's ranks, or its number of devices where it names no ranks.
 
@@ -224,15 +233,24 @@ def planned_job(
     devices = count or ranks
     if mode == "train":
         spec = with_count(spec, devices, stage)
-    job = Job(spec, device, devices, mode, stage, placement, batch, attention, tf32)
-    _check_attention(job)
+    job = Job(spec, device, devices, mode, stage, placement, batch, attention, tf32, temporal_attention, rms_norm)
+    _check_kernels(job)
     return job
 
 
-def _check_attention(job: Job) -> None:
-    if job.attention is not None and job.device.kind == "cpu":
-        raise UserError("the CPU has attention kernels of its own", "leave --attention out")
-    if job.attention == "flash" and not job.takes_flash:
-        needs = "FlashAttention takes 16-bit types and heads of at most 256 channels"
-        key = "export.precision" if job.mode == "generate" else "train.precision"
-        raise UserError(f"--attention flash does not run here: {needs}", f"for example {key}=bf16")
+def _check_kernels(job: Job) -> None:
+    asked = {"--attention": job.attention, "--temporal-attention": job.temporal_attention}
+    for option, kernel in asked.items():
+        if kernel is not None and job.device.kind == "cpu":
+            raise UserError("the CPU has attention kernels of its own", f"leave {option} out")
+        if kernel == "flash" and not job.takes_flash:
+            needs = "FlashAttention takes 16-bit types and heads of at most 256 channels"
+            key = "export.precision" if job.mode == "generate" else "train.precision"
+            raise UserError(f"{option} flash does not run here: {needs}", f"for example {key}=bf16")
+    if job.temporal_attention is not None and job.spec.temporal.kind not in ("alternating", "factorized"):
+        raise UserError(
+            f"{job.spec.name} has no attention across frames alone: temporal.kind is {job.spec.temporal.kind}",
+            "leave --temporal-attention out; --attention is the kernel of its attention",
+        )
+    if job.rms_norm == "fused" and job.device.kind == "cpu":
+        raise UserError("PyTorch has no fused RMS norm for the CPU", "leave --rms-norm out")

@@ -132,7 +132,8 @@ class _Machineless:
         self.job = job
         device = job.device
         places = (device.kind, device.capability >= 9)
-        self.key = (id(job.spec), places, job.mode, job.stage, job.placement, job.batch, job.attention)
+        kernels = (job.attention, job.temporal_attention, job.rms_norm)
+        self.key = (id(job.spec), places, job.mode, job.stage, job.placement, job.batch, kernels)
 
     def __hash__(self) -> int:
         return hash(self.key)

@@ -19,7 +19,11 @@ def _machine(job: Job) -> list[str]:
     if device.kind == "cpu":
         guess = "the table's CPU is a guess: `sora-spec probe` measures this one"
         return [f"eager PyTorch 2.13 on the CPU; {f'rates of {device.from_file}' if device.from_file else guess}"]
-    kernel = job.kernel("denoiser")
+    kernel = str(job.kernel("denoiser"))
+    if job.temporal_attention is not None:
+        kernel += f", {job.temporal_attention} across frames"
+    if job.rms_norm is not None:
+        kernel += f"; RMS norm {'in one kernel' if job.rms_norm == 'fused' else 'written out'}"
     matrix, attention, memory = (_percent(share) for share in (device.efficiency, device.attention, device.memory))
     found = [
         f"eager PyTorch 2.13, nothing else on the device; attention kernel: {kernel}",

@@ -14,7 +14,7 @@ from sora_spec.errors import UserError
 from sora_spec.loading import check
 from sora_spec.overrides import apply_override
 from sora_spec.plan.hardware import Device, device_names, find_device
-from sora_spec.plan.job import Mode, Stage, planned_job
+from sora_spec.plan.job import Mode, RmsNorm, Stage, planned_job
 from sora_spec.plan.planner import Plan, make_plan
 from sora_spec.plan.report import GIB, duration
 from sora_spec.plan.values import whole
@@ -78,6 +78,8 @@ def sweep(
     hardware: str | None = None,
     attention: Kernel | None = None,
     tf32: bool = False,
+    temporal_attention: Kernel | None = None,
+    rms_norm: RmsNorm | None = None,
 ) -> list[Row]:
     """Every combination, settings outermost: those share their graphs.
 
@@ -85,7 +87,8 @@ def sweep(
         UserError: a device that is not in the table, or too many combinations.
     """
     found = swept_devices(devices, hardware)
-    return list(sweep_rows(document, found, counts, mode, stage, axes, attention, tf32))
+    kernels = (attention, tf32, temporal_attention, rms_norm)
+    return list(sweep_rows(document, found, counts, mode, stage, axes, *kernels))
 
 
 def swept_devices(names: Sequence[str], hardware: str | None = None) -> list[Device]:
@@ -119,6 +122,8 @@ def sweep_rows(
     axes: Sequence[Axis],
     attention: Kernel | None = None,
     tf32: bool = False,
+    temporal_attention: Kernel | None = None,
+    rms_norm: RmsNorm | None = None,
 ) -> Iterator[Row]:
     """The rows of `sweep` one by one, as they are planned.
 
@@ -133,7 +138,8 @@ def sweep_rows(
                 yield Row(device.name, count, settings, None, problem)
                 continue
             try:
-                job = planned_job(spec, device, count, mode, stage, attention=attention, tf32=tf32)
+                kernels = (attention, tf32, temporal_attention, rms_norm)
+                job = planned_job(spec, device, count, mode, stage, "resident", None, *kernels)
                 yield Row(device.name, count, settings, make_plan(job), "")
             except UserError as error:
                 yield Row(device.name, count, settings, None, error.message)

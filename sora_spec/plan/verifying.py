@@ -53,9 +53,15 @@ def verify(path: str, overrides: list[str], parts: list[dict[str, Any]]) -> list
 def parts_of(job: Job, batch: int = 2) -> list[dict[str, Any]]:
     """What is traced: the network alone, a training step, the codec's halves and its training step, as the job runs
     them; and where it is small, a training step that really runs on this CPU."""
-    spec, cuda = job.spec, job.device.kind == "cuda"
+    spec = job.spec
     kernel = job.attention or ("flash" if job.takes_flash else "efficient")
-    network = {"batch": batch, "precision": job.precision, "attention": kernel, "fused_rms_norm": cuda}
+    network = {
+        "batch": batch,
+        "precision": job.precision,
+        "attention": kernel,
+        "temporal_attention": job.temporal_attention,
+        "fused_rms_norm": job.setting("denoiser", batch).fused_rms_norm,
+    }
     parts = [_part("denoiser", network), _part("denoiser_step", network | {"owned_inputs": True})]
     if job.has_codec:
         codec = {"batch": 1, "precision": "fp32", "attention": "efficient"}

@@ -91,9 +91,11 @@ class RmsNorm:
 class Attention:
     """Multi-head self-attention of (N, L, D)."""
 
-    def __init__(self, weights: Weights, name: str, width: int, heads: int, qk_norm: bool) -> None:
+    def __init__(
+        self, weights: Weights, name: str, width: int, heads: int, qk_norm: bool, across_frames: bool = False
+    ) -> None:
         self.heads = heads
-        self.kernel: Kernel = weights.policy.attention
+        self.kernel: Kernel = weights.policy.across_frames if across_frames else weights.policy.attention
         self.qkv = Linear(weights, f"{name}.qkv", width, 3 * width)
         self.q_norm = RmsNorm(weights, f"{name}.q_norm", width // heads) if qk_norm else None
         self.k_norm = RmsNorm(weights, f"{name}.k_norm", width // heads) if qk_norm else None
@@ -135,10 +137,16 @@ class Block:
         self.group = group
         width, hidden = backbone.width, int(backbone.width * backbone.mlp_ratio)
         with self.tape.enter("attention", ("backbone", "heads")):
-            self.attention = Attention(weights, "attention", width, backbone.heads, backbone.qk_norm)
+            self.attention = Attention(
+                weights, "attention", width, backbone.heads, backbone.qk_norm, across_frames=axis == "time"
+            )
         with self.tape.enter("temporal", ("temporal",)):
             again = axis == "factorized"
-            self.temporal = Attention(weights, "temporal", width, backbone.heads, backbone.qk_norm) if again else None
+            self.temporal = (
+                Attention(weights, "temporal", width, backbone.heads, backbone.qk_norm, across_frames=True)
+                if again
+                else None
+            )
         attends = backbone.conditioning.kind == "cross_attention"
         with self.tape.enter("cross", ("backbone", "conditioning")):
             self.cross = CrossAttention(weights, width, backbone.heads) if attends else None

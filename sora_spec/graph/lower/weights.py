@@ -24,6 +24,13 @@ class Policy:
     """Whether parameters want gradients."""
     sequence: int = 1
     """Ranks that share the tokens of a clip."""
+    temporal_attention: Kernel | None = None
+    """The kernel across frames, where it is another one than across space."""
+
+    @property
+    def across_frames(self) -> Kernel:
+        """The kernel of attention across frames."""
+        return self.temporal_attention or self.attention
 
 
 class Weights:
