@@ -209,9 +209,36 @@ def test_attention_and_tf32_are_part_of_the_question() -> None:
     assert any("attention kernel: flash" in text for text in flash["assumptions"])
 
 
+def test_kernels_across_frames_and_of_norms_are_part_of_the_question() -> None:
+    """Scores held in fp32, and norms written out in fp32: both take memory and time where they run."""
+
+    def plan(*options: str) -> dict[str, Any]:
+        spec = ("stdit", "temporal={kind: alternating}", "backbone.qk_norm=true", "export.precision=bf16")
+        done = _run("plan", *spec, "--gpu", "h100", "--mode", "generate", *options, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def denoising(found: dict[str, Any]) -> float:
+        return next(p["allocated_bytes"]["likely"] for p in found["phases"] if p["name"] == "denoise")
+
+    own, same = plan(), plan("--temporal-attention", "flash", "--rms-norm", "fused")
+    assert (denoising(same), same["time"]) == (denoising(own), own["time"])
+    for options in (("--temporal-attention", "math"), ("--rms-norm", "composite")):
+        other = plan(*options)
+        assert denoising(other) > denoising(own)
+        assert other["time"]["total_seconds"]["likely"] > own["time"]["total_seconds"]["likely"]
+    told = plan("--temporal-attention", "math", "--rms-norm", "composite")["assumptions"][0]
+    assert told.endswith("attention kernel: flash, math across frames; RMS norm written out")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["plan", "latte", "--temporal-attention", "ring"], "--temporal-attention ring is none of flash, efficient"),
+        (["plan", "latte", "--temporal-attention", "flash"], "--temporal-attention flash does not run here"),
+        (["plan", "dit", "--temporal-attention", "math"], "dit-xl-2-256 has no attention across frames alone"),
+        (["plan", "dit", "--rms-norm", "fast"], "--rms-norm fast is none of fused, composite"),
+        (["plan", "tiny-dit", "--gpu", "cpu", "--rms-norm", "fused"], "PyTorch has no fused RMS norm for the CPU"),
         (["plan", "dit", "--attention", "ring"], "--attention ring is none of flash, efficient, math"),
         (["plan", "dit", "--attention", "flash"], "FlashAttention takes 16-bit types"),
         (["plan", "tiny-dit", "--gpu", "cpu", "--attention", "math"], "the CPU has attention kernels of its own"),
