@@ -50,7 +50,7 @@ constraints: $(VENV)/.development  ## pin what is installed now
 	   $(BIN)/python -m pip freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+)\+cpu/\1/; s/ @ .*//' ; } > constraints.txt
 
 # Drawn by the app itself, so they cannot show what it does not do.
-DRAW := sora-spec tui sora-480p vae.streaming=false --gpu a100-80gb --count 8 --theme textual-dark
+DRAW := sora-spec tui sora-480p vae.streaming=false --gpu a100-40gb --count 8 --theme textual-dark
 pictures: $(VENV)/.development  ## the pictures of the terminal interface in docs/pictures
 	$(BIN)/$(DRAW) --size 120x34 --svg docs/pictures/tui-planner-no.svg
 	$(BIN)/$(DRAW) --size 120x34 --keys f,enter --svg docs/pictures/tui-planner-yes.svg
