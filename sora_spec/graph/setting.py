@@ -34,8 +34,6 @@ class Setting:
     """`bf16`: weights, activations and gradients in bfloat16; a step's loss stays in float32."""
     attention: Kernel = "flash"
     """Attention kernel; `cpu` makes all kernels the CPU's."""
-    temporal_attention: Kernel | None = None
-    """The kernel across frames of alternating and factorised networks, where it is another one than across space."""
     recompute: Recompute = "spec"
     """What a step recomputes: as `train.recompute` says, nothing, every block, or every block but `selected` ops."""
     selected: tuple[str, ...] = MATRIX_AND_ATTENTION
@@ -48,8 +46,6 @@ class Setting:
     """Whether a dispatch mode is watching, as in a trace: PyTorch then makes some sums anew and not in place."""
     threads: int = 0
     """Threads of the CPU whose buffers in attention are counted as workspace; 0 counts none, as no trace sees them."""
-    winograd: bool = False
-    """Whether the tiles of cuDNN's Winograd kernels are counted as workspace of 3 × 3 convolutions (CUDA)."""
     owned_inputs: bool = False
     """Whether a step owns its inputs and lets go of them once the forward pass has returned, as `train` does."""
     accumulates: bool = False
@@ -60,6 +56,10 @@ class Setting:
     """AdamW's implementation in `optimizer_step`: `forloop` on the CPU, `foreach` by default on CUDA, or `fused`."""
     full: bool = False
     """Run every block, and not only as many as differ."""
+    temporal_attention: Kernel | None = None
+    """The kernel across frames of alternating and factorised networks, where it is another one than across space."""
+    winograd: bool = False
+    """Whether the tiles of cuDNN's Winograd kernels are counted as workspace of 3 × 3 convolutions (CUDA)."""
 
 
 def new_tape(setting: Setting) -> Tape:
