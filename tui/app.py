@@ -330,6 +330,8 @@ class SoraSpecApp(App[None]):
     # Files
 
     def _look_at_files(self) -> None:
+        if not self.screen_stack:
+            return  # the app is ending
         if self.screen.size != self.size:  # the signal of a new size can be lost while screens are switched
             self._settle_size()
         if len(self.screen_stack) > 1:

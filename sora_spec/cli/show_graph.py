@@ -39,7 +39,7 @@ FORMATS = ("text", "json", "mermaid", "svg")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "precision": get_args(Precision),
     "attention": get_args(Kernel),
-    "temporal_attention": get_args(Kernel),
+    "temporal_attention": tuple(kernel for kernel in get_args(Kernel) if kernel != "cpu"),
     "recompute": get_args(Recompute),
     "optimizer": get_args(OptimizerKind),
 }
@@ -142,6 +142,8 @@ def parse_setting(settings: list[str]) -> Setting:
         if not equals or name not in names:
             raise UserError(f"--setting {text}: give NAME=VALUE, where NAME is one of {', '.join(names)}")
         found = replace(found, **{name: _value(text, name, value, getattr(found, name))})
+    if found.attention == "cpu" and found.temporal_attention is not None:
+        raise UserError("--setting temporal_attention: the CPU has one kernel for all attention", "leave it out")
     return found
 
 

@@ -71,12 +71,19 @@ def workspace_above_peak(schedule: Schedule, batch: int) -> int:
     return max(level + more for level, more in zip(levels, workspaces, strict=True)) - max(levels)
 
 
-def attention_workspace(spec: Spec, samples: int, device: Device, kernel: str) -> list[Term]:
-    """FlashAttention-2's backward pass accumulates dQ and row sums in fp32, tokens rounded to 128, heads to 32."""
-    if device.kind == "cpu" or kernel != "flash" or spec.backbone.kind != "transformer":
+def attention_workspace(
+    spec: Spec, samples: int, device: Device, kernel: str, across_frames: str | None = None
+) -> list[Term]:
+    """FlashAttention-2's backward pass accumulates dQ and row sums in fp32, tokens rounded to 128, heads to 32.
+
+    `across_frames`: the kernel of attention across frames, where it is not `kernel`.
+    """
+    kernels = (kernel, across_frames or kernel)
+    if device.kind == "cpu" or "flash" not in kernels or spec.backbone.kind != "transformer":
         return []
     heads, width = spec.backbone.heads, spec.backbone.width // spec.backbone.heads
-    rows = max(count * (-(-tokens // 128) * 128) for count, tokens in _attended(spec, samples))
+    attended = zip(_attended(spec, samples), kernels, strict=False)  # attention across space or of all tokens is first
+    rows = max([count * (-(-tokens // 128) * 128) for (count, tokens), used in attended if used == "flash"], default=0)
     nbytes = 4 * rows * heads * (-(-width // 32) * 32 + 1)
     return [estimated("attention workspace", 0, nbytes, nbytes, "backbone.heads")]
 

@@ -130,7 +130,8 @@ def _step_phase(job: Job, work: Workload, kept: Resident) -> Phase:
         device += conv_workspace(job.device, work)
     else:
         samples = -(-job.micro_batch // job.spec.parallel.sequence)  # heads are shared by a sequence group
-        device += attention_workspace(job.spec, samples, job.device, job.kernel("denoiser_step"))
+        kernels = (job.kernel("denoiser_step"), job.temporal_attention)
+        device += attention_workspace(job.spec, samples, job.device, *kernels)
     host = [exact("gradients", gradient_bytes(job, work), "train.optimizer")] if job.states_on_host else []
     return _phase("forward and backward", kept, device, host)
 

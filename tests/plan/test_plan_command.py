@@ -232,8 +232,30 @@ def test_kernels_across_frames_and_of_norms_are_part_of_the_question() -> None:
 
 
 @pytest.mark.parametrize(
+    ("attention", "temporal", "rows"),
+    [
+        # 8 clips of 16 frames of 256 tokens: 128 sequences of 256; across frames 2,048 sequences of 16, rounded to 128.
+        ("flash", None, 2048 * 128),
+        ("flash", "math", 128 * 256),
+        ("math", "flash", 2048 * 128),
+        ("math", "efficient", 0),
+    ],
+)
+def test_only_axes_with_flash_take_its_scratch(attention: Any, temporal: Any, rows: int) -> None:
+    spec = load_record("latte", ["train.precision=bf16", "train.batch=8", "parallel.shard=1"])
+    job = planned_job(spec, find_device("h100"), 1, attention=attention, temporal_attention=temporal)
+    terms = {term.name: term.bytes.likely for phase in make_plan(job).phases for term in phase.terms}
+    assert terms.get("attention workspace", 0) == rows * 16 * 4 * (96 + 1)  # 16 heads of 72 channels, rounded to 96
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["show", "latte", "--graph", "--setting", "temporal_attention=cpu"], "temporal_attention is one of flash"),
+        (
+            ["show", "latte", "--graph", "--setting", "attention=cpu", "--setting", "temporal_attention=math"],
+            "the CPU has one kernel for all attention",
+        ),
         (["plan", "latte", "--temporal-attention", "ring"], "--temporal-attention ring is none of flash, efficient"),
         (["plan", "latte", "--temporal-attention", "flash"], "--temporal-attention flash does not run here"),
         (["plan", "dit", "--temporal-attention", "math"], "dit-xl-2-256 has no attention across frames alone"),

@@ -242,3 +242,10 @@ def test_a_file_that_goes_and_comes_back(make_app, home: Path) -> None:
             await pilot.press("escape", "escape")
 
     play(app, scene)
+
+
+def test_a_clock_that_outlives_the_screens_does_no_harm(make_app) -> None:
+    """A timer may fire once more while the app is ending, when there is no screen left to ask."""
+    app = make_app("video.yaml")
+    assert app.screen_stack == []
+    app._look_at_files()
