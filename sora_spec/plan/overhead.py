@@ -56,7 +56,8 @@ def within_room(device: Device, phase: Phase, extra: Iterable[Term]) -> Phase:
         return phase
     others = phase.allocated.high - sum(term.bytes.high for term in scratch)
     free = device.memory_bytes - sum(term.bytes.high for term in extra)
-    room = max(0, (free / (1 + _FRAGMENTATION.high) - others) // MIB * MIB)
+    # Whole bytes, so that what others and scratch take together does not fall by a rounding when others grow.
+    room = max(0, int(free / (1 + _FRAGMENTATION.high)) - 1 - others)
     less = [
         term._replace(bytes=Interval(*(min(end, room) for end in term.bytes))) if term.name == _CONVOLUTIONS else term
         for term in phase.terms

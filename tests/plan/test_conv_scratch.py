@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,17 @@ def test_scratch_takes_the_room_there_is_and_no_verdict_turns_on_it() -> None:
     assert seen[0] == 0
     assert seen[-1] == scratch(whole).likely
     assert any(0 < nbytes < seen[-1] for nbytes in seen)
+
+
+def test_memory_never_falls_as_a_pass_grows_into_the_scratch() -> None:
+    small = replace(find_device("h100"), memory_bytes=30 * 2**30)
+    sizes = [["clip.height=512", "clip.width=512", f"export.decode_frames={frames}"] for frames in range(1, 17)]
+    plans = [generation(changes, small) for changes in sizes]
+    for end in range(3):
+        needed = [round(plan.needed[end]) for plan in plans]  # whole bytes: sums of shares differ in the last digit
+        assert needed == sorted(needed)
+    taken = [scratch(plan).likely for plan in plans]
+    assert any(before > after > 0 for before, after in pairwise(taken)), "some must have met the border"
 
 
 def test_fewer_frames_in_a_pass_are_offered_where_decoding_does_not_fit() -> None:
