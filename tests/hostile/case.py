@@ -1,4 +1,4 @@
-"""What a part of the hostile trial is made of: cases with the answer that is right, and the command line run for them."""
+"""What the hostile trial is made of: cases with the right answer, and the command line run for them."""
 
 from __future__ import annotations
 
