@@ -1,15 +1,26 @@
 """The one sink: data on stdout, everything else on stderr, readable without colour.
 
+Whatever comes from a file, a name or a library may hold characters that drive a terminal: they leave as visible escapes
+(`characters.visible`). Colour is ours and put in by `painted`, which the sink alone can tell from what a text holds.
+
 `rich` is imported only when a bar or colour is really drawn, so that short verbs stay short.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TextIO
+
+from sora_spec.characters import SUBSTITUTE, visible
+from sora_spec.errors import UserError
+from sora_spec.os_errors import refusal
 
 
 @dataclass
@@ -20,6 +31,12 @@ class Verbosity:
 
 
 VERBOSITY = Verbosity()
+
+# No file can hold this mark of a colour: it is drawn anew by every process.
+_MARK = f"\x00{os.urandom(8).hex()}["
+_COLOUR = re.compile(re.escape(_MARK) + "([0-9;]+m)")
+# GitHub's runner obeys lines of a log that begin so; only our own report for it may.
+_WORKFLOW_COMMAND = re.compile(r"^(\s*)(?=::[A-Za-z]|##\[)", re.MULTILINE)
 
 
 def set_verbosity(level: int) -> None:
@@ -32,17 +49,91 @@ def colour_allowed(stream_is_terminal: bool) -> bool:
     return stream_is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def data(text: str) -> None:
-    """Print the answer itself on stdout."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    sys.stdout.flush()
+def coloured(to_stderr: bool = False) -> bool:
+    """Whether colours are allowed on stdout, or on stderr; a stream that is closed has none."""
+    stream: TextIO | None = sys.stderr if to_stderr else sys.stdout
+    return colour_allowed(is_terminal(stream))
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream is open and leads to a terminal."""
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+def painted(text: str, colour: str) -> str:
+    """`text` in a colour, such as "31;1", once `data` or one of its sisters prints it."""
+    return f"{_MARK}{colour}m{text}{_MARK}0m"
+
+
+def prepare_streams() -> None:
+    """Let stdout and stderr take what their encoding lacks, wait where they would not, and never be another file.
+
+    A descriptor of the three that is closed would be given to the next file opened, which everything that is printed
+    then lands in.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # a stand-in for a stream may have none of it
+            stream.reconfigure(errors=SUBSTITUTE)  # pyright: ignore
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            os.set_blocking(stream.fileno(), True)
+
+
+def harmless(text: str, command: bool = False) -> str:
+    """The text as it may be printed: escapes visible, our colours real; `command` spares lines for GitHub's runner."""
+    parts = _COLOUR.split(text)
+    clean = "".join(f"\x1b[{part}" if index % 2 else visible(part) for index, part in enumerate(parts))
+    return clean if command or ("::" not in clean and "##[" not in clean) else _WORKFLOW_COMMAND.sub(r"\1\\", clean)
+
+
+def data(text: str, command: bool = False) -> None:
+    """Print the answer itself on stdout. `command`: its lines are meant for GitHub's runner.
+
+    Raises:
+        UserError: stdout is closed, or its disk is full.
+        BrokenPipeError: the reader has gone.
+    """
+    if sys.stdout is None or sys.stdout.closed:  # pyright: ignore[reportUnnecessaryComparison] - None after `>&-`
+        raise UserError("standard output is closed, so the answer cannot be printed", "give it a file: `> answer.txt`")
+    try:
+        sys.stdout.write(harmless(text if text.endswith("\n") else text + "\n", command))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        silence(sys.stdout)
+        raise refusal(error, "standard output cannot be written") or error from error
+
+
+def json_data(values: Any, indent: int | None = None) -> None:
+    """Print values as JSON on stdout, in ASCII: no character of a name reaches the terminal, none is lost."""
+    data(json.dumps(values, indent=indent))
+
+
+def silence(stream: TextIO | None) -> None:
+    """Lead a stream that cannot be written into nothing, so that the interpreter's last flush does not fail again."""
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # a stand-in for a stream has no descriptor
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, stream.fileno())  # pyright: ignore
+        os.close(nothing)
 
 
 def _to_stderr(text: str, prefix: str = "", colour: str = "") -> None:
-    if prefix and colour_allowed(sys.stderr.isatty()):
-        prefix = f"\x1b[{colour}m{prefix}\x1b[0m"
-    sys.stderr.write(f"{prefix}{text}\n")
-    sys.stderr.flush()
+    """What cannot be told is left out: a log whose reader has gone must not end a training."""
+    stream: TextIO | None = sys.stderr
+    if stream is None or stream.closed:
+        return
+    if prefix and coloured(to_stderr=True):
+        prefix = painted(prefix, colour)
+    try:
+        stream.write(harmless(f"{prefix}{text}\n"))
+        stream.flush()
+    except (OSError, ValueError):
+        silence(stream)
 
 
 def note(text: str) -> None:
@@ -65,6 +156,11 @@ def warn(text: str) -> None:
 def error(text: str) -> None:
     """Why the program stops. Always shown."""
     _to_stderr(text, "error: ", "31;1")
+
+
+def report(text: str) -> None:
+    """Why the program stops, as a report of its own with several lines and colours. Always shown."""
+    _to_stderr(text)
 
 
 def verbose(text: str) -> None:
@@ -91,7 +187,7 @@ def progress(label: str, total: float | None = None) -> Generator[Advance]:
 
     `total` None shows a pulse. Without a terminal the label is noted once, so that logs say what ran.
     """
-    if VERBOSITY.level < 0 or not sys.stderr.isatty():
+    if VERBOSITY.level < 0 or not is_terminal(sys.stderr):
         note(f"{label} …")
         yield Advance(lambda _: None, lambda _: None)
         return
@@ -106,15 +202,15 @@ def progress(label: str, total: float | None = None) -> Generator[Advance]:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
-        task = bar.add_task(label, total=total)
+        task = bar.add_task(harmless(label), total=total)
         yield Advance(
             lambda amount: bar.advance(task, amount),
-            lambda text: bar.update(task, description=text),
+            lambda text: bar.update(task, description=harmless(text)),
         )

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sora_spec import output
+from sora_spec.characters import in_one_line
 from sora_spec.diagnostics import Diagnostic
-from sora_spec.snippet import Mark, Paint, harmless, render_snippet
+from sora_spec.snippet import Mark, Paint, render_snippet
 
 MAX_SHOWN = 50
 """Problems shown in full; the rest are counted."""
@@ -24,7 +26,7 @@ def _plain(text: str, role: str) -> str:
 
 
 def _coloured(text: str, role: str) -> str:
-    return f"\x1b[{_COLOURS[role]}m{text}\x1b[0m"
+    return output.painted(text, _COLOURS[role])
 
 
 def render_full(diagnostics: Sequence[Diagnostic], colour: bool = False) -> str:
@@ -36,17 +38,17 @@ def render_full(diagnostics: Sequence[Diagnostic], colour: bool = False) -> str:
 
 def _block(diagnostic: Diagnostic, paint: Paint) -> str:
     head = paint(f"{diagnostic.severity}[{diagnostic.code}]", diagnostic.severity)
-    lines = [f"{head}: {paint(_one_line(diagnostic.message), 'message')}"]
+    lines = [f"{head}: {paint(in_one_line(diagnostic.message), 'message')}"]
     indent = " "
     if diagnostic.span is not None:
-        marks = [Mark(diagnostic.span, _one_line(diagnostic.label), primary=True)]
-        marks += [Mark(note.span, note.label, primary=False) for note in diagnostic.notes]
+        marks = [Mark(diagnostic.span, in_one_line(diagnostic.label), primary=True)]
+        marks += [Mark(note.span, in_one_line(note.label), primary=False) for note in diagnostic.notes]
         lines += render_snippet(marks, diagnostic.severity, paint)
         indent = " " * max(len(str(mark.span.line)) for mark in marks)
         if diagnostic.help:
             lines.append(paint(f"{indent} |", "frame"))
     if diagnostic.help:
-        lines.append(f"{indent} {paint('= help:', 'help')} {_one_line(diagnostic.help)}")
+        lines.append(f"{indent} {paint('= help:', 'help')} {in_one_line(diagnostic.help)}")
     return "\n".join(lines)
 
 
@@ -62,7 +64,7 @@ def _summary(diagnostics: Sequence[Diagnostic]) -> str:
 
 def render_concise(diagnostics: Sequence[Diagnostic]) -> str:
     """One line per problem: `file:line:column: code message`."""
-    return "\n".join(f"{item.where()}: {item.code} {_one_line(item.message)}" for item in diagnostics)
+    return "\n".join(f"{in_one_line(item.where())}: {item.code} {in_one_line(item.message)}" for item in diagnostics)
 
 
 def render_github(diagnostics: Sequence[Diagnostic]) -> str:
@@ -119,8 +121,3 @@ def report_values(results: Sequence[tuple[str, Sequence[Diagnostic]]]) -> dict[s
         for name, diagnostics in results
     ]
     return {"version": 1, "ok": all(spec["ok"] for spec in specs), "specs": specs}
-
-
-def _one_line(text: str) -> str:
-    """A message may quote the user's text: no line ends, nothing that drives a terminal."""
-    return "".join(map(harmless, " ".join(text.split())))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from sora_spec.characters import escaped, in_one_line, visible
 from sora_spec.span import Span, Text
 
 LINE_WIDTH = 100
@@ -44,7 +45,7 @@ def render_snippet(marks: Sequence[Mark], role: str, paint: Paint) -> list[str]:
         own = [mark for mark in marks if mark.span.text is text]
         head = own[0].span
         arrow = "-->" if text is primary.text else ":::"
-        lines.append(f"{' ' * gutter}{paint(arrow, 'frame')} {text.name}:{head.line}:{head.column}")
+        lines.append(f"{' ' * gutter}{paint(arrow, 'frame')} {in_one_line(text.name)}:{head.line}:{head.column}")
         lines.append(paint(" " * gutter + " |", "frame"))
         lines += _text_lines(text, own, gutter, role, paint)
     return lines
@@ -93,7 +94,7 @@ def _columns(line: str) -> list[int]:
     """Screen column of every character, and of the end."""
     columns, column = [0], 0
     for character in line:
-        column += _TAB - column % _TAB if character == "\t" else display_width(character)
+        column += _TAB - column % _TAB if character == "\t" else sum(map(display_width, harmless(character)))
         columns.append(column)
     return columns
 
@@ -128,8 +129,8 @@ def _expand(line: str, columns: list[int], low: int, high: int) -> str:
 
 
 def harmless(character: str) -> str:
-    """The character, or a replacement for one that could drive a terminal."""
-    return character if character.isprintable() else "\ufffd"
+    """The character, or an escape in the place of one that could drive a terminal; a line end inside a line is one."""
+    return escaped(character) if character == "\n" else visible(character)
 
 
 def display_width(character: str) -> int:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a polite request: finish the step, write a checkpoint, stop."""
+"""Ctrl-C, SIGTERM and SIGHUP as a polite request: finish the step, write a checkpoint, stop."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
-from sora_spec import output
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from sora_spec import output, signals
 
 
 class StopRequest:
@@ -20,11 +18,12 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
-            self._before = {number: signal.signal(number, self._request) for number in _SIGNALS}
+            self._before = {number: signal.signal(number, self._request) for number in signals.ending_signals()}
         return self
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
+        signals.note_received(number)
         self._restore()
         output.note("stopping after this step; once more to stop at once")
 

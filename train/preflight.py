@@ -92,7 +92,7 @@ def write_plan(folder: StageFolder, found: Preflight) -> None:
     fixes = [] if plan.fits else find_fixes(plan.job, plan.job.spec)
     largest = solve(plan.job, "batch", plan.job.spec) if plan.fits else None
     values = plan_values(plan, fixes, largest, load_document(str(spec_path)))
-    write_atomically(folder.plan_path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(folder.plan_path, json.dumps(values, indent=2) + "\n")
 
 
 def plan_lines(plan: Plan) -> list[str]:

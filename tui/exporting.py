@@ -18,7 +18,7 @@ def exported(form: str, answer: Answer, command: str) -> str:
     values = answer_values(answer)
     assert values is not None
     if form == "json":
-        return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(values, indent=2) + "\n"
     return as_csv(values) if form == "csv" else as_markdown(snapshot_of(answer), values, command)
 
 

@@ -42,5 +42,5 @@ def diff(
         raise UserError(f"this takes two specs, and the arguments name {len(specs)}", "sora-spec diff A B")
     before, after = load_record(specs[0]), load_record(specs[1], overrides)
     found = compare(before, after, gpu, "generate" if mode == "generate" else "train", hardware or None)
-    output.data(json.dumps(found, indent=2, ensure_ascii=False) if as_json else comparison_text(found))
+    output.data(json.dumps(found, indent=2) if as_json else comparison_text(found))
     raise typer.Exit(1 if found["fields"] else 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -49,4 +48,4 @@ def _lines(findings: list[Finding]) -> list[str]:
 
 def _painted(status: str) -> str:
     word = f"{status:<7}"
-    return f"\x1b[{_COLOURS[status]}m{word}\x1b[0m" if output.colour_allowed(sys.stdout.isatty()) else word
+    return output.painted(word, _COLOURS[status]) if output.coloured() else word

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -25,7 +24,7 @@ def explain(
         output.data("\n".join(f"{known.code}  {known.title}" for known in all_codes().values()))
         return
     text = markdown(find_code(code))
-    if not output.colour_allowed(sys.stdout.isatty()):
+    if not output.coloured():
         output.data(text)
         return
     from rich.console import Console

@@ -197,7 +197,7 @@ def _print(made: Plan, spec: Spec, document: Document, as_json: bool) -> None:
     if as_json:
         from sora_spec.plan.values import plan_values
 
-        output.data(json.dumps(plan_values(made, fixes, largest, document, fastest), indent=2, ensure_ascii=False))
+        output.data(json.dumps(plan_values(made, fixes, largest, document, fastest), indent=2))
     else:
         from sora_spec.plan.report import report
 

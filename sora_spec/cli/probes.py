@@ -164,7 +164,7 @@ def _disk() -> Finding:
 def as_json(findings: list[Finding]) -> str:
     """The findings as JSON."""
     rows = [finding.__dict__ for finding in findings]
-    return json.dumps({"ok": core_road_works(findings), "findings": rows}, indent=2, ensure_ascii=False)
+    return json.dumps({"ok": core_road_works(findings), "findings": rows}, indent=2)
 
 
 def core_road_works(findings: list[Finding]) -> bool:

@@ -57,7 +57,7 @@ def show(
     shapes = derive_shapes(spec)
     if as_json:
         values = {"spec": spec.model_dump(mode="json"), "shapes": shape_values(spec, shapes)}
-        output.data(json.dumps(values, indent=2, ensure_ascii=False))
+        output.data(json.dumps(values, indent=2))
     else:
         comments = "".join(f"# {line}\n" for line in _summary(spec, shapes))
         output.data(comments + dump_spec(spec))

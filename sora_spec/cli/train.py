@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from sora_spec import output
+from sora_spec import output, signals
 from sora_spec.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def train(
     outcome = train_stage(loaded, path, stage, resume=resume, device=device, force=force, hardware=hardware)
     if os.environ.get("RANK", "0") == "0":
         _report(outcome, path, stage, as_json)
-    code = 130 if outcome.status == "interrupted" else 0
+    code = signals.exit_code() if outcome.status == "interrupted" else 0
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _leave(code)
     if code:

@@ -106,7 +106,7 @@ def _print_json(specs: list[str], whatif: WhatIf) -> None:
     from sora_spec.plan.whatif import snapshot_values
 
     values = [snapshot_values(spec, whatif) for spec in specs]
-    output.data(json.dumps({"version": 1, "specs": values}, indent=2, ensure_ascii=False))
+    output.data(json.dumps({"version": 1, "specs": values}, indent=2))
     if not all(value["standing"] in ("yes", "tight") for value in values):
         raise typer.Exit(1)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -63,9 +61,9 @@ def _print(results: Results, format: str) -> None:
     if format == "json":
         from sora_spec import report
 
-        output.data(json.dumps(report.report_values(results), indent=2, ensure_ascii=False))
+        output.json_data(report.report_values(results), indent=2)
     elif everything:
-        output.data(_render(everything, format))
+        output.data(_render(everything, format), command=format == "github")
     for spec, diagnostics in results:
         if not any(diagnostic.severity == "error" for diagnostic in diagnostics):
             output.note(f"ok  {spec}")
@@ -78,7 +76,7 @@ def _render(diagnostics: Sequence[Diagnostic], format: str) -> str:
         return report.render_concise(diagnostics)
     if format == "github":
         return report.render_github(diagnostics)
-    return report.render_full(diagnostics, output.colour_allowed(sys.stdout.isatty()))
+    return report.render_full(diagnostics, output.coloured())
 
 
 def _exit_code(results: Results) -> int:

@@ -40,7 +40,7 @@ class Result:
             return f"a traceback: {text[-400:]}"
         if "this is a bug" in text:
             return f"called a bug: {text[-400:]}"
-        if self.code not in (0, 1, 2, 130):
+        if self.code not in (0, 1, 2, 129, 130, 143):
             return f"exit code {self.code}: {text[-400:]}"
         raw = _NOT_OURS.search(text)
         return f"control character {raw.group()!r} sent raw" if raw else None

@@ -1,0 +1,84 @@
+"""Signals as a way to end: Ctrl-C, SIGTERM and SIGHUP unwind what is running and become an exit code.
+
+The first one raises `KeyboardInterrupt` wherever the program is, so that temporary folders go and terminals are put
+right. Libraries turn that exception into others when it meets them in the middle of an import, so the signal's number
+is kept: whoever sees an error asks `received` first. `train` has its own way, which ends with a checkpoint.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""What asks a program to end."""
+
+
+class _Received:
+    number: int | None = None
+
+
+def received() -> int | None:
+    """Number of the signal that asked to end, or None."""
+    return _Received.number
+
+
+def note_received(number: int) -> None:
+    """Remember a signal that was taken in another way than by `handled`."""
+    _Received.number = number
+
+
+def exit_code() -> int:
+    """128 + the signal's number, as shells count: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
+    return 128 + int(_Received.number or signal.SIGINT)
+
+
+def name_of(number: int) -> str:
+    """`SIGTERM` for 15."""
+    return signal.Signals(number).name
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Those that may be handled: under `nohup` SIGHUP is ignored, and stays so."""
+    return [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _Received.number = number
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def handled() -> Generator[None]:
+    """While the body runs, the ending signals raise `KeyboardInterrupt` and are remembered."""
+    _Received.number = None
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers nowhere else
+        yield
+        return
+    before = {number: signal.signal(number, _interrupt) for number in ending_signals()}
+    hook = sys.unraisablehook
+    sys.unraisablehook = _again_if_lost(hook)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+def _again_if_lost(hook: Any) -> Any:
+    """An interrupt that meets a destructor or a callback is dropped by Python with a traceback: raise it once more."""
+
+    def report(lost: Any) -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt) and _Received.number is not None:
+            threading.Timer(0.05, signal.raise_signal, (_Received.number,)).start()
+        else:
+            hook(lost)
+
+    return report
