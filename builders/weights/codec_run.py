@@ -10,7 +10,9 @@ from torch import Tensor
 from sora_spec.builders.codec import Codec, build_codec
 from sora_spec.builders.weights.files import read_state
 from sora_spec.builders.weights.mismatch import check_same_shapes
+from sora_spec.builders.weights.names import unprefixed
 from sora_spec.builders.weights.sd_vae import load_sd_vae
+from sora_spec.builders.weights.values import as_float32
 from sora_spec.errors import UserError
 from sora_spec.run_folder import RunFolder
 from sora_spec.schema.spec import Spec
@@ -62,8 +64,10 @@ def named_state(spec: Spec) -> dict[str, Tensor] | None:
     if isinstance(vae, Causal3dVae) and vae.weights is not None:
         path = Path(vae.weights).expanduser()
         state = checkpoint_state(path) if (path / "model.safetensors").is_file() else read_state(path)
-        check_same_shapes(state, expected_shapes(spec))
-        return state
+        expected = expected_shapes(spec)
+        state = unprefixed(state, tuple(expected), str(path))
+        check_same_shapes(state, expected, where=str(path))
+        return as_float32(state, str(path))
     return None
 
 

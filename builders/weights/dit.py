@@ -13,11 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sora_spec import output
 from sora_spec.builders.blocks.position import spatial_table, temporal_table
 from sora_spec.builders.denoiser import build_denoiser
+from sora_spec.builders.weights.codec_run import checkpoint_state
 from sora_spec.builders.weights.diffusers_dit import flat_from_diffusers, is_diffusers
-from sora_spec.builders.weights.files import read_state, unnested
+from sora_spec.builders.weights.files import read_state
 from sora_spec.builders.weights.mismatch import check_same_shapes, explain
+from sora_spec.builders.weights.names import unnested, unprefixed
+from sora_spec.builders.weights.values import as_float32
 from sora_spec.errors import UserError
 from sora_spec.schema.backbone import Alternating, Joint, Sincos, Transformer
 from sora_spec.schema.spec import Spec
@@ -36,6 +40,16 @@ NAMES = (
     (r"(blocks\.\d+)\.modulation", r"\1.adaLN_modulation.1"),
 )
 """Our names and the official ones, as prefixes; the first that fits is taken. What is not listed keeps its name."""
+
+ANCHORS = (
+    "x_embedder.proj.weight",
+    "patch_in.proj.weight",
+    "pos_embed.proj.weight",
+    "final_layer.linear.weight",
+    "patch_out.proj.weight",
+    "proj_out_2.weight",
+)
+"""Names by which the official layout, ours and diffusers' are told, and a prefix before them."""
 
 TABLE_TOLERANCE = 5e-3
 """How far a stored sine-cosine table may be from the computed one: bfloat16's rounding."""
@@ -60,25 +74,43 @@ def to_official(state: Mapping[str, Tensor], spec: Spec) -> dict[str, Tensor]:
     return official | _time_tables(spec, weight.device)
 
 
-def from_official(state: Mapping[str, Tensor], spec: Spec) -> dict[str, Tensor]:
-    """A state dict in the official or diffusers' layout as ours, ready for `load_state_dict(strict=True)`.
+def from_official(state: Mapping[str, Tensor], spec: Spec, where: str = "the checkpoint") -> dict[str, Tensor]:
+    """A state dict in the official, diffusers' or our own layout as ours in float32, ready for
+    `load_state_dict(strict=True)`.
 
-    A positional table of another resolution is rebuilt for the spec's when it is the sine-cosine table it should be;
-    the frozen table over frames is dropped for the same reason. Of a nested training checkpoint the moving average is
-    taken.
+    A prefix common to all names is taken off. A positional table of another resolution is rebuilt for the spec's when
+    it is the sine-cosine table it should be; the frozen table over frames is dropped for the same reason. Of a nested
+    training checkpoint the moving average is taken. `where`: what messages call the checkpoint.
 
-    Raises UserError that lists every missing, unexpected and wrongly shaped tensor, with both shapes.
+    Raises UserError that lists every missing, unexpected and wrongly shaped tensor, with both shapes; and for tensors
+    that are not floating-point numbers, or not finite.
     """
-    given = unnested(state)
+    given = plain_names(state, spec, where)
+    if "patch_in.proj.weight" in given:
+        return _from_own(given, spec, where)
+    own = own_state(spec)
+    expected = {name: tensor.shape for name, tensor in to_official(own, spec).items()}
+    given = _with_fitting_tables(given, spec)
+    check_same_shapes(given, expected, explain(given, expected, spec), where)
+    given = as_float32(given, where)
+    _check_time_tables(given, spec)
+    return {name: given[official_name(name, spec)].reshape(tensor.shape) for name, tensor in own.items()}
+
+
+def plain_names(state: Mapping[str, Tensor], spec: Spec, where: str) -> dict[str, Tensor]:
+    """The network's tensors in the official layout or ours: out of their nest, without prefix, diffusers' renamed."""
+    given = _without_text_encoder(unprefixed(unnested(state, where), ANCHORS, where))
     if is_diffusers(given):
         given = flat_from_diffusers(given)
         given.setdefault("pos_embed", _spatial_table(spec))  # diffusers computes it and does not store it
-    own = own_state(spec)
-    expected = {name: tensor.shape for name, tensor in to_official(own, spec).items()}
-    given = _with_fitting_tables(_without_text_encoder(given), spec)
-    check_same_shapes(given, expected, explain(given, expected, spec))
-    _check_time_tables(given, spec)
-    return {name: given[official_name(name, spec)].reshape(tensor.shape) for name, tensor in own.items()}
+    return given
+
+
+def _from_own(given: Mapping[str, Tensor], spec: Spec, where: str) -> dict[str, Tensor]:
+    expected = {name: tensor.shape for name, tensor in own_state(spec).items()}
+    given = _with_fitting_tables(given, spec)
+    check_same_shapes(given, expected, explain(_renamed(given, spec), {}, spec), where)
+    return as_float32(given, where)
 
 
 def load_official(path: Path | str, spec: Spec) -> dict[str, Tensor]:
@@ -86,13 +118,17 @@ def load_official(path: Path | str, spec: Spec) -> dict[str, Tensor]:
 
     Raises UserError when it cannot be read or does not fit.
     """
-    state = read_state(path, subfolder="transformer")
-    if "patch_in.proj.weight" not in state:
-        return from_official(state, spec)
-    expected = {name: tensor.shape for name, tensor in own_state(spec).items()}
-    state = _with_fitting_tables(state, spec)
-    check_same_shapes(state, expected, explain(_renamed(state, spec), {}, spec))
-    return state
+    return from_official(read_weights(path), spec, str(path))
+
+
+def read_weights(path: Path | str) -> dict[str, Tensor]:
+    """The tensors of a denoiser's checkpoint file or folder. Of a checkpoint of a run, the moving average."""
+    folder = Path(path).expanduser()
+    if (folder / "state.json").is_file() and (folder / "model.safetensors").is_file():
+        average = (folder / "ema.safetensors").is_file()
+        output.note(f"{path} is a checkpoint of a run: its {'moving average' if average else 'weights'} are taken")
+        return checkpoint_state(folder)
+    return read_state(folder, subfolder="transformer")
 
 
 def own_state(spec: Spec) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import Tensor
 
 from sora_spec.errors import UserError
-from sora_spec.schema.backbone import Alternating, Transformer
+from sora_spec.schema.backbone import Alternating, Joint, Transformer
 from sora_spec.schema.condition import ClassCondition
 from sora_spec.schema.spec import Spec
 
@@ -17,7 +17,10 @@ SHOWN = 24
 
 
 def check_same_shapes(
-    given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], reasons: Sequence[str] = ()
+    given: Mapping[str, Tensor],
+    expected: Mapping[str, Sequence[int]],
+    reasons: Sequence[str] = (),
+    where: str = "the checkpoint",
 ) -> None:
     """Raise UserError unless names and shapes are the same: one report of everything, with `reasons` as its hint."""
     missing = [f"{name} {_shape(expected[name])}" for name in expected if name not in given]
@@ -30,7 +33,8 @@ def check_same_shapes(
     groups = [("missing", missing), ("unexpected", unexpected), ("wrong shape", wrong)]
     lines = [line for title, names in groups if names for line in _listed(title, names)]
     if lines:
-        text = f"the checkpoint does not fit the spec: {len(given)} tensors given, {len(expected)} expected"
+        begin = "" if where == "the checkpoint" else f"{where}: "
+        text = f"{begin}the checkpoint does not fit the spec: {len(given)} tensors given, {len(expected)} expected"
         raise UserError("\n".join([text, *lines]), "; ".join(reasons) or "check the spec against the checkpoint's card")
 
 
@@ -48,9 +52,12 @@ def _shape(shape: Sequence[int]) -> str:
 def explain(given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], spec: Spec) -> list[str]:
     """Lines of the spec that would make a checkpoint with official names fit, where they can be read off it."""
     assert isinstance(spec.backbone, Transformer)
+    if not any(name in expected or re.match(r"blocks\.\d+\.attn\.", name) for name in given):
+        shown = ", ".join(list(given)[:3])
+        return [f"none of its names is one of DiT's, SiT's or Latte's; they begin: {shown}"]
     return [
         *_sizes(given, spec.backbone),
-        *_labels(given.get("y_embedder.embedding_table.weight"), spec),
+        *_labels(given, spec),
         *_sigma(given, expected, spec.backbone),
         *_tables(given, expected, spec),
     ]
@@ -65,10 +72,10 @@ def _sizes(given: Mapping[str, Tensor], backbone: Transformer) -> Iterator[str]:
         yield f"the file's tokens have {len(bias)} channels, backbone.width is {backbone.width}"
 
 
-def _labels(table: Tensor | None, spec: Spec) -> Iterator[str]:
-    condition = spec.condition
+def _labels(given: Mapping[str, Tensor], spec: Spec) -> Iterator[str]:
+    condition, table = spec.condition, given.get("y_embedder.embedding_table.weight")
     if table is None:
-        if isinstance(condition, ClassCondition):
+        if isinstance(condition, ClassCondition) and not any(name.startswith("y_embedder.") for name in given):
             yield "the file has no table of labels: set condition.kind to none"
         return
     rows = table.shape[0]
@@ -93,11 +100,16 @@ def _sigma(given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], b
 
 
 def _tables(given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], spec: Spec) -> Iterator[str]:
+    kind = spec.temporal.kind
     if "temp_embed" in given and not isinstance(spec.temporal, Alternating):
-        kind = spec.temporal.kind
         yield f"the file is a video model's (it has temp_embed), temporal.kind is {kind}: set it to alternating"
-    elif "temp_embed" in expected and "temp_embed" not in given:
-        yield "the file is an image model's (it has no temp_embed): set temporal.kind to none"
+    elif "pos_embed_temporal" in given and not isinstance(spec.temporal, Joint):
+        yield f"the file is a video model's (it has pos_embed_temporal), temporal.kind is {kind}: set it to joint"
+    elif {"temp_embed", "pos_embed_temporal"} & (expected.keys() - given.keys()) and "pos_embed" in given:
+        yield (
+            "the file is an image model's (it has no table over frames): training starts from it, "
+            "but it makes no video by itself; set temporal.kind to none for its images"
+        )
     for name in ("pos_embed", "temp_embed"):
         if name in given and name in expected and tuple(given[name].shape) != tuple(expected[name]):
             yield f"{name} is not the sine-cosine table of any grid, so it cannot be rebuilt for the spec's"

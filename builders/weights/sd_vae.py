@@ -20,10 +20,14 @@ from torch import Tensor
 from sora_spec.builders.vae.image_kl import ImageKlCodec
 from sora_spec.builders.weights.files import read_state
 from sora_spec.builders.weights.mismatch import check_same_shapes
+from sora_spec.builders.weights.names import unprefixed
+from sora_spec.builders.weights.values import as_float32
 from sora_spec.errors import UserError
 from sora_spec.schema.vae import ImageKlVae
 
 LDM_PREFIX = "first_stage_model."
+ANCHORS = ("encoder.conv_in.weight", "post_quant_conv.weight", "decoder.conv_in.weight")
+"""Names that every layout has, by which a prefix is told."""
 ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 MATRICES = ("to_q", "to_k", "to_v", "to_out.0")
@@ -48,20 +52,23 @@ def load_sd_vae(path: str | Path, vae: ImageKlVae) -> dict[str, Tensor]:
     folder's config.json disagrees with it.
     """
     check_config(Path(path).expanduser(), vae)
-    return from_official(read_state(path, subfolder="vae"), vae)
+    return from_official(read_state(path, subfolder="vae"), vae, str(path))
 
 
-def from_official(state: Mapping[str, Tensor], vae: ImageKlVae) -> dict[str, Tensor]:
-    """Any known layout → ours. Raises UserError listing every missing, unexpected and mis-shaped tensor."""
+def from_official(state: Mapping[str, Tensor], vae: ImageKlVae, where: str = "the checkpoint") -> dict[str, Tensor]:
+    """Any known layout → ours in float32. `where`: what messages call the checkpoint.
+
+    Raises UserError listing every missing, unexpected and mis-shaped tensor, and those that are no finite numbers.
+    """
     names = shapes(vae)
-    state = without_extras(state)
+    state = unprefixed(without_extras(state), ANCHORS, where)
     if any(".down_blocks." in name or ".mid_block." in name for name in state):
         ours = {theirs: name for name, theirs in diffusers_names(names).items()}
         state = {new_attention_name(name): tensor for name, tensor in state.items()}
         state = {ours.get(name, name): tensor for name, tensor in state.items()}
     state = {name: as_convolution(tensor, names.get(name)) for name, tensor in state.items()}
-    check_same_shapes(state, names, explain(state, vae))
-    return state
+    check_same_shapes(state, names, explain(state, vae), where)
+    return as_float32(state, where)
 
 
 def to_ldm(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:

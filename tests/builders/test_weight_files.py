@@ -1,0 +1,19 @@
+"""A sample of the hostile trial's checkpoints; `python -m tests.hostile weights` runs all."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.hostile.case import Case
+from tests.hostile.weights import archives, cases, names, nests, safetensors
+
+SAMPLE = [*archives()][:2] + [*nests()][:2] + [*names()][:3] + [*safetensors()][-30::6] + [*cases()][3::9]
+
+
+@pytest.mark.parametrize("case", SAMPLE, ids=lambda case: case.name)
+def test_the_right_tensors_or_the_right_reason(case: Case, tmp_path: Path) -> None:
+    assert case.run(tmp_path) is None
