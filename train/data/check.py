@@ -1,52 +1,116 @@
-"""`data check`: every file of a source with what it holds, or why it cannot be used."""
+"""`data check`: every file of a source with what it holds, or why it cannot be used, and the report before training."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from sora_spec.train.data.clips import exact_fps
+from sora_spec.errors import UserError
+from sora_spec.train.data.clips import exact_fps, label_source
+from sora_spec.train.data.entries import Source
+from sora_spec.train.data.labels import number_names
+from sora_spec.train.data.missing import find_missing
 from sora_spec.train.data.probe import FileInfo, scan
-from sora_spec.train.data.sources import find_entries
+from sora_spec.train.data.report import DataReport, make_report
+from sora_spec.train.data.sources import read_source
 
 Row = dict[str, Any]
 
 
-def check_source(source: str, spec_path: str | None) -> list[Row]:
-    """One row per file. Without a spec, a file is usable when it holds a frame; with one, when it holds a clip."""
-    frames, fps = 1, Fraction(1)
+@dataclass(frozen=True)
+class Check:
+    """What `data check` found."""
+
+    report: DataReport
+    rows: list[Row]
+    """One per file, in the order of their paths."""
+    refusal: UserError | None = None
+    """Why `train` would not take the labels."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every file can be used and the labels are right."""
+        return self.refusal is None and not self.report.skipped
+
+    def values(self) -> dict[str, Any]:
+        """As `--json` has it."""
+        refused = None if self.refusal is None else self.refusal.message
+        return self.report.values() | {"files": self.rows, "refused": refused}
+
+
+def check_source(source: str, spec_path: str | None) -> Check:
+    """Look at every file. Without a spec, one is usable when it holds a frame; with one, when it holds a clip."""
+    frames, fps, condition = 1, Fraction(1), None
     if spec_path is not None:
         from sora_spec.loading import load_spec
 
-        clip = load_spec(spec_path).clip
-        frames, fps = clip.frames, exact_fps(clip.fps)
-    entries = find_entries(source)
-    found = scan(entries, frames, fps)
-    rows = [_usable(file, entries[index].label) for file, index in zip(found.files, found.kept, strict=True)]
-    rows += [{"path": str(path), "problem": reason} for path, reason in found.skipped]
-    return sorted(rows, key=lambda row: row["path"])
+        spec = load_spec(spec_path)
+        frames, fps, condition = spec.clip.frames, exact_fps(spec.clip.fps), spec.condition
+    read = read_source(source)
+    numbering, refusal = None, None
+    try:
+        numbering = label_source(read, condition) if condition is not None else _numbering(read)
+    except UserError as error:
+        refusal = error
+    missing = find_missing(read)
+    gone = set(missing)
+    tried = [index for index in range(len(read.entries)) if index not in gone]
+    found = scan(read.entries.chosen(tried), frames, fps)
+    report = make_report(read, missing, found, numbering)
+    rows = [_usable(file, read, tried[place]) for place, file in zip(found.kept, found.files, strict=True)]
+    rows += [{"path": each.path, "line": each.line, "problem": each.reason} for each in report.skipped]
+    return Check(report, sorted(rows, key=lambda row: (row["path"], row["line"] or 0)), refusal)
 
 
-def _usable(file: FileInfo, label: str | None) -> Row:
-    facts = {"frames": file.frames, "fps": round(float(file.rate), 3), "seconds": round(file.seconds, 3)}
+def _numbering(read: Source) -> tuple[list[int], list[str]] | None:
+    """The numbers that labels would get under a class condition, where every file has one."""
+    labels = [label for label in read.entries.labels if label is not None]
+    if len(labels) < len(read.entries):
+        if labels:
+            read.remarks.append(f"files without a label: {len(read.entries) - len(labels)}")
+        return None
+    numbering = number_names(set(labels), read.path, folders=read.is_folder)
+    if read.conflict is not None:
+        raise UserError(*read.conflict)
+    return [numbering.numbers[label] for label in labels], numbering.names
+
+
+def _usable(file: FileInfo, read: Source, index: int) -> Row:
+    entries = read.entries
     return {
         "path": str(file.path),
-        "label": label,
+        "line": entries.lines[index] or None,
+        "label": entries.labels[index],
         "width": file.width,
         "height": file.height,
-        **facts,
+        "frames": file.frames,
+        "fps": round(float(file.rate), 3),
+        "seconds": round(file.seconds, 3),
+        "still": file.still,
         "problem": None,
     }
 
 
-def table(rows: list[Row]) -> str:
-    """Rows as aligned text."""
-    lines = [
-        f"{row['path']}  not usable: {row['problem']}"
-        if row["problem"]
-        else f"{row['path']}  {row['width']}x{row['height']}  {row['frames']} frames  {row['fps']:g} fps"
-        + (f"  label {row['label']}" if row["label"] is not None else "")
-        for row in rows
-    ]
-    usable = sum(not row["problem"] for row in rows)
-    return "\n".join([*lines, f"{usable} of {len(rows)} files can be used"])
+def table(check: Check) -> str:
+    """A check as text: files, classes, what was not looked at, and counts."""
+    report = check.report
+    lines = [_line(row) for row in check.rows]
+    for each in report.classes or []:
+        lines.append(
+            f"class {each.number}  {each.name}  {each.clips} clips, {each.stills} stills of {each.named} files"
+        )
+    for reason, count in report.ignored.counts.items():
+        first = ", ".join(report.ignored.examples[reason][:3]) + (", …" if count > 3 else "")
+        lines.append(f"not looked at: {count} × {reason}: {first}")
+    lines += report.remarks
+    lines += report.summary()[:1]
+    return "\n".join([*lines, f"{report.clips + report.stills} of {report.named} files can be used"])
+
+
+def _line(row: Row) -> str:
+    if row["problem"]:
+        return f"{row['path']}  not usable: {row['problem']}"
+    facts = "still" if row["still"] else f"{row['frames']} frames  {row['fps']:g} fps"
+    label = f"  label {row['label']}" if row["label"] is not None else ""
+    return f"{row['path']}  {row['width']}x{row['height']}  {facts}{label}"

@@ -10,12 +10,15 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from sora_spec.errors import UserError
-from sora_spec.schema.condition import ClassCondition
+from sora_spec.schema.condition import ClassCondition, Condition
 from sora_spec.train.data.decode import Pixels, clip_ticks, decode_file, decode_frames, shown_at
+from sora_spec.train.data.labels import number_labels
+from sora_spec.train.data.missing import find_missing, refuse_all_missing
 from sora_spec.train.data.order import draws, file_of
 from sora_spec.train.data.picture import Framing, crop, scaled_size
-from sora_spec.train.data.probe import FileInfo, UnusableFileError, report_skipped, scan
-from sora_spec.train.data.sources import find_entries, number_labels
+from sora_spec.train.data.probe import FileInfo, UnusableFileError, scan
+from sora_spec.train.data.report import DataReport, make_report, refuse_unusable
+from sora_spec.train.data.sources import Source, read_source
 
 if TYPE_CHECKING:
     from sora_spec.schema.spec import Spec
@@ -72,6 +75,8 @@ class ClipDataset:
     seed: int
     classes: list[str] | None = None
     """Class names in label order; None without labels."""
+    report: DataReport | None = None
+    """What became of every file of the source."""
     cache: FrameCache = field(default_factory=FrameCache)
 
     def __len__(self) -> int:
@@ -107,8 +112,8 @@ class ClipDataset:
         return crop(frames, self.framing, (place[0], place[1], place[2]))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Decoded frames stay behind when the data set travels to a worker."""
-        return self.__dict__ | {"cache": FrameCache(self.cache.limit_bytes)}
+        """Decoded frames and the report stay behind when the data set travels to a worker."""
+        return self.__dict__ | {"cache": FrameCache(self.cache.limit_bytes), "report": None}
 
     def fingerprint(self) -> str:
         """Digest of what decides the samples: files in order with their lengths and labels. Folders may move."""
@@ -132,12 +137,23 @@ def open_clips(spec: Spec, source: str, framing: Framing, frames: int) -> ClipDa
 
     Raises UserError when the source is missing, has no usable file, or its labels do not fit the spec.
     """
-    entries = find_entries(source)
+    read = read_source(source)
     fps = exact_fps(spec.clip.fps)
-    labels, classes = [0] * len(entries), None
-    if isinstance(spec.condition, ClassCondition):
-        labels, classes = number_labels(entries, spec.condition.classes, source)
-    found = scan(entries, frames, fps)
-    report_skipped(found, source)
-    kept = [labels[index] for index in found.kept]
-    return ClipDataset(found.files, kept, framing, frames, fps, spec.train.seed, classes)
+    numbering = label_source(read, spec.condition)
+    missing = find_missing(read)
+    refuse_all_missing(read, missing)
+    gone = set(missing)
+    tried = [index for index in range(len(read.entries)) if index not in gone]
+    found = scan(read.entries.chosen(tried) if gone else read.entries, frames, fps)
+    report = make_report(read, missing, found, numbering)
+    refuse_unusable(report)
+    numbers, classes = numbering if numbering is not None else ([0] * len(read.entries), None)
+    labels = [numbers[tried[place]] for place in found.kept]
+    return ClipDataset(found.files, labels, framing, frames, fps, spec.train.seed, classes, report)
+
+
+def label_source(read: Source, condition: Condition) -> tuple[list[int], list[str]] | None:
+    """Label number of every entry, and class names in label order, where the condition is a class."""
+    if not isinstance(condition, ClassCondition):
+        return None
+    return number_labels(read.entries, condition.classes, read.path, read)

@@ -16,8 +16,7 @@ import av
 from av.error import FFmpegError
 
 from sora_spec import output
-from sora_spec.errors import UserError
-from sora_spec.train.data.sources import Entry
+from sora_spec.train.data.entries import Entry
 
 
 class UnusableFileError(Exception):
@@ -152,20 +151,3 @@ def scan(entries: Sequence[Entry], frames: int, fps: Fraction) -> Scan:
                 result.skipped.append((entry.path, found))
             advance(1)
     return result
-
-
-def report_skipped(scan: Scan, source: str | Path, shown: int = 10) -> None:
-    """Warn about unusable files by name. Raises UserError when no file is usable."""
-    if not scan.skipped:
-        return
-    total = len(scan.files) + len(scan.skipped)
-    lines = [f"  {path}: {reason}" for path, reason in scan.skipped[:shown]]
-    if len(scan.skipped) > shown:
-        lines.append(f"  … and {len(scan.skipped) - shown} more")
-    listing = "\n".join(lines)
-    if not scan.files:
-        raise UserError(
-            f"none of the {total} files of {source} can be used:\n{listing}",
-            "give longer clips, or ask for fewer frames or more frames a second: clip.frames=…, clip.fps=…",
-        )
-    output.warn(f"{len(scan.skipped)} of {total} files of {source} are skipped:\n{listing}")
