@@ -84,8 +84,15 @@ def test_discrete_samplers(overrides: list[str], prediction: str) -> None:
     check(small("tiny-dit", *overrides, *variance, f"objective.prediction={prediction}"))
 
 
-@pytest.mark.parametrize("learn_sigma", ["true", "false"])
-@pytest.mark.parametrize("guidance", [1, 2])
+@pytest.mark.parametrize(
+    ("guidance", "learn_sigma"),
+    [
+        (1, "false"),
+        (2, "true"),
+        pytest.param(1, "true", marks=pytest.mark.slow),
+        pytest.param(2, "false", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("prediction", ["velocity", "score", "noise"])
 @pytest.mark.parametrize("kind", ["euler", "heun", "euler_maruyama"])
 def test_samplers_of_interpolants(kind: str, prediction: str, guidance: int, learn_sigma: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -22,6 +22,7 @@ from sora_spec.shapes import derive_shapes
 
 SPECS = Path(__file__).parents[2] / "specs"
 TINY = sorted(path.stem for path in SPECS.glob("tiny-*.yaml"))
+KERNELS: tuple[Kernel, ...] = ("flash", "efficient", "math", "cpu")
 LARGE = sorted(path.stem for path in SPECS.glob("*.yaml") if not path.stem.startswith("tiny-"))
 
 
@@ -31,15 +32,22 @@ def agree(name: str, component: Component, setting: Setting) -> None:
     assert [row for row in found.rows if not row.equal] == []
 
 
-@pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("attention", ["flash", "efficient", "math", "cpu"])
+def each_kernel_in_turn(kernels: tuple[Kernel, ...]) -> list[Any]:
+    """Every tiny spec under every kernel; in the short suite under one, the next spec under the next one."""
+    return [
+        pytest.param(name, kernel, marks=() if (place - turn) % len(kernels) == 0 else pytest.mark.slow)
+        for place, name in enumerate(TINY)
+        for turn, kernel in enumerate(kernels)
+    ]
+
+
+@pytest.mark.parametrize(("name", "attention"), each_kernel_in_turn(KERNELS))
 def test_tiny_specs_equal_the_trace(name: str, attention: Kernel) -> None:
     for precision, recompute in product(get_args(Precision), ("none", "blocks", "selective")):
         agree(name, "denoiser_step", Setting(2, precision, attention, recompute, fused_rms_norm=attention != "cpu"))
 
 
-@pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("attention", ["efficient", "math", "cpu"])
+@pytest.mark.parametrize(("name", "attention"), each_kernel_in_turn(KERNELS[1:]))
 def test_tiny_codecs_equal_the_trace(name: str, attention: Kernel) -> None:
     for component in ("vae_encode", "vae_decode", *(["vae_step"] if trains(name) else [])):
         agree(name, component, Setting(attention=attention))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -36,26 +37,35 @@ def values(temporal: str, conditioning: dict[str, Any], condition: dict[str, Any
     }
 
 
-@pytest.mark.parametrize("temporal", ["none", "joint", "alternating", "factorized"])
-@pytest.mark.parametrize(
-    ("conditioning", "condition"),
-    [
-        ({"kind": "cross_attention"}, TEXT),
-        ({"kind": "cross_attention", "modulation": "zero"}, TEXT),
-        ({"kind": "adaln_single"}, CLASSES),
-    ],
-)
+TEMPORAL = ("none", "joint", "alternating", "factorized")
+CONDITIONING: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"kind": "cross_attention"}, TEXT),
+    ({"kind": "cross_attention", "modulation": "zero"}, TEXT),
+    ({"kind": "adaln_single"}, CLASSES),
+]
+
+
+def cases() -> list[Any]:
+    """Every combination; in the short suite each network under one setting, the next network under the next one."""
+    found: list[Any] = []
+    for place, (temporal, (conditioning, condition)) in enumerate(product(TEMPORAL, CONDITIONING)):
+        for number in range(len(SETTINGS)):
+            marks = () if place % len(SETTINGS) == number else pytest.mark.slow
+            found.append(pytest.param(temporal, conditioning, condition, number, marks=marks))
+    return found
+
+
+@pytest.mark.parametrize(("temporal", "conditioning", "condition", "number"), cases())
 def test_networks_with_text_equal_the_trace(
-    temporal: str, conditioning: dict[str, Any], condition: dict[str, Any]
+    temporal: str, conditioning: dict[str, Any], condition: dict[str, Any], number: int
 ) -> None:
-    for number, setting in enumerate(SETTINGS):
-        position = {"kind": ("rope", "sincos")[number % 2]}
-        spec = spec_from_values(values(temporal, conditioning, condition, position=position, qk_norm=number > 1))
-        components: tuple[Component, ...] = ("denoiser", "denoiser_step")
-        for component in components:
-            found = compare(spec, component, setting)
-            assert found.divergence is None
-            assert [row for row in found.rows if not row.equal] == []
+    position = {"kind": ("rope", "sincos")[number % 2]}
+    spec = spec_from_values(values(temporal, conditioning, condition, position=position, qk_norm=number > 1))
+    components: tuple[Component, ...] = ("denoiser", "denoiser_step")
+    for component in components:
+        found = compare(spec, component, SETTINGS[number])
+        assert found.divergence is None
+        assert [row for row in found.rows if not row.equal] == []
 
 
 def test_attention_to_text_has_the_flops_of_its_closed_form() -> None:
