@@ -50,7 +50,7 @@ def compute_capability(target: str) -> int:
 
     Raises UserError for a name that is not in the table.
     """
-    name = re.sub(r"nvidia|geforce|[\s_-]|\d+gb$", "", target.strip().lower())
+    name = re.sub(r"nvidia|geforce|[\s_-]|\d+gb\Z", "", target.strip().lower())
     if match := re.fullmatch(r"sm(\d{2,3})", name):
         return int(match.group(1))
     for candidate in (name, f"rtx{name}", name.removeprefix("rtx")):

@@ -123,18 +123,54 @@ class _Checker:
         if not isinstance(entry.node, MapNode):
             return self._broken(_wording().no_mapping(entry, path, list(mapping)))
         kind_entry = entry.node.entries.get("kind")
-        if kind_entry is None:
-            return self._broken(_wording().no_kind(entry, path, list(mapping)))
-        if isinstance(kind_entry.node, ScalarNode) and kind_entry.node.refused:
+        kind = kind_entry.node.value if kind_entry and isinstance(kind_entry.node, ScalarNode) else None
+        if kind_entry is None or not isinstance(kind, str) or kind not in mapping:
+            if kind_entry is None:
+                self.problems.append(_wording().no_kind(entry, path, list(mapping)))
+            elif not (isinstance(kind_entry.node, ScalarNode) and kind_entry.node.refused):
+                self.problems.append(_wording().unknown_kind(kind_entry, path, mapping))
+            meant = _wording().meant_kind(kind, mapping)
+            if meant is None:
+                self._whatever_the_kind(schema, entry, path)
+            else:
+                self._as_of_kind(meant, resolve({"$ref": mapping[meant]}, self.schema), entry, path)
             return BROKEN
-        kind = kind_entry.node.value if isinstance(kind_entry.node, ScalarNode) else None
-        if not isinstance(kind, str) or kind not in mapping:
-            return self._broken(_wording().unknown_kind(kind_entry, path, mapping))
         siblings = frozenset[str]()
         if kind_entry.key_span.text.origin == "argument":
             variants = [resolve(variant, self.schema) for variant in schema["oneOf"]]
             siblings = frozenset(key for variant in variants for key in variant["properties"])
         return self.mapping(resolve({"$ref": mapping[kind]}, self.schema), entry, path, kind, siblings)
+
+    def _as_of_kind(self, kind: str, schema: Schema, entry: Entry, path: str) -> None:
+        """Report what else is wrong in a section whose kind is misspelt, as if it were written right."""
+        assert isinstance(entry.node, MapNode)
+        written = entry.node.entries["kind"]
+        right = Entry(written.key_span, ScalarNode(written.node.span, kind))
+        node = MapNode(entry.node.span, {**entry.node.entries, "kind": right})
+        known = frozenset(schema["properties"])
+        void = frozenset(node.entries) - known if written.key_span.text.origin == "argument" else frozenset[str]()
+        self.mapping(schema, Entry(entry.key_span, node), path, kind, void)
+
+    def _whatever_the_kind(self, schema: Schema, entry: Entry, path: str) -> None:
+        """Report what is wrong in a section whose kind is not known: keys and values that no kind of it takes."""
+        assert isinstance(entry.node, MapNode)
+        variants = [resolve(variant, self.schema)["properties"] for variant in schema["oneOf"]]
+        anything: dict[str, Schema] = {key: child for variant in reversed(variants) for key, child in variant.items()}
+        for key, child in entry.node.entries.items():
+            homes = [variant[key] for variant in variants if key in variant]
+            if not homes:
+                known = {name: anything[name] for name in anything if name != "kind"}
+                self.problems.append(
+                    _wording().unknown_key(key, child.key_span, path, known, entry.node.entries, self.schema, "")
+                )
+            elif key != "kind":
+                found = [self._problems_of(home, child, _join(path, key)) for home in homes]
+                self.problems += [] if [] in found else found[0]
+
+    def _problems_of(self, schema: Schema, entry: Entry, path: str) -> list[Diagnostic]:
+        trial = _Checker(self.schema)
+        trial.value(schema, entry, path)
+        return trial.problems
 
     def _list(self, schema: Schema, entry: Entry, path: str) -> Any:
         if not isinstance(entry.node, ListNode):
@@ -142,15 +178,18 @@ class _Checker:
         items = entry.node.items
         fewest, most = schema.get("minItems", 0), schema.get("maxItems", math.inf)
         if not fewest <= len(items) <= most:
-            return self._broken(_wording().wrong_length(entry, path, len(items), fewest, most))
+            self.problems.append(_wording().wrong_length(entry, path, len(items), fewest, most))
         prefix: list[Schema] = schema.get("prefixItems", [])
+        if "items" not in schema:
+            items = items[: len(prefix)]
         values = [
             self.value(
                 prefix[index] if index < len(prefix) else schema["items"], Entry(item.span, item), f"{path}.{index}"
             )
             for index, item in enumerate(items)
         ]
-        return BROKEN if any(value is BROKEN for value in values) else tuple(values)
+        fits = fewest <= len(entry.node.items) <= most
+        return tuple(values) if fits and all(value is not BROKEN for value in values) else BROKEN
 
     def _scalar(self, schema: Schema, entry: Entry, path: str) -> Any:
         node = entry.node
@@ -166,7 +205,7 @@ class _Checker:
 
     def _text(self, schema: Schema, entry: Entry, path: str, value: str) -> Any:
         fits = schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", math.inf)
-        if fits and re.search(schema.get("pattern", ""), value) and "\0" not in value:
+        if fits and _pattern(schema.get("pattern", "")).search(value) and "\0" not in value:
             return value
         return self._broken(_wording().wrong_text(entry, path, schema))
 
@@ -187,6 +226,12 @@ class _Checker:
     def _broken(self, problem: Diagnostic) -> Any:
         self.problems.append(problem)
         return BROKEN
+
+
+@cache
+def _pattern(written: str) -> re.Pattern[str]:
+    """A pattern as JSON schema and pydantic mean it: `$` is the very end; Python's also stands before a line end."""
+    return re.compile(re.sub(r"(?<!\\)\$\Z", r"\\Z", written))
 
 
 def _has_type(value: Scalar, wanted: str) -> bool:

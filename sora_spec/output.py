@@ -127,8 +127,9 @@ def _to_stderr(text: str, prefix: str = "", colour: str = "") -> None:
     stream: TextIO | None = sys.stderr
     if stream is None or stream.closed:
         return
-    if prefix and coloured(to_stderr=True):
-        prefix = painted(prefix, colour)
+    if prefix:
+        text = text.replace("\n", "\n  ")  # a line end in a name must not begin another sentence
+        prefix = painted(prefix, colour) if coloured(to_stderr=True) else prefix
     try:
         stream.write(harmless(f"{prefix}{text}\n"))
         stream.flush()

@@ -11,7 +11,7 @@ from sora_spec.diagnostics import Diagnostic
 from sora_spec.span import Span, Text
 from sora_spec.yaml_tree import Entry, ListNode, MapNode, Node, ScalarNode, read_tree
 
-_PATH = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+|\[\d{1,9}\])*$", re.ASCII)
+_PATH = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+|\[\d{1,9}\])*", re.ASCII)
 _SEGMENT = re.compile(r"[\w-]+", re.ASCII)
 MAX_SEGMENTS = 16
 
@@ -19,7 +19,7 @@ MAX_SEGMENTS = 16
 def is_override(argument: str) -> bool:
     """Whether an argument reads as `dotted.path=value`."""
     path, equals, _ = argument.partition("=")
-    return bool(equals) and _PATH.match(path) is not None
+    return bool(equals) and _PATH.fullmatch(path) is not None
 
 
 def apply_override(root: MapNode, argument: str, order: int = 0) -> list[Diagnostic]:
@@ -27,7 +27,7 @@ def apply_override(root: MapNode, argument: str, order: int = 0) -> list[Diagnos
     text = Text("argument", argument, "argument", order)
     path, equals, _ = argument.partition("=")
     segments = list(_SEGMENT.finditer(path))
-    if not equals or not _PATH.match(path) or len(segments) > MAX_SEGMENTS:
+    if not equals or not _PATH.fullmatch(path) or len(segments) > MAX_SEGMENTS:
         message = "an override is `dotted.path=value`"
         help = "For example `train.steps=100` or `vae.multipliers.0=2`."
         return [Diagnostic("E114", message, Span(text, 0, max(1, len(path))), help=help)]

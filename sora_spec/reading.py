@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 import sys
 from pathlib import Path
 
 from sora_spec.diagnostics import Diagnostic, nearest
 from sora_spec.span import Span, Text
-from sora_spec.yaml_tree import RefusedError
+from sora_spec.yaml_tree import UNPRINTABLE, RefusedError
 
 MAX_BYTES = 128 * 1024
 """The largest reference spec has under 3 KiB."""
 _PIPE_SECONDS = 2.0
 
-# What YAML 1.2 §5.1 calls printable; everything else makes a file binary.
-_UNPRINTABLE = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _BYTE_ORDER_MARKS = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"), (b"\x00\x00\xfe\xff", "UTF-32"))
 
 
@@ -51,7 +48,7 @@ def decode(raw: bytes, name: str, origin: str = "file") -> Text:
     except UnicodeDecodeError as error:
         raise RefusedError(_undecodable(raw, error.start, name)) from error
     text = Text(name, content, "stdin" if origin == "stdin" else "file")
-    wrong = _UNPRINTABLE.search(content)
+    wrong = UNPRINTABLE.search(content)
     if wrong is None:
         return text
     what = "a NUL byte" if wrong.group() == "\0" else f"the control character U+{ord(wrong.group()):04X}"
@@ -66,7 +63,7 @@ def _undecodable(raw: bytes, start: int, name: str) -> Diagnostic:
     """Point at the bad byte in a text that shows it as a replacement character."""
     content = raw.decode("utf-8", errors="replace").removeprefix("\ufeff")
     offset = len(raw[:start].decode("utf-8", errors="replace").removeprefix("\ufeff"))
-    if _UNPRINTABLE.search(content[: offset + 64]):
+    if UNPRINTABLE.search(content[: offset + 64]):
         message = f"{name} is no text: byte {start + 1} is 0x{raw[start]:02X}"
         return Diagnostic("E103", message, file=name, help="Name a YAML file.")
     message = f"{name} is not UTF-8: byte {start + 1} is 0x{raw[start]:02X}"

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 StageName = Literal["vae", "denoiser"]
 STAGES: tuple[StageName, ...] = ("vae", "denoiser")
-_CHECKPOINT = re.compile(r"step-(\d{8,})$")
+_CHECKPOINT = re.compile(r"step-(\d{8,})")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -137,7 +137,7 @@ class StageFolder:
         """Whole checkpoints, oldest first."""
         if not self.checkpoints_path.is_dir():
             return []
-        found = [path for path in self.checkpoints_path.iterdir() if _CHECKPOINT.match(path.name)]
+        found = [path for path in self.checkpoints_path.iterdir() if _CHECKPOINT.fullmatch(path.name)]
         whole = [path for path in found if (path / "state.json").is_file()]
         return sorted(whole, key=step_of)
 
@@ -162,7 +162,7 @@ class StageFolder:
 
 def step_of(checkpoint: Path) -> int:
     """Optimiser steps behind a checkpoint folder."""
-    match = _CHECKPOINT.match(checkpoint.name)
+    match = _CHECKPOINT.fullmatch(checkpoint.name)
     assert match is not None, checkpoint
     return int(match.group(1))
 

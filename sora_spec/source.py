@@ -54,7 +54,7 @@ def locate(root: MapNode, path: str) -> tuple[Span, bool]:
         if isinstance(node, MapNode) and segment in node.entries:
             entry = node.entries[segment]
             best, node = entry.key_span, entry.node
-        elif isinstance(node, ListNode) and segment.isdigit() and int(segment) < len(node.items):
+        elif isinstance(node, ListNode) and segment.isdecimal() and int(segment) < len(node.items):
             node = node.items[int(segment)]
             best = node.span
         else:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from sora_spec.characters import visible
 from sora_spec.diagnostics import Diagnostic, nearest
 from sora_spec.scalars import Scalar
 from sora_spec.span import Span
@@ -161,11 +162,16 @@ def unknown_kind(entry: Entry, path: str, kinds: Mapping[str, str]) -> Diagnosti
     """E205."""
     node = entry.node
     value = node.value if isinstance(node, ScalarNode) else None
-    match = nearest(value, kinds) if isinstance(value, str) else None
+    match = meant_kind(value, kinds)
     what = f"`{shown(value)}`" if isinstance(value, str) else described(node)
     help = (f"Did you mean `{match}`? " if match else "") + f"Kinds: {listed(kinds)}."
-    message = f"`{path}` has no kind {what}"
+    message = f"`{path}` has no kind {what}" if isinstance(node, ScalarNode) else f"`{path}.kind` is {what}, not a word"
     return Diagnostic("E205", message, span_of(entry), "unknown kind", help=help, path=f"{path}.kind")
+
+
+def meant_kind(value: Scalar, kinds: Iterable[str]) -> str | None:
+    """The kind that a misspelt one stands for."""
+    return nearest(value, kinds) if isinstance(value, str) else None
 
 
 def no_choice(entry: Entry, path: str, choices: Sequence[Scalar]) -> Diagnostic:
@@ -313,6 +319,6 @@ def listed(names: Iterable[str]) -> str:
 
 
 def shown(text: str) -> str:
-    """Start of a text, for a message."""
-    flat = " ".join(text.split())
+    """Start of a text, for a message, in one line."""
+    flat = visible(text).replace("\n", "\\n").replace("\t", "\\t")
     return flat if len(flat) <= 40 else flat[:39] + "…"

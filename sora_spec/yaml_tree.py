@@ -6,6 +6,7 @@ soon as it passes a limit: nothing is expanded first. An alias shares the node i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,9 @@ from sora_spec.diagnostics import Diagnostic, Note
 from sora_spec.scalars import MAX_DIGITS, Scalar, TooManyDigitsError, plain_scalar
 from sora_spec.span import Span, Text
 
+# What YAML 1.2 §5.1 calls printable; everything else makes a file binary, and an argument no YAML.
+UNPRINTABLE = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_VALUES = 5_000
 """Keys and values of a text with its aliases expanded. The largest reference spec has about 150."""
 MAX_DEPTH = 32
@@ -96,6 +100,12 @@ class _Frame:
 def read_tree(text: Text, start: int = 0) -> tuple[Node | None, list[Diagnostic]]:
     """The tree of `text` from character `start` on, and everything wrong with it; no tree if it cannot be read."""
     builder = _Builder(text, start)
+    wrong = UNPRINTABLE.search(text.content, start)
+    if wrong is not None:  # of an argument or of values: a file has been looked through
+        name = "this argument" if text.origin == "argument" else text.name
+        message = f"{name} holds {_character(wrong.group())}, which no YAML holds as it is"
+        help = "Remove it, or write the name of the file anew; YAML's escapes stand in double quotes."
+        return None, [Diagnostic("E103", message, Span(text, wrong.start(), wrong.end()), help=help)]
     try:
         root = builder.build()
     except RefusedError as refused:
@@ -148,11 +158,11 @@ class _Builder:
     def _on_ScalarEvent(self, event: Any) -> None:  # noqa: N802
         span = self._span(event.start_mark.index, event.end_mark.index)
         plain = not event.style and not event.tag
-        value: Scalar = event.value
-        refused = self._refuses_tag(event, span)
+        value: Scalar = _joined(event.value)
+        refused = self._refuses_tag(event, span) or self._refuses_half_characters(value, span)
         if plain:
             try:
-                value = plain_scalar(event.value)
+                value = plain_scalar(value)
             except TooManyDigitsError:
                 message = f"a number of {len(event.value)} digits; numbers may have up to {MAX_DIGITS}"
                 self.problems.append(Diagnostic("E113", message, span, help="Write a number of a sensible size."))
@@ -199,7 +209,7 @@ class _Builder:
     def _add_entry(self, node: MapNode, key: Node, value: Node) -> None:
         if not isinstance(key, ScalarNode) or not isinstance(key.value, str):
             self.problems.append(_wrong_key(key))
-        elif key.value.startswith("x-"):
+        elif key.value.startswith("x-") or _SURROGATE.search(key.value):  # the second has been reported
             return
         elif key.value in node.entries:
             first = node.entries[key.value].key_span
@@ -266,6 +276,16 @@ class _Builder:
         self.problems.append(Diagnostic("E109", message, span, "a tag", help=help))
         return True
 
+    def _refuses_half_characters(self, value: str, span: Span) -> bool:
+        """A lone surrogate, written as an escape: half of a character, which no file, name or terminal can hold."""
+        half = _SURROGATE.search(value)
+        if half is None:
+            return False
+        message = f"this text holds {_character(half.group())}"
+        help = "Write the whole character, or its code as one `\\U0001F600`."
+        self.problems.append(Diagnostic("E103", message, span, "half a character", help=help))
+        return True
+
     def _problem(self, code: str, message: str, start: int, end: int, help: str) -> Diagnostic:
         return Diagnostic(code, message, self._span(start, end), help=help)
 
@@ -277,6 +297,20 @@ class _Builder:
         while end > start and content[end - 1] in " \t\r\n":
             end -= 1
         return Span(self.text, start, end)
+
+
+def _joined(text: str) -> str:
+    """The text with surrogate pairs as the characters they stand for: JSON, which is YAML, escapes them so."""
+    if _SURROGATE.search(text) is None:
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+def _character(character: str) -> str:
+    """What an unprintable character is called."""
+    if _SURROGATE.match(character):
+        return f"half a character (the lone surrogate U+{ord(character):04X})"
+    return "a NUL byte" if character == "\0" else f"the control character U+{ord(character):04X}"
 
 
 def _is_merge(key: _Child) -> bool:

@@ -132,7 +132,7 @@ def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
 def _number(option: str, text: str) -> int | None:
     if not text:
         return None
-    if not text.isdigit() or not 1 <= int(text) <= 4096:
+    if not text.isdecimal() or len(text) > 4 or not 1 <= int(text) <= 4096:
         raise UserError(f"{option} {text} is not a number from 1 to 4096")
     return int(text)
 

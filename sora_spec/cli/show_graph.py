@@ -126,7 +126,7 @@ def _given_columns() -> int:
     import os
 
     text = os.environ.get("COLUMNS", "")
-    return int(text) if text.isdigit() and int(text) > 0 else _PIPED
+    return int(text) if text.isdecimal() and len(text) < 5 and int(text) > 0 else _PIPED
 
 
 def parse_setting(settings: list[str]) -> Setting:
@@ -159,7 +159,7 @@ def _value(text: str, name: str, value: str, default: Any) -> Any:
     if not isinstance(default, int):
         return value
     least = 0 if default == 0 else 1
-    if not value.isdigit() or not least <= int(value) <= 2**20:
+    if not value.isdecimal() or len(value) > 7 or not least <= int(value) <= 2**20:
         raise UserError(f"--setting {text}: {name} is a number from {least} to {2**20}")
     return int(value)
 

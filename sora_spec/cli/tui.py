@@ -77,7 +77,7 @@ def _question(overrides: list[str], gpu: str, count: str, mode: str, stage: str,
     from sora_spec.plan.hardware import find_device
     from sora_spec.plan.whatif import whatif_from
 
-    if count and (not count.isdecimal() or not 1 <= int(count) <= 4096):
+    if count and (not count.isdecimal() or len(count) > 4 or not 1 <= int(count) <= 4096):
         raise UserError(f"--count {count} is not a number from 1 to 4096")
     if gpu or hardware:
         find_device(gpu or "cpu", hardware or None)
@@ -93,7 +93,7 @@ def _question(overrides: list[str], gpu: str, count: str, mode: str, stage: str,
 
 def _extent(size: str) -> tuple[int, int]:
     columns, _, rows = size.partition("x")
-    if not (columns.isdecimal() and rows.isdecimal()):
+    if not (columns.isdecimal() and rows.isdecimal() and len(size) < 10):
         raise UserError(f"--size {size} is not COLUMNSxROWS", "for example --size 120x32")
     extent = int(columns), int(rows)
     if not all(low <= value <= high for low, value, high in zip(_SMALLEST, extent, _LARGEST, strict=True)):

@@ -25,9 +25,10 @@ CODES = (
     ),
     Code(
         "E103",
-        "the file is no UTF-8 text",
+        "no UTF-8 text",
         "Specs are UTF-8, with or without a byte-order mark. Other encodings must be converted "
-        "(`iconv -f UTF-16 -t UTF-8 old.yaml > new.yaml`). NUL bytes and control characters make a file binary.",
+        "(`iconv -f UTF-16 -t UTF-8 old.yaml > new.yaml`). NUL bytes and control characters make a file binary. "
+        "An escape such as `\\ud83d` on its own is half a character, which no file name and no terminal can hold.",
     ),
     Code(
         "E104",

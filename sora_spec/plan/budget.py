@@ -18,7 +18,7 @@ _HOURS = {"h": 1.0, "hour": 1.0, "hours": 1.0, "min": 1 / 60, "d": 24.0, "day": 
 _HOURS |= {"week": 168.0, "weeks": 168.0}
 _MEMORY = ("g", "gb", "gib")
 _DOLLARS = ("", "$", "usd", "dollar", "dollars")
-_FORM = re.compile(r"^\s*(\$?)\s*(\d[\d,_ ]*(?:\.\d+)?|\.\d+)\s*(k?)\s*([a-z$]*)\s*$", re.IGNORECASE)
+_FORM = re.compile(r"^\s*(\$?)\s*(\d[\d,_ ]*(?:\.\d+)?|\.\d+)\s*(k?)\s*([a-z$]*)\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def parse_budget(text: str) -> Budget:
     """
     if not text.strip():
         return Budget("dollars", None)
-    match = _FORM.match(text)
+    match = _FORM.fullmatch(text)
     help = "give dollars ($500), hours or days (72 h, 3 days), or memory of one device (24 GiB)"
     if match is None:
         raise UserError(f"{text.strip()!r} is no budget", help)
