@@ -23,11 +23,13 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.worker import Worker, WorkerState
 
+from sora_spec.characters import visible
 from sora_spec.plan.snapshot import Snapshot, snapshot_of
 from sora_spec.plan.whatif import Advice, Answer, WhatIf, advise, plan_of
 from sora_spec.source import Document
+from sora_spec.tui.ending import listen
 from sora_spec.tui.session import OpenSpec, Session, document_of
-from sora_spec.tui.signs import AsciiOnly
+from sora_spec.tui.signs import AsciiOnly, Harmless
 
 PLACES = {
     "planner": ("sora_spec.tui.planner", "PlannerScreen"),
@@ -121,6 +123,9 @@ class SoraSpecApp(App[None]):
         self._busy: set[int] = set()
         self._advice_timer: Timer | None = None
         self._settling: Timer | None = None
+        self.left = False
+        """Whether the user has left, and knows of texts that are not saved."""
+        self._filters.append(Harmless())
         if ascii_only:
             self._filters.append(AsciiOnly())
 
@@ -138,6 +143,7 @@ class SoraSpecApp(App[None]):
 
     def on_mount(self) -> None:
         """Plan the spec that is shown, then the others; look after the files."""
+        listen(self)
         self.set_class(self.ascii_only, "-ascii")
         if self.spec.fresh:
             self._answered()
@@ -182,6 +188,7 @@ class SoraSpecApp(App[None]):
 
     def notify(self, message: str, *, title: str = "", markup: bool = False, **settings: Any) -> None:
         """A note in the corner. Users' texts may hold brackets, so they are no markup unless the caller says so."""
+        message, title = visible(message), visible(title)
         super().notify(message, title=title if markup else escape(title), markup=markup, **settings)
 
     def get_system_commands(self, screen: Screen[Any]) -> Any:
@@ -222,15 +229,19 @@ class SoraSpecApp(App[None]):
         """Leave; ask first where a text is not saved."""
         unsaved = [spec.name for spec in self.session.specs if spec.unsaved]
         if not unsaved:
-            self.exit()
+            self._leave()
             return
         from sora_spec.tui.boxes import Choice
 
         question = f"{', '.join(unsaved)}: the text is not saved."
         self.push_screen(
             Choice("Leave?", question, {"stay": "stay and save with ^s", "leave": "leave, and lose the changes"}),
-            lambda answer: self.exit() if answer == "leave" else None,
+            lambda answer: self._leave() if answer == "leave" else None,
         )
+
+    def _leave(self) -> None:
+        self.left = True
+        self.exit()
 
     # Planning
 

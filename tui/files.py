@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from textual.app import SuspendNotSupported
 
 from sora_spec.errors import UserError
+from sora_spec.os_errors import refusal
 from sora_spec.packaged import specs_folder
 from sora_spec.plan.whatif import after_writing, command_line, written_values
 from sora_spec.reading import read_text
@@ -105,8 +106,9 @@ def _put(app: SoraSpecApp, spec: OpenSpec, content: str, name: str, written: boo
         write_atomically(path, content)
         if mode is not None:
             path.chmod(mode)
-    except OSError as error:
-        app.notify(f"{error.strerror}", title=f"{name} cannot be written", severity="error")
+    except (OSError, ValueError) as error:  # ValueError: a NUL, or half a character, in the name or in the text
+        refused = refusal(error)
+        app.notify(refused.message if refused else str(error), title=f"{name} cannot be written", severity="error")
         return
     if name != spec.path:
         spec.argument = name

@@ -9,9 +9,12 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from textual.color import Color
 from textual.filter import LineFilter
+
+from sora_spec.characters import harmful
 
 
 class Sign(NamedTuple):
@@ -88,6 +91,22 @@ class AsciiOnly(LineFilter):
             for segment in segments
             for text, style, control in (segment,)
         ]
+
+
+class Harmless(LineFilter):
+    """Takes what drives a terminal out of what any widget drew: names and texts of files may hold anything."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        """Every such character becomes `?` in as many columns as the layout gave it, which is none for most."""
+        return [
+            segment if control is not None or text.isprintable() or not harmful(text) else Segment(_tamed(text), style)
+            for segment in segments
+            for text, style, control in (segment,)
+        ]
+
+
+def _tamed(text: str) -> str:
+    return "".join("?" * cell_len(c) if harmful(c) or c in "\n\t" else c for c in text)
 
 
 def unicode_allowed(environment: Mapping[str, str] = os.environ) -> bool:

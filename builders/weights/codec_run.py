@@ -41,7 +41,7 @@ def load_named_codec(spec: Spec, untrained: str | None = None) -> Codec:
     state = named_state(spec)
     if state is None and not isinstance(spec.vae, IdentityVae):
         raise UserError(
-            f"{untrained or f'{spec.name} is a spec, not a run with a trained codec'}, and its vae.weights names no file",
+            f"{untrained or f'{spec.name} is no run with a codec'}, and its vae.weights names no file",
             hint="train it first: sora-spec train SPEC --stage vae; or set vae.weights",
         )
     return filled(spec, state or {})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sora_spec import output
+from sora_spec import output, signals
 from sora_spec.cli.arguments import complete_spec, split_arguments
 from sora_spec.errors import UserError
 
@@ -134,7 +134,9 @@ def _open(specs: list[str], whatif: WhatIf, screen: str, theme: str, ascii_only:
     import os
     import sys
 
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    from sora_spec.tui.ending import rescue, take_any_byte
+
+    if not (output.is_terminal(sys.stdin) and output.is_terminal(sys.stdout)):
         raise UserError(
             "the planner's screens need a terminal", "sora-spec tui --json prints the answers, --svg draws a screen"
         )
@@ -144,7 +146,16 @@ def _open(specs: list[str], whatif: WhatIf, screen: str, theme: str, ascii_only:
     gc.disable()
     app = _app(specs, whatif, screen, theme, ascii_only, runs, first=True)
     app.plan_first()
-    app.run()
+    take_any_byte()
+    try:
+        app.run()
+    finally:
+        if not app.left:
+            rescue(app.session)
+    if app.return_code:
+        if signals.received() is None:
+            output.error("the planner ended by a fault of its own; report what it says above")
+        raise typer.Exit(app.return_code if signals.received() else 2)
 
 
 def _draw(
