@@ -18,6 +18,7 @@ from sora_spec import output
 from sora_spec.builders.codec import unset_pieces
 from sora_spec.builders.weights.codec_run import load_codec
 from sora_spec.builders.weights.run import load_denoiser
+from sora_spec.checkpoints import Weights, pick_weights
 from sora_spec.compile.bundle import CLASSES, SPEC, Bundle, record_file, write_manifest, writing_bundle
 from sora_spec.compile.contract import contract_of
 from sora_spec.compile.engines import add_engines, plan_targets
@@ -29,7 +30,7 @@ from sora_spec.compile.onnx_export import OPSETS, TORCH_DTYPES, ExportedGraph, e
 from sora_spec.compile.parity import measure_parity, plan_comparison, random_inputs
 from sora_spec.errors import UserError
 from sora_spec.loading import dump_spec, load_spec
-from sora_spec.run_folder import RunFolder, step_of
+from sora_spec.run_folder import RunFolder
 from sora_spec.schema.spec import Spec
 from sora_spec.tiles import cut_of, streams
 
@@ -65,14 +66,15 @@ def export_run(run: RunFolder, target: Path, settings: ExportSettings) -> Bundle
     import_onnxruntime()
     plan_targets(settings.targets)
     with writing_bundle(target, settings.force) as folder:
-        codec = load_codec(run)
+        weights = pick_weights(run, "denoiser", settings.ema)
+        codec = load_codec(run, lacking=not settings.ema)
         unset_pieces(codec)  # the graph decodes one tile, of whole length
         modules = (
-            Module("denoiser", DenoiserGraph(load_denoiser(run, ema=settings.ema))),
+            Module("denoiser", DenoiserGraph(load_denoiser(run, settings.ema, weights))),
             Module("vae_decoder", DecoderGraph(codec)),
         )
         stages: dict[StageName, Stage] = {module.name: export_stage(spec, module, folder) for module in modules}
-        manifest = write_bundle_files(folder, run, spec, stages, ema=settings.ema)
+        manifest = write_bundle_files(folder, run, spec, stages, weights)
         add_engines(Bundle(folder, manifest), settings.targets, _earlier(target))
     return Bundle.open(target)
 
@@ -85,19 +87,20 @@ def _earlier(target: Path) -> Bundle | None:
         return None
 
 
-def write_bundle_files(folder: Path, run: RunFolder, spec: Spec, stages: dict[StageName, Stage], ema: bool) -> Manifest:
+def write_bundle_files(
+    folder: Path, run: RunFolder, spec: Spec, stages: dict[StageName, Stage], weights: Weights | None
+) -> Manifest:
     """Write spec, class names and manifest beside the exported graphs."""
     text = dump_spec(spec)
     (folder / SPEC).write_text(text)
     if (classes := run.classes()) is not None:
         (folder / CLASSES).write_text(json.dumps(classes) + "\n")
-    latest = run.stage("denoiser").latest()
-    averaged = ema and latest is not None and (latest / "ema.safetensors").is_file()
+    step, averaged = (None, False) if weights is None else (weights.step, weights.averaged)
     manifest = Manifest(
         name=spec.name,
         spec_sha256=hashlib.sha256(text.encode()).hexdigest(),
         precision=spec.export.precision,
-        source=Source(run=run.path.resolve().name, step=None if latest is None else step_of(latest), ema=averaged),
+        source=Source(run=run.path.resolve().name, step=step, ema=averaged),
         packages=installed_packages(PACKAGES),
         stages=stages,
         files=tuple(record_file(folder, file) for file in sorted(folder.iterdir()) if file.is_file()),

@@ -5,12 +5,14 @@ runs/NAME/
   spec.yaml                  the resolved spec, overrides included
   run.json                   versions and arguments
   classes.json               class names in label order, where there are labels
+  history.jsonl              a line for every start and every change: see `sora_spec.history`
+  train.lock                 who trains in it: see `sora_spec.run_lock`
   vae/  denoiser/            one folder per stage
     plan.json                what was predicted for this machine, as `sora-spec plan --json` prints it
     measured.json            what it took: see below
     metrics.jsonl
     tensorboard/  samples/
-    checkpoints/step-00001000/{model,ema,optimizer}.safetensors, state.json
+    checkpoints/step-00001000/{model,ema,optimizer}.safetensors, state.json, checksums.sha256
 ```
 
 A checkpoint is a folder that appears whole, by one rename, or not at all.
@@ -45,7 +47,6 @@ A checkpoint is a folder that appears whole, by one rename, or not at all.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Generator
@@ -53,7 +54,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sora_spec.atomic import is_temporary, remove_folder, replacing_folder, sweep, write_atomically
+from sora_spec.disk import disk_error
 from sora_spec.errors import UserError
+from sora_spec.run_lock import NAME as LOCK
 
 if TYPE_CHECKING:
     from sora_spec.schema.spec import Spec
@@ -61,60 +65,6 @@ if TYPE_CHECKING:
 StageName = Literal["vae", "denoiser"]
 STAGES: tuple[StageName, ...] = ("vae", "denoiser")
 _CHECKPOINT = re.compile(r"step-(\d{8,})")
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace `path` in one step: a reader sees the old file or the new one, also after a crash."""
-    raw = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_tree(path: Path) -> None:
-    for file in path.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-    _sync_folder(path)
-
-
-@contextmanager
-def replacing_folder(target: Path) -> Generator[Path]:
-    """Fill a temporary folder beside `target` and rename it into place when the body succeeds.
-
-    An existing `target` is moved aside first and deleted last, so that a crash never leaves neither.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        _sync_tree(temporary)
-        retired = target.with_name(f".{target.name}.{os.getpid()}.old")
-        if target.exists():
-            target.rename(retired)
-        temporary.rename(target)
-        _sync_folder(target.parent)
-        shutil.rmtree(retired, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 class StageFolder:
@@ -137,12 +87,11 @@ class StageFolder:
         """Whole checkpoints, oldest first."""
         if not self.checkpoints_path.is_dir():
             return []
-        found = [path for path in self.checkpoints_path.iterdir() if _CHECKPOINT.fullmatch(path.name)]
-        whole = [path for path in found if (path / "state.json").is_file()]
-        return sorted(whole, key=step_of)
+        found = [path for path in self.checkpoints_path.iterdir() if _CHECKPOINT.fullmatch(path.name) and path.is_dir()]
+        return sorted(found, key=step_of)
 
     def latest(self) -> Path | None:
-        """The newest whole checkpoint, or None."""
+        """The newest checkpoint, or None. Whether its files are as they were written, `find_checkpoint` says."""
         whole = self.checkpoints()
         return whole[-1] if whole else None
 
@@ -155,9 +104,14 @@ class StageFolder:
     def prune(self, keep: int) -> None:
         """Delete all but the `keep` newest checkpoints, and what an earlier crash left half-written."""
         for path in self.checkpoints()[:-keep]:
-            shutil.rmtree(path)
-        for path in self.checkpoints_path.glob(".step-*"):
-            shutil.rmtree(path, ignore_errors=True)
+            remove_folder(path)
+        sweep(self.checkpoints_path)
+
+    def set_aside(self, checkpoint: Path) -> Path:
+        """Take a damaged checkpoint out of the row, so that none newer than the next one stands in it."""
+        aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        return checkpoint.rename(aside)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -175,6 +129,7 @@ class RunFolder:
         self.spec_path = path / "spec.yaml"
         self.info_path = path / "run.json"
         self.classes_path = path / "classes.json"
+        self.history_path = path / "history.jsonl"
 
     @classmethod
     def create(cls, path: Path | str, spec_text: str) -> RunFolder:
@@ -188,8 +143,7 @@ class RunFolder:
                 f"{run.path} already holds a run",
                 f"go on with it: --resume --run {run.path}; or start another: --run {run.path}-2",
             )
-        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
-            raise UserError(f"{run.path} exists and is not a run folder", "name another folder with --run")
+        check_free(run.path)
         run.path.mkdir(parents=True, exist_ok=True)
         write_atomically(run.spec_path, spec_text)
         return run
@@ -219,10 +173,45 @@ class RunFolder:
         return StageFolder(self.path / name)
 
     def classes(self) -> list[str] | None:
-        """Class names in label order, if the run recorded them."""
-        return json.loads(self.classes_path.read_text()) if self.classes_path.is_file() else None
+        """Class names in label order, if the run recorded them. Raises UserError when the file is damaged."""
+        names = _read_json(self.classes_path, "training writes it again: sora-spec train RUN --resume")
+        if names is None:
+            return None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise _damaged(self.classes_path, "it holds no list of names", "training writes it again")
+        return names
+
+    def info(self) -> dict[str, Any]:
+        """What run.json holds; empty where there is none. Raises UserError when the file is damaged."""
+        values = _read_json(self.info_path, "the next start writes it again")
+        if values is not None and not isinstance(values, dict):
+            raise _damaged(self.info_path, "it holds no object", "the next start writes it again")
+        return values or {}
 
     def record(self, **values: Any) -> None:
         """Merge `values` into run.json."""
-        known: dict[str, Any] = json.loads(self.info_path.read_text()) if self.info_path.is_file() else {}
-        write_atomically(self.info_path, json.dumps(known | values, indent=2) + "\n")
+        write_atomically(self.info_path, json.dumps(self.info() | values, indent=2) + "\n")
+
+
+def check_free(path: Path) -> None:
+    """Raise UserError when `path` holds anything but what an attempt to make a run there left behind."""
+    if not path.exists() and not path.is_symlink():
+        return
+    if not path.is_dir() or any(not is_temporary(child) and child.name != LOCK for child in path.iterdir()):
+        raise UserError(f"{path} exists and is not a run folder", "name another folder with --run")
+
+
+def _read_json(path: Path, after: str) -> Any:
+    """What a JSON file holds; None where there is no file. Raises UserError when it cannot be read."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise disk_error(error, path) from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, "it is empty" if not path.stat().st_size else "it is not JSON", after) from error
+
+
+def _damaged(path: Path, why: str, after: str) -> UserError:
+    return UserError(f"{path} is damaged: {why}", f"bring it back from a copy, or delete it: {after}")

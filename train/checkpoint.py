@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,26 +13,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sora_spec import output
+from sora_spec.checkpoints import AVERAGE, FORMAT, MODEL, OPTIMIZER, STATE, State
+from sora_spec.checksums import write_checksums
+from sora_spec.disk import number_of
 from sora_spec.errors import UserError
 from sora_spec.run_folder import StageFolder
 from sora_spec.train.ema import MovingAverage
 from sora_spec.train.optimizer import load_optimizer, optimizer_tensors
 from sora_spec.train.ranks import Ranks
 from sora_spec.train.shards import assign, whole
-
-
-@dataclass
-class State:
-    """What a checkpoint knows beside tensors."""
-
-    step: int
-    """Updates done."""
-    stage: str
-    data: str
-    """Fingerprint of the data set."""
-    window: dict[str, float] = field(default_factory=dict)
-    """Sums over the steps since the last line of metrics."""
-    window_steps: int = 0
 
 
 @dataclass
@@ -48,32 +40,45 @@ def save_checkpoint(folder: StageFolder, trained: Trained, state: State, ranks: 
     moments = optimizer_tensors(trained.optimizer, trained.module)
     average = {name: whole(tensor) for name, tensor in trained.average.average.items()} if trained.average else None
     if ranks.is_main:
-        with folder.writing_checkpoint(state.step) as path:
-            save_file(model, path / "model.safetensors")
-            save_file(moments, path / "optimizer.safetensors")
+        with folder.writing_checkpoint(state.step) as path, _plain_faults(path):
+            save_file(model, path / MODEL)
+            save_file(moments, path / OPTIMIZER)
             if average is not None:
-                save_file(average, path / "ema.safetensors")
-            (path / "state.json").write_text(json.dumps(asdict(state), indent=2) + "\n")
+                save_file(average, path / AVERAGE)
+            written = replace(state, format=FORMAT, average=average is not None)
+            (path / STATE).write_text(json.dumps(asdict(written), indent=2) + "\n")
+            write_checksums(path)
         folder.prune(keep)
     ranks.wait()
 
 
-def read_state(checkpoint: Path) -> State:
-    """`state.json` of a checkpoint."""
+@contextmanager
+def _plain_faults(path: Path) -> Generator[None]:
+    """safetensors tells of a full disk in an error of its own; it becomes the OSError that it is."""
     try:
-        return State(**json.loads((checkpoint / "state.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{checkpoint}/state.json cannot be read: {error}", _go_back(checkpoint)) from error
+        yield
+    except SafetensorError as error:
+        number = number_of(error)
+        if number is None:
+            raise
+        raise OSError(number, str(error), str(path)) from error
 
 
-def load_checkpoint(checkpoint: Path, trained: Trained) -> State:
-    """Put a checkpoint back into module, optimiser and average. Raises UserError when it does not fit or is damaged."""
-    state = read_state(checkpoint)
-    _load_into(trained.module.state_dict(), checkpoint / "model.safetensors")
-    load_optimizer(trained.optimizer, trained.module, _read(checkpoint / "optimizer.safetensors"), state.step)
-    if trained.average is not None:
-        _load_into(trained.average.average, checkpoint / "ema.safetensors")
-    return state
+def load_checkpoint(checkpoint: Path, trained: Trained, step: int) -> None:
+    """Put the checkpoint after `step` updates back into module, optimiser and average.
+
+    An average that the checkpoint does not have, as after `--change train.ema=…`, begins with its weights. Raises
+    UserError when it does not fit.
+    """
+    _load_into(trained.module.state_dict(), checkpoint / MODEL)
+    load_optimizer(trained.optimizer, trained.module, _read(checkpoint / OPTIMIZER), step)
+    if trained.average is None:
+        return
+    if (checkpoint / AVERAGE).exists():
+        _load_into(trained.average.average, checkpoint / AVERAGE)
+    else:
+        output.note(f"{checkpoint} has no moving average: it begins with the weights of step {step}")
+        _load_into(trained.average.average, checkpoint / MODEL)
 
 
 def _load_into(live: dict[str, Tensor], file: Path) -> None:
@@ -91,8 +96,4 @@ def _read(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} cannot be read: {error}", _go_back(file.parent)) from error
-
-
-def _go_back(checkpoint: Path) -> str:
-    return f"delete {checkpoint} to go on from the checkpoint before it"
+        raise UserError(f"{file} cannot be read: {error}", "bring it back from a copy") from error

@@ -6,12 +6,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from sora_spec import output
+from sora_spec.checkpoints import State, read_state
+from sora_spec.disk import disk_error
 from sora_spec.errors import UserError
-from sora_spec.run_folder import StageFolder
-from sora_spec.train.checkpoint import State, load_checkpoint, save_checkpoint
+from sora_spec.run_folder import RunFolder, StageFolder
+from sora_spec.train.checkpoint import load_checkpoint, save_checkpoint
 from sora_spec.train.data.loader import Batch, load_batches
 from sora_spec.train.data.order import BatchOrder
 from sora_spec.train.interrupt import StopRequest
@@ -37,49 +40,84 @@ class Outcome:
 
 
 class Loop:
-    """Runs one task from its newest checkpoint, or from the start, to its last step."""
+    """Runs one task from a checkpoint, or from the start, to its last step.
 
-    def __init__(self, task: Task, folder: StageFolder, ranks: Ranks, found: Preflight) -> None:
+    `spec`: its values, as every checkpoint keeps them.
+    """
+
+    def __init__(self, task: Task, folder: StageFolder, ranks: Ranks, found: Preflight, spec: dict[str, Any]) -> None:
         self.task, self.folder, self.ranks, self.settings = task, folder, ranks, task.settings
         self.found = found
         self.trainer = Trainer(task, ranks)
-        self.state = State(0, self.settings.stage, task.dataset.fingerprint())
+        self.state = State(0, self.settings.stage, task.dataset.fingerprint(), clips=0, spec=spec)
+        self._place: tuple[int, int] | None = None
         self.log: MetricsLog | None = None
         self.measurement: Measurement | None = None
         self.last_loss: float | None = None
 
+    def load(self, checkpoint: Path, clips: int) -> None:
+        """Begin at a checkpoint that was found whole; nothing is written. `clips`: seen by then.
+
+        Raises UserError when it does not fit.
+        """
+        saved = read_state(checkpoint)
+        load_checkpoint(checkpoint, self.trainer.trained, saved.step)
+        state = self.state
+        state.step, state.window, state.window_steps, state.clips = saved.step, saved.window, saved.window_steps, clips
+
     def run(self) -> Outcome:
-        """Train. Raises UserError when the loss is no longer a finite number."""
-        self._resume()
+        """Train. Raises UserError when the loss is no longer a finite number, or a disk fails."""
         begin, first = time.perf_counter(), self.state.step
         if first >= self.settings.steps:
             return Outcome("already finished", first, None, 0.0)
+        try:
+            stopped = self._train(first)
+        except OSError as error:
+            raise disk_error(error, self.folder.path, f"training stopped at step {self._kept()}") from error
+        return Outcome(
+            "interrupted" if stopped else "finished", self.state.step, self.last_loss, time.perf_counter() - begin
+        )
+
+    def _train(self, first: int) -> bool:
         order = self.trainer.order(first)
         batches = load_batches(self.task.dataset, order, self.settings.workers)
         self.measurement = Measurement(self.trainer, self.found, self.settings.steps - first)
         if self.ranks.is_main:
             self.log = MetricsLog(self.folder, first)
             write_plan(self.folder, self.found)
+            self._place = self._where()
         try:
             with StopRequest() as stop:
                 stopped = self._steps(stop, batches, order)
         finally:
             if self.log is not None:
                 self.log.close()
-        status = "interrupted" if stopped else "finished"
-        self._tell(status)
-        return Outcome(status, self.state.step, self.last_loss, time.perf_counter() - begin)
+        self._tell("interrupted" if stopped else "finished")
+        return stopped
 
-    def _resume(self) -> None:
+    def _kept(self) -> str:
+        """The step, and what is left of it on disk."""
         newest = self.folder.latest()
-        if newest is None:
-            return
-        fingerprint = self.state.data
-        self.state = load_checkpoint(newest, self.trainer.trained)
-        if self.state.data != fingerprint:
+        kept = f"the last checkpoint is {newest}" if newest else "there is no checkpoint yet"
+        return f"{self.state.step}; {kept}"
+
+    def _where(self) -> tuple[int, int] | None:
+        """Identity of the stage's folder while it is part of a run."""
+        try:
+            facts = self.folder.path.stat()
+        except OSError:
+            return None
+        run = RunFolder(self.folder.path.parent)
+        return (facts.st_dev, facts.st_ino) if run.spec_path.exists() else None
+
+    def _check_place(self) -> None:
+        """Raise UserError when the run folder went away: what is written would make a folder that is no run."""
+        if self.ranks.is_main and self._where() != self._place:
             raise UserError(
-                f"the clips of {self.settings.data} are not those that {newest} was trained on",
-                "bring the data back as it was, or start another run with --run",
+                f"{self.folder.path.parent} was deleted or moved while training; "
+                f"training stopped at step {self.state.step}, and what was not yet saved is lost",
+                "bring the folder back and go on with --resume, or start again",
+                exit_code=1,
             )
 
     def _steps(self, stop: StopRequest, batches: Iterator[Batch], order: BatchOrder) -> bool:
@@ -111,6 +149,7 @@ class Loop:
                 exit_code=1,
             ) from None
         self.state.step = step + 1
+        self.state.clips = (self.state.clips or 0) + self.settings.batch
         self._record(result)
         return result
 
@@ -138,8 +177,8 @@ class Loop:
         means = {name: value / state.window_steps for name, value in window.items()}
         self.last_loss = means["loss"]
         if self.log is not None:
-            clips = state.step * self.settings.batch
-            self.log.write({"step": state.step, **means, "lr": result.lr, "clips": clips})
+            self._check_place()
+            self.log.write({"step": state.step, **means, "lr": result.lr, "clips": state.clips})
         state.window, state.window_steps = {}, 0
 
     def _after(self, step: int, stop: StopRequest) -> bool:
@@ -147,12 +186,14 @@ class Loop:
         settings, last = self.settings, step == self.settings.steps
         stopping = self.ranks.any(stop.requested)
         if settings.sample_every and step % settings.sample_every == 0 and not stopping:
+            self._check_place()
             self._with_average(self._show)
         if last:
             self._with_average(self.task.finish)
             if self.trainer.trained.average is not None:
                 self.trainer.trained.average.copy_buffers()
         if last or stopping or step % settings.checkpoint_every == 0:
+            self._check_place()
             save_checkpoint(self.folder, self.trainer.trained, self.state, self.ranks, settings.keep)
             self._tell("running")
         elif self.measurement is not None and self.measurement.settled:

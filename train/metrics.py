@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from sora_spec.run_folder import StageFolder, write_atomically
+from sora_spec import output
+from sora_spec.atomic import write_atomically
+from sora_spec.run_folder import StageFolder
 
 TIMING = frozenset({"step_seconds", "data_seconds"})
 """Fields that differ between two runs of the same spec; all others are equal to the last bit."""
 
 
 def truncate_metrics(path: Path, step: int) -> None:
-    """Drop the lines after `step`, and a half-written last one: the file as it was when the checkpoint was made."""
+    """Drop the lines after `step`, and a half-written last one: the file as it was when the checkpoint was made.
+
+    Lines that are damaged are left out too; a warning counts them, and the file as it was is kept beside.
+    """
     if not path.is_file():
         return
-    kept: list[str] = []
-    for line in path.read_text(errors="replace").splitlines():
+    raw = path.read_bytes()
+    kept: list[bytes] = []
+    damaged = 0
+    for line in raw.split(b"\n")[:-1]:  # behind the last newline stands what a crash cut off
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):
-            continue
-    write_atomically(path, "".join(kept))
+                kept.append(line + b"\n")
+        except (ValueError, KeyError, TypeError, RecursionError):
+            damaged += 1
+    if damaged:
+        aside = path.with_name(f"damaged-{path.name}")
+        write_atomically(aside, raw)
+        output.warn(f"{path} is damaged: {damaged} lines are left out; the file as it was is kept as {aside}")
+    write_atomically(path, b"".join(kept))
 
 
 class MetricsLog:
@@ -32,7 +44,8 @@ class MetricsLog:
     def __init__(self, folder: StageFolder, step: int) -> None:
         folder.path.mkdir(parents=True, exist_ok=True)
         truncate_metrics(folder.metrics_path, step)
-        self._file = folder.metrics_path.open("a")
+        self._path = folder.metrics_path
+        self._file = self._path.open("a")
         from torch.utils.tensorboard import SummaryWriter
 
         # Events after `step` belong to steps that are now done again.
@@ -40,6 +53,10 @@ class MetricsLog:
 
     def write(self, values: dict[str, Any]) -> None:
         """Log one line; `values` holds `step`."""
+        if os.fstat(self._file.fileno()).st_nlink == 0:
+            output.warn(f"{self._path} was deleted while training: its lines up to now are lost")
+            self._file.close()
+            self._file = self._path.open("a")
         self._file.write(json.dumps(values) + "\n")
         self._file.flush()
         for name, value in values.items():

@@ -44,6 +44,10 @@ class Ranks:
         dist.all_reduce(summed)
         return (summed / self.world).tolist()
 
+    def of_main(self, value: float) -> float:
+        """The value that the first rank has."""
+        return value if self.world == 1 else self.mean([value * self.is_main])[0] * self.world
+
     def any(self, flag: bool) -> bool:
         """Whether `flag` is set on at least one rank."""
         return self.mean([float(flag)])[0] > 0

@@ -1,12 +1,20 @@
-"""Which fields of a spec may change between the parts of one run."""
+"""Which fields of a spec may change between the parts of one run.
+
+A field is one of four kinds. It decides nothing of a stage's weights (`train.steps`, the sampler); it changes them but
+the run can go on (`train.batch`, `parallel`), which `--change` allows; it makes another network of it or gives what is
+learnt another meaning (`backbone`, `objective`); or it belongs to the other stage.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from sora_spec.checkpoints import State
 from sora_spec.errors import UserError
-from sora_spec.run_folder import RunFolder, StageName
+from sora_spec.history import DATA, Change, accepted
+from sora_spec.loading import spec_from_values
+from sora_spec.run_folder import STAGES, RunFolder, StageName
 from sora_spec.schema.spec import Spec
 
 # What decides a stage's weights, and what inside it does not.
@@ -23,6 +31,11 @@ _FREE: dict[StageName, tuple[str, ...]] = {
         "train.checkpoint_every", "train.keep", "train.sample_every", "train.workers", "parallel.reshard",
     ),
 }  # fmt: skip
+_CHANGEABLE: dict[StageName, tuple[str, ...]] = {
+    "vae": ("vae.training", "train", "parallel"),
+    "denoiser": ("train", "parallel", "vae.weights"),
+}
+"""What `--change` allows: the same network goes on learning the same thing."""
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -37,31 +50,97 @@ def _covers(prefixes: tuple[str, ...], path: str) -> bool:
     return any(path == prefix or path.startswith(prefix + ".") for prefix in prefixes)
 
 
-def changed_fields(old: Spec, new: Spec, stage: StageName) -> list[tuple[str, Any, Any]]:
-    """Fields with old and new value that would make a resumed `stage` another run. Data is compared by its content."""
-    before, after = dict(_flat(old.model_dump())), dict(_flat(new.model_dump()))
+def changed_fields(old: Spec, new: Spec, stage: StageName) -> list[Change]:
+    """Fields that would make a resumed `stage` another run, with old and new value. Data is compared by its content."""
+    before, after = (dict(_flat(spec.model_dump(mode="json"))) for spec in (old, new))
     paths = [path for path in before | after if before.get(path) != after.get(path)]
     decisive = [path for path in paths if _covers(_DECIDES[stage], path) and not _covers(_FREE[stage], path)]
     steps = "vae.training" if stage == "vae" else "train"
     if f"{steps}.steps" in paths and after.get(f"{steps}.schedule") == "cosine":
         decisive.append(f"{steps}.steps")  # a cosine reaches zero at the last step, so all rates depend on it
-    return [(path, before.get(path), after.get(path)) for path in decisive]
+    return [Change(path, before.get(path), after.get(path)) for path in decisive]
 
 
-def check_same_run(run: RunFolder, spec: Spec) -> None:
-    """Refuse a spec under which a stage that has begun in `run` would have come out otherwise.
+def check_same_run(
+    run: RunFolder, spec: Spec, stage: StageName, states: Mapping[StageName, State], change: bool
+) -> list[Change]:
+    """Refuse a spec under which what has begun in `run` would come out otherwise; with `change` only what cannot work.
+
+    `states`: of the checkpoints that are there. Returns the changes of `stage` that are to be noted.
 
     Raises UserError that lists the fields with both values.
     """
-    old = run.load_spec()
-    stages: tuple[StageName, ...] = ("vae", "denoiser")
-    for stage in stages:
-        if not run.stage(stage).path.exists():
+    noted: list[Change] = []
+    for name in STAGES:
+        state = states.get(name)
+        if state is None:
             continue
-        changed = changed_fields(old, spec, stage)
-        if changed:
-            listing = "\n".join(f"  {path}: {before!r} in the run, {after!r} now" for path, before, after in changed)
+        old = run.load_spec() if state.spec is None else spec_from_values(state.spec)
+        changed = changed_fields(old, spec, name)
+        if name != stage and state.spec is not None:
+            # Its own spec stands in its checkpoint: whoever goes on with it is told then.
+            changed = [field for field in changed if not _can_change(field, name)]
+        if name == stage:
+            noted = [field for field in changed if not accepted(run.history_path, stage, state.step, field)]
+            changed = noted
+        _refuse(run, name, changed, change)
+    return noted
+
+
+def _refuse(run: RunFolder, stage: StageName, changed: Sequence[Change], change: bool) -> None:
+    fixed = [field for field in changed if not _can_change(field, stage)]
+    if fixed:
+        raise UserError(
+            f"the {stage} stage of {run.path} was trained under another spec, and no run can go on across this:\n"
+            + _listing(fixed),
+            f"start a new run from its weights: sora-spec train SPEC --from {run.path} --run {run.path}-2",
+        )
+    if changed and not change:
+        raise UserError(
+            f"the {stage} stage of {run.path} was trained under another spec:\n" + _listing(changed),
+            f"go on with the run's own spec: sora-spec train {run.path} --stage {stage} --resume; "
+            "or go on with the new values, not bit for bit the run it would have been: add --change",
+        )
+
+
+def _can_change(field: Change, stage: StageName) -> bool:
+    if field.path == "condition.dropout":  # from or to 0, the table of labels gets another size
+        return bool(field.before) and bool(field.after)
+    return _covers(_CHANGEABLE[stage], field.path)
+
+
+def _listing(changed: Sequence[Change]) -> str:
+    return "\n".join(f"  {field.path}: {field.before!r} in the run, {field.after!r} now" for field in changed)
+
+
+def check_same_data(run: RunFolder, source: str, state: State, found: str, step: int, change: bool) -> list[Change]:
+    """Refuse data with another fingerprint than the one that `state` was trained on, unless `change` allows it.
+
+    Raises UserError; gives the change that is to be noted.
+    """
+    data = Change(DATA, state.data, found)
+    if state.data == found or accepted(run.history_path, state.stage, step, data):
+        return []
+    if not change:
+        raise UserError(
+            f"the clips of {source} are not those that {run.path} was trained on up to step {step}: "
+            "other files, other labels or another order",
+            "bring the data back as it was; or go on with these from here on: add --change",
+        )
+    return [data]
+
+
+def joined_classes(run: RunFolder, source: str, now: Sequence[str] | None) -> list[str] | None:
+    """Class names in label order after other data has come: those of the run, and new ones behind them.
+
+    Raises UserError when a label that was trained would get another name's clips.
+    """
+    known = run.classes() or []
+    for number, (before, after) in enumerate(zip(known, now or [], strict=False)):
+        if before != after:
             raise UserError(
-                f"the {stage} stage of {run.path} was trained under another spec:\n{listing}",
-                f"go on with the run's own spec: sora-spec train {run.path} --resume; or start another run with --run",
+                f"the classes of {source} are not those that {run.path} was trained on: label {number} is {before!r} "
+                f"in the run, {after!r} now",
+                "give a list whose labels are the run's numbers; or start a new run from its weights: --from",
             )
+    return max(known, list(now or []), key=len) or None

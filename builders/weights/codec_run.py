@@ -13,24 +13,25 @@ from sora_spec.builders.weights.mismatch import check_same_shapes
 from sora_spec.builders.weights.names import unprefixed
 from sora_spec.builders.weights.sd_vae import load_sd_vae
 from sora_spec.builders.weights.values import as_float32
+from sora_spec.checkpoints import AVERAGE, MODEL, STATE, Damaged, Weights, examine, pick_weights
 from sora_spec.errors import UserError
 from sora_spec.run_folder import RunFolder
 from sora_spec.schema.spec import Spec
-from sora_spec.schema.vae import Causal3dVae, IdentityVae, ImageKlVae
+from sora_spec.schema.vae import IdentityVae, ImageKlVae
 
 
-def load_codec(run: RunFolder, ema: bool = True) -> Codec:
+def load_codec(run: RunFolder, ema: bool = True, lacking: bool = False) -> Codec:
     """The codec of a run, on the CPU, frozen, in evaluation mode.
 
-    The vae stage's newest checkpoint counts first (its moving average where there is one, unless `ema` is off), then
-    the file that `vae.weights` names.
+    The vae stage's newest whole checkpoint counts first (its moving average where it keeps one, unless `ema` is off),
+    then the file that `vae.weights` names. `lacking`: take the weights where the average is missing.
 
-    Raises UserError when there is neither, or when the weights do not fit the spec.
+    Raises UserError when there is neither, when they are damaged, or when they do not fit the spec.
     """
-    spec, checkpoint = run.load_spec(), run.stage("vae").latest()
-    if checkpoint is None:
+    spec, weights = run.load_spec(), pick_weights(run, "vae", ema, lacking)
+    if weights is None:
         return load_named_codec(spec, untrained=f"{run.path} has no checkpoint of the codec")
-    return filled(spec, checkpoint_state(checkpoint, ema))
+    return filled(spec, tensors_of(weights))
 
 
 def load_named_codec(spec: Spec, untrained: str | None = None) -> Codec:
@@ -59,23 +60,36 @@ def start_codec(codec: Codec, spec: Spec) -> bool:
 def named_state(spec: Spec) -> dict[str, Tensor] | None:
     """The tensors of `vae.weights` under our names, or None where the spec names none."""
     vae = spec.vae
-    if isinstance(vae, ImageKlVae) and vae.weights is not None:
+    if isinstance(vae, IdentityVae) or vae.weights is None:
+        return None
+    path = Path(vae.weights).expanduser()
+    if (path / STATE).is_file():
+        state = checkpoint_state(path)
+    elif isinstance(vae, ImageKlVae):
         return load_sd_vae(vae.weights, vae)
-    if isinstance(vae, Causal3dVae) and vae.weights is not None:
-        path = Path(vae.weights).expanduser()
-        state = checkpoint_state(path) if (path / "model.safetensors").is_file() else read_state(path)
-        expected = expected_shapes(spec)
-        state = unprefixed(state, tuple(expected), str(path))
-        check_same_shapes(state, expected, where=str(path))
-        return as_float32(state, str(path))
-    return None
+    else:
+        state = read_state(path)
+    expected = expected_shapes(spec)
+    state = unprefixed(state, tuple(expected), str(path))
+    check_same_shapes(state, expected, where=str(path))
+    return as_float32(state, str(path))
 
 
-def checkpoint_state(checkpoint: Path, ema: bool = True) -> dict[str, Tensor]:
-    """Weights of a checkpoint folder: the model's tensors, replaced by their moving averages where those were kept."""
-    state = read_state(checkpoint / "model.safetensors")
-    average = checkpoint / "ema.safetensors"
-    return state | read_state(average) if ema and average.is_file() else state
+def checkpoint_state(checkpoint: Path) -> dict[str, Tensor]:
+    """Weights of a checkpoint folder that is named itself: its moving average where it keeps one.
+
+    Raises UserError when it is damaged: nothing takes the place of what was named.
+    """
+    found = examine(checkpoint, None, (MODEL, AVERAGE))
+    if isinstance(found, Damaged):
+        raise UserError(f"{checkpoint} is damaged: {found.why}", "name another checkpoint, or copy this one again")
+    return tensors_of(Weights(checkpoint, found.step, averaged=(checkpoint / AVERAGE).exists()))
+
+
+def tensors_of(weights: Weights) -> dict[str, Tensor]:
+    """The tensors that `pick_weights` chose: the model's, replaced by their moving averages where those are meant."""
+    state = read_state(weights.path / MODEL)
+    return state | read_state(weights.path / AVERAGE) if weights.averaged else state
 
 
 def filled(spec: Spec, state: dict[str, Tensor]) -> Codec:

@@ -16,6 +16,7 @@ from torch import Tensor
 from sora_spec import output
 from sora_spec.builders.weights.names import unnested
 from sora_spec.builders.weights.torch_file import AGAIN, load_torch_file, refuse_foreign
+from sora_spec.checksums import check_listed
 from sora_spec.errors import UserError
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")
@@ -52,6 +53,7 @@ def read_state(path: Path | str, subfolder: str | None = None) -> dict[str, Tens
 def _read_file(path: Path) -> dict[str, Tensor]:
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
+        check_listed(path)
         state = _read_safetensors(path)
     elif suffix in PICKLES:
         state = unnested(load_torch_file(path), str(path))

@@ -97,7 +97,7 @@ def _run_stages(run: RunFolder, spec: Spec, ema: bool, offload: bool) -> list[St
     from sora_spec.compile.executors.torch_stage import TorchStage
     from sora_spec.compile.graph_modules import DecoderGraph, DenoiserGraph
 
-    codec = load_codec(run)
+    codec = load_codec(run, lacking=not ema)
     set_pieces(codec, spec.vae)
     modules = (DenoiserGraph(load_denoiser(run, ema=ema)), DecoderGraph(codec))
     return [

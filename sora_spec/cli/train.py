@@ -33,6 +33,9 @@ def train(
         bool, typer.Option("--dry-run", help="Build, make three steps, measure beside the plan; write nothing.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
+    change: Annotated[
+        bool, typer.Option("--change", help="With --resume: go on with other data or settings, not bit for bit.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; a GPU where there is one.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Start although the plan says that it does not fit.")] = False,
     hardware: Annotated[
@@ -46,15 +49,19 @@ def train(
     """
     if os.environ.get("RANK", "0") != "0":
         output.set_verbosity(-1)
+    if change and not resume:
+        raise UserError("--change goes with --resume", f"sora-spec train {spec} --resume --change")
     loaded, path = _load(spec, overrides or [], run, resume or dry_run)
     if dry_run:
         from sora_spec.train.start import try_stage
 
-        _show(try_stage(loaded, path, stage, device, force, hardware), as_json)
+        _show(try_stage(loaded, path, stage, device, force, hardware, change), as_json)
         return
     from sora_spec.train.start import train_stage
 
-    outcome = train_stage(loaded, path, stage, resume=resume, device=device, force=force, hardware=hardware)
+    outcome = train_stage(
+        loaded, path, stage, resume=resume, change=change, device=device, force=force, hardware=hardware
+    )
     if os.environ.get("RANK", "0") == "0":
         _report(outcome, path, stage, as_json)
     code = signals.exit_code() if outcome.status == "interrupted" else 0

@@ -19,6 +19,8 @@ from sora_spec.builders.weights.files import read_state
 from sora_spec.builders.weights.run import load_denoiser
 from sora_spec.builders.weights.start import load_start
 from sora_spec.errors import UserError
+from sora_spec.loading import dump_spec
+from sora_spec.run_folder import RunFolder
 from sora_spec.schema.spec import Spec
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -313,43 +315,23 @@ def test_own_weights_that_do_not_fit_are_explained(tmp_path: Path) -> None:
 # Run folders.
 
 
-class FakeStage:
-    def __init__(self, checkpoint: Path | None) -> None:
-        self.checkpoint = checkpoint
-
-    def latest(self) -> Path | None:
-        return self.checkpoint
-
-
-class FakeRun:
-    """The three things of a run folder that loading a denoiser uses."""
-
-    path, spec_path = Path("runs/x"), Path("runs/x/spec.yaml")
-
-    def __init__(self, spec: Spec, checkpoint: Path | None) -> None:
-        self.spec, self.checkpoint = spec, checkpoint
-
-    def load_spec(self) -> Spec:
-        return self.spec
-
-    def stage(self, name: str) -> FakeStage:
-        assert name == "denoiser"
-        return FakeStage(self.checkpoint)
-
-
 def test_a_run_gives_its_average_or_its_weights(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", dump_spec(LATTE))
+    with pytest.raises(UserError, match="no checkpoint of the denoiser"):
+        load_denoiser(run)
     trained = build_denoiser(LATTE).state_dict()
     averaged = {name: value + 1 for name, value in trained.items()}
-    save_file(trained, tmp_path / "model.safetensors")
-    run: Any = FakeRun(LATTE, tmp_path)
-    assert same(dict(load_denoiser(run).state_dict()), dict(trained))
-    save_file(averaged, tmp_path / "ema.safetensors")
+    with run.stage("denoiser").writing_checkpoint(3) as folder:
+        save_file(trained, folder / "model.safetensors")
+        (folder / "state.json").write_text(json.dumps({"step": 3, "stage": "denoiser", "data": ""}))
+    with pytest.raises(UserError, match=r"step-00000003/ema\.safetensors is missing") as caught:
+        load_denoiser(run)
+    assert "--no-ema" in str(caught.value.hint)
+    assert same(dict(load_denoiser(run, ema=False).state_dict()), dict(trained))
+    save_file(averaged, run.stage("denoiser").checkpoint_path(3) / "ema.safetensors")
     loaded = load_denoiser(run)
     assert same(dict(loaded.state_dict()), averaged)
     assert same(dict(load_denoiser(run, ema=False).state_dict()), dict(trained))
     assert not loaded.training
     assert loaded(torch.randn(1, 4, 6, 8, 8), torch.tensor([5.0])).isfinite().all()
-    absent: Any = FakeRun(LATTE, None)
-    with pytest.raises(UserError, match="no checkpoint of the denoiser"):
-        load_denoiser(absent)
     assert own_state(LATTE).keys() == trained.keys()

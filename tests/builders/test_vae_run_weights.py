@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def test_the_newest_checkpoint_counts_with_its_averages(tmp_path: Path) -> None:
         with run.stage("vae").writing_checkpoint(step) as folder:
             save_file({name: value + step for name, value in state.items()}, folder / "model.safetensors")
             save_file({name: value + step for name, value in averages.items()}, folder / "ema.safetensors")
-            (folder / "state.json").write_text("{}")
+            (folder / "state.json").write_text(json.dumps({"step": step, "stage": "vae", "data": ""}))
     averaged, raw = load_codec(run).state_dict(), load_codec(run, ema=False).state_dict()
     assert all(torch.equal(raw[name], state[name] + 2) for name in state)
     assert all(torch.equal(averaged[name], averages.get(name, state[name]) + 2) for name in state)

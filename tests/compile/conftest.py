@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import nn
 
 from sora_spec.builders.codec import build_codec
 from sora_spec.builders.denoiser import build_denoiser
+from sora_spec.checkpoints import FORMAT, State
+from sora_spec.checksums import write_checksums
 from sora_spec.compile.bundle import Bundle
 from sora_spec.compile.exporter import ExportSettings, export_run
 from sora_spec.loading import dump_spec, spec_from_values
@@ -87,7 +90,9 @@ class Toys:
             module = cls.perturb(module) if perturbed else module
             with run.stage(stage).writing_checkpoint(10) as folder:
                 save_file(module.state_dict(), folder / "model.safetensors")
-                (folder / "state.json").write_text('{"step": 10}')
+                state = State(10, stage, data="", format=FORMAT, average=False)
+                (folder / "state.json").write_text(json.dumps(asdict(state)))
+                write_checksums(folder)
         if classes is not None:
             run.classes_path.write_text(json.dumps(classes))
         return run
