@@ -7,7 +7,7 @@ Where a `Spec` is read and not built, a record may be handed in its place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Protocol, Self, TypeGuard, cast
 
@@ -35,7 +35,8 @@ class Section(Protocol):
 class Record:
     """One section: immutable, equal to another of its kind with equal fields, and good as a key."""
 
-    __slots__ = ("__dict__", "_hash")
+    __slots__ = ("__dict__", "_hash", "_written")
+    _written: frozenset[str]
     model_fields: ClassVar[dict[str, Any]] = {}
     """JSON schemas of the fields, in the order of the models."""
 
@@ -63,7 +64,7 @@ class Record:
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None) -> Self:
         """The section with some fields replaced; nothing is checked."""
-        return _made(type(self), {**self.__dict__, **(update or {})})
+        return _made(type(self), {**self.__dict__, **(update or {})}, self._written.union(update or ()))
 
     def model_dump(self, *, mode: str = "python", exclude_defaults: bool = False) -> dict[str, Any]:
         """The fields as plain values; in `json` mode tuples are lists."""
@@ -83,6 +84,11 @@ def record_spec(values: Mapping[str, Any]) -> Spec:
 def as_record(section: Section) -> Section:
     """A record of the same fields."""
     return section if isinstance(section, Record) else _record(type(section).__name__, section.model_dump())
+
+
+def written_fields(section: Section) -> Set[str]:
+    """Names of the fields that the text gave, or that a copy replaced; all others are defaults."""
+    return section._written if isinstance(section, Record) else cast("Any", section).model_fields_set  # pyright: ignore[reportPrivateUsage]
 
 
 def is_section(value: object) -> TypeGuard[Section]:
@@ -118,12 +124,13 @@ def _record(name: str, values: Mapping[str, Any]) -> Record:
     defaults, fields = _defaults(section), dict[str, Any]()
     for key, schema in section.model_fields.items():
         fields[key] = _value(schema, values[key]) if key in values else defaults[key]
-    return _made(section, fields)
+    return _made(section, fields, frozenset(values))
 
 
-def _made(section: type[Record], fields: dict[str, Any]) -> Any:
+def _made(section: type[Record], fields: dict[str, Any], written: frozenset[str]) -> Any:
     found = section.__new__(section)
     found.__dict__.update(fields)
+    object.__setattr__(found, "_written", written)
     return found
 
 

@@ -34,6 +34,7 @@ from sora_spec.tui.sweep_table import (
     Figure,
     export_format,
     first_axes,
+    first_counts,
     in_order,
     parse_counts,
     sortable,
@@ -144,10 +145,9 @@ class SweepScreen(Frame):
         if spec.answer is None:
             return
         self._of = spec
-        train = spec.answer.whatif.mode == "train"
-        own = spec.answer.job.count if spec.answer.job is not None else 1
-        self.query_one("#counts", Input).value = ",".join(map(str, sorted({1, own, 8}))) if train else "1"
-        self.query_one("#over", Input).value = first_axes(spec)
+        counts = first_counts(spec)
+        self.query_one("#counts", Input).value = ",".join(map(str, counts))
+        self.query_one("#over", Input).value = first_axes(spec, counts)
         self.action_sweep()
 
     def _request(self, spec: OpenSpec) -> Asked | None:
@@ -181,7 +181,11 @@ class SweepScreen(Frame):
             devices, counts = swept_devices(names, asked.whatif.hardware or None), parse_counts(asked.counts)
             size = sweep_size(devices, counts, axes)
             self.post_message(Swept(number, (), size, axes, ended=False))
-            rows = sweep_rows(asked.document, devices, counts, asked.whatif.mode, asked.whatif.stage, axes)
+            way = asked.whatif
+            kernels = (way.attention, way.tf32, way.temporal_attention, way.rms_norm)
+            options = (*kernels, way.placement, way.batch, way.hardware or None)
+            stage = way.stage if way.mode == "train" else "denoiser"
+            rows = sweep_rows(asked.document, devices, counts, way.mode, stage, axes, *options)
             self._pass_on(number, rows, size, axes)
         except UserError as error:
             words = f"{error.message}{'; ' + error.hint if error.hint else ''}"
@@ -378,9 +382,7 @@ class SweepScreen(Frame):
         assert self._asked is not None
         count = row.count if row.plan is None else row.plan.job.count
         asked = self._asked.whatif
-        found = replace(
-            asked, gpu=row.device, count=count, batch=None, placement="resident", attention=None, tf32=False
-        )
+        found = replace(asked, gpu=row.device, count=count)
         for setting in row.settings:
             path, _, value = setting.partition("=")
             found = found.having(path, value)

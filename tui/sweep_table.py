@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.text import Text
 
 from sora_spec.errors import UserError
+from sora_spec.plan.job import Job
+from sora_spec.plan.layout import with_count
 from sora_spec.tui.session import OpenSpec
 
 
@@ -54,13 +57,41 @@ def split_axes(text: str) -> list[str]:
     return [part for part in parts if part]
 
 
-def first_axes(spec: OpenSpec) -> str:
-    """Settings to begin with: half, the same and twice the batch; nothing where that is no knob."""
+def first_counts(spec: OpenSpec) -> tuple[int, ...]:
+    """Numbers of devices to begin with: one, the spec's own and eight, as far as they can share the batch."""
     answer = spec.answer
-    if answer is None or answer.spec is None or answer.whatif.mode != "train" or answer.whatif.stage != "denoiser":
+    if answer is None or answer.job is None or answer.job.mode != "train":
+        return (1,)
+    own = answer.job.count
+    return tuple(count for count in sorted({1, own, 8}) if count == own or _shares(answer.job, count))
+
+
+def first_axes(spec: OpenSpec, counts: Sequence[int]) -> str:
+    """Settings to begin with: half, the same and twice the batch, as far as all `counts` can share them; nothing where
+    that is no knob."""
+    answer = spec.answer
+    if answer is None or answer.job is None or answer.whatif.mode != "train" or answer.whatif.stage != "denoiser":
         return ""
-    batch = answer.spec.train.batch
-    return f"train.batch={','.join(str(value) for value in sorted({max(1, batch // 2), batch, 2 * batch}))}"
+    job, batch = answer.job, answer.job.spec.train.batch
+    batches = [
+        value
+        for value in sorted({max(1, batch // 2), batch, 2 * batch})
+        if value == batch or all(_shares(job, count, value) for count in counts)
+    ]
+    return f"train.batch={','.join(map(str, batches))}"
+
+
+def _shares(job: Job, count: int, batch: int | None = None) -> bool:
+    """Whether so many devices can share the batch."""
+    spec = job.spec
+    if batch is not None:
+        train = spec.train.model_copy(update={"batch": batch})
+        spec = spec.model_copy(update={"train": train})
+    try:
+        with_count(spec, count, job.stage, job.typed)
+    except UserError:
+        return False
+    return True
 
 
 def export_format(path: str) -> str:

@@ -21,7 +21,7 @@ def diff(
             autocompletion=complete_spec,
         ),
     ],
-    gpu: Annotated[str, typer.Option(metavar="NAME", help="Device for the costs; that of A when left out.")] = "",
+    gpu: Annotated[str, typer.Option(metavar="NAME", help="Device for the costs; each on its own when left out.")] = "",
     mode: Annotated[str, typer.Option(metavar="train|generate", help="Job for the costs.")] = "train",
     hardware: Annotated[str, typer.Option(metavar="FILE", help="Your own devices, as in hardware.yaml.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -30,8 +30,12 @@ def diff(
 
     Exit code 0: they are the same. 1: they differ.
     """
+    from sora_spec.diagnostics import SpecErrors
     from sora_spec.loading import load_record
+    from sora_spec.packaged import find_spec_file
     from sora_spec.plan.comparing import compare, comparison_text
+    from sora_spec.plan.layout import checked_for
+    from sora_spec.source import load_document
 
     if mode not in ("train", "generate"):
         raise UserError(f"--mode {mode} is none of train, generate")
@@ -40,7 +44,13 @@ def diff(
         specs *= 2
     if len(specs) != 2:
         raise UserError(f"this takes two specs, and the arguments name {len(specs)}", "sora-spec diff A B")
-    before, after = load_record(specs[0]), load_record(specs[1], overrides)
-    found = compare(before, after, gpu, "generate" if mode == "generate" else "train", hardware or None)
+    document = load_document(find_spec_file(specs[1]), overrides)
+    checked, typed = checked_for(document, None)
+    if not checked.ok:
+        raise SpecErrors(checked.diagnostics)
+    if gpu and "hardware.gpu" in typed:
+        raise UserError("--gpu and hardware.gpu both name a device", "leave one of the two out")
+    job = "generate" if mode == "generate" else "train"
+    found = compare(load_record(specs[0]), checked.record(), gpu, job, hardware or None, typed)
     output.data(json.dumps(found, indent=2) if as_json else comparison_text(found))
     raise typer.Exit(1 if found["fields"] else 0)

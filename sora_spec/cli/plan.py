@@ -87,17 +87,16 @@ def plan(
         _one_of("--temporal-attention", temporal_attention, _KERNELS)
     if rms_norm:
         _one_of("--rms-norm", rms_norm, _RMS_NORMS)
-    if not sweep and (over or plot):
-        raise UserError(f"{'--over' if over else '--plot'} belongs to --sweep", "add --sweep, or leave it out")
     asked = _Asked(
         gpu, count, mode, stage, batch, one_at_a_time, attention, tf32, hardware, temporal_attention, rms_norm
     )
+    _check_together(asked, sweep, solve, verify, check, as_json, format, bool(over), bool(plot))
     path, overrides = one_spec(arguments)
-    document, spec = _load(path, overrides)
+    document = _read(path, overrides)
     if sweep:
         _sweep(document, asked, over or [], "json" if as_json else format, plot)
         return
-    job = _job(spec, asked)
+    spec, job = _job(document, asked)
     if verify:
         _verify(path, overrides, job, document, as_json)
         return
@@ -124,6 +123,38 @@ class _Asked(NamedTuple):
     rms_norm: str
 
 
+def _check_together(
+    asked: _Asked,
+    sweep: bool,
+    solve: str,
+    verify: bool,
+    check: bool,
+    as_json: bool,
+    format: str,
+    over: bool,
+    plot: bool,
+) -> None:
+    """Options that would have no effect are refused: what was asked is what is answered."""
+    ways = [name for name, given in (("--sweep", sweep), ("--solve", bool(solve)), ("--verify", verify)) if given]
+    if len(ways) > 1:
+        raise UserError(f"{ways[0]} and {ways[1]} are two questions", "ask one at a time")
+    if check and ways:
+        raise UserError(f"--check and {ways[0]} are two questions", "leave one of the two out")
+    alone = (("--over", over), ("--plot", plot), ("--format", format != "table"))
+    for option, given in alone if not sweep else ():
+        if given:
+            raise UserError(f"{option} belongs to --sweep", "add --sweep, or leave it out")
+    if as_json and format == "csv":
+        raise UserError("--json and --format csv are two forms", "leave one of the two out")
+    generating = (("--batch", bool(asked.batch)), ("--one-at-a-time", asked.one_at_a_time))
+    for option, given in generating if asked.mode == "train" else ():
+        if given:
+            key = "; a training's clips are train.batch" if option == "--batch" else ""
+            raise UserError(f"{option} is about generating{key}", "add --mode generate, or leave it out")
+    if asked.mode == "generate" and asked.stage != "denoiser":
+        raise UserError("--stage is about training, and a generation runs every part", "leave --stage out")
+
+
 def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UserError(f"{option} {value} is none of {', '.join(choices)}")
@@ -137,23 +168,35 @@ def _number(option: str, text: str) -> int | None:
     return int(text)
 
 
-def _load(path: str, overrides: list[str]) -> tuple[Document, Spec]:
-    from sora_spec.loading import record_of
+def _read(path: str, overrides: list[str]) -> Document:
     from sora_spec.packaged import find_spec_file
     from sora_spec.source import load_document
 
-    document = load_document(find_spec_file(path), overrides)
+    return load_document(find_spec_file(path), overrides)
+
+
+def _load(path: str, overrides: list[str]) -> tuple[Document, Spec]:
+    from sora_spec.loading import record_of
+
+    document = _read(path, overrides)
     return document, record_of(document)
 
 
-def _job(spec: Spec, asked: _Asked) -> Job:
-    from sora_spec.plan.hardware import find_device
+def _job(document: Document, asked: _Asked) -> tuple[Spec, Job]:
+    """The spec as written, and the job that is asked of it."""
+    from sora_spec.diagnostics import SpecErrors
     from sora_spec.plan.job import planned_job
+    from sora_spec.plan.layout import asked_device, checked_for
 
-    return planned_job(
+    count = _number("--count", asked.count)
+    checked, typed = checked_for(document, count)
+    if not checked.ok:
+        raise SpecErrors(checked.diagnostics)
+    spec = checked.record()
+    return spec, planned_job(
         spec,
-        find_device(asked.gpu or spec.hardware.gpu, asked.hardware or None),
-        _number("--count", asked.count),
+        asked_device(spec, asked.gpu, asked.hardware or None, typed),
+        count,
         "generate" if asked.mode == "generate" else "train",
         "vae" if asked.stage == "vae" else "denoiser",
         "sequential" if asked.one_at_a_time else "resident",
@@ -162,6 +205,7 @@ def _job(spec: Spec, asked: _Asked) -> Job:
         asked.tf32,
         _kernel(asked.temporal_attention),
         _rms_norm(asked.rms_norm),
+        typed,
     )
 
 
@@ -233,25 +277,46 @@ def _solve(job: Job, field: str, spec: Spec, as_json: bool) -> None:
 def _sweep(document: Document, asked: _Asked, over: list[str], format: str, plot: str) -> None:
     from sora_spec.plan.sweep import parse_axes, render, sweep
 
-    names = [name for name in asked.gpu.split(",") if name] or ["all"]
+    axes = parse_axes(over)
     rows = sweep(
         document,
-        names,
+        _names(document, asked.gpu, [axis.path for axis in axes]),
         [_number("--count", text) for text in asked.count.split(",") if text] or [None],
         "generate" if asked.mode == "generate" else "train",
         "vae" if asked.stage == "vae" else "denoiser",
-        parse_axes(over),
+        axes,
         asked.hardware or None,
         _kernel(asked.attention),
         asked.tf32,
         _kernel(asked.temporal_attention),
         _rms_norm(asked.rms_norm),
+        "sequential" if asked.one_at_a_time else "resident",
+        _number("--batch", asked.batch),
     )
     if plot:
         _plot(rows, document, plot)
     output.data(render(rows, format))
     if not any(row.plan is not None and row.plan.fits for row in rows):
         raise typer.Exit(1)
+
+
+def _names(document: Document, gpu: str, axes: list[str]) -> list[str]:
+    """Devices of a sweep: those of `--gpu`; none where the specs say it, as an argument or an axis; else all.
+
+    Raises UserError for an axis over what an argument has given.
+    """
+    from sora_spec.source import locate
+
+    given = {path: locate(document.root, path) for path in (*axes, "hardware.gpu")} if document.root else {}
+    typed = [path for path, (span, written) in given.items() if written and span.text.origin == "argument"]
+    if twice := [path for path in typed if path in axes]:
+        raise UserError(f"{twice[0]} is given, and swept by --over", "leave one of the two out")
+    names = [name for name in gpu.split(",") if name]
+    if names and "hardware.gpu" in typed:
+        raise UserError("--gpu and hardware.gpu both name devices", "leave one of the two out")
+    if names or "hardware.gpu" in typed or any(path in ("hardware", "hardware.gpu") for path in axes):
+        return names
+    return ["all"]
 
 
 def _plot(rows: list[Row], document: Document, path: str) -> None:

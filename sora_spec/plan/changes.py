@@ -6,7 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sora_spec.plan.job import Job, with_count
+from sora_spec.plan.job import Job
+from sora_spec.plan.layout import LAYOUT, SIDES, laid_out
 from sora_spec.record import Section, as_record, is_section, section_from
 from sora_spec.scalars import plain_scalar
 
@@ -58,21 +59,19 @@ def overrides_for(original: Spec, job: Job) -> tuple[str, ...]:
     would be held against the denoiser's batch.
     """
     found = overrides_between(original, job.spec)
-    if job.stage == "vae" and _layout(with_count(original, job.count, job.stage)) == _layout(job.spec):
-        found = [text for text in found if text.partition("=")[0] not in _LAYOUT]
+    if job.stage == "vae" and laid_out(original.parallel, job.count, job.typed) == _layout(job.spec):
+        found = [text for text in found if text.partition("=")[0] not in LAYOUT]
     return tuple(found)
 
 
-_LAYOUT = ("parallel.shard", "parallel.sequence", "parallel.replicate")
-
-
-def _layout(spec: Spec) -> tuple[int, int, int]:
-    return spec.parallel.shard, spec.parallel.sequence, spec.parallel.replicate
+def _layout(spec: Spec) -> dict[str, int]:
+    return {side: getattr(spec.parallel, side) for side in SIDES}
 
 
 def options_between(before: Job, after: Job) -> tuple[str, ...]:
     """Options of the command that turn one job into the other, beside what the specs say."""
-    count = [f"--count {after.count}"] if after.count != before.count else []
+    name = "hardware.count=" if "hardware.count" in before.typed else "--count "
+    count = [f"{name}{after.count}"] if after.count != before.count else []
     return (*count, *([f"--batch {after.batch}"] if after.batch != before.batch else []))
 
 

@@ -8,6 +8,7 @@ from sora_spec.errors import UserError
 from sora_spec.plan.changes import flow
 from sora_spec.plan.hardware import find_device
 from sora_spec.plan.job import Mode, planned_job
+from sora_spec.plan.layout import NOTHING
 from sora_spec.plan.planner import Plan, make_plan
 from sora_spec.plan.report import GIB, duration
 
@@ -17,19 +18,33 @@ if TYPE_CHECKING:
 _ABSENT = "-"
 
 
-def compare(before: Spec, after: Spec, gpu: str, mode: Mode, hardware: str | None = None) -> dict[str, Any]:
-    """Fields as `{path: [a, b]}` and costs as `{name: [a, b]}`, None where there is no plan."""
+def compare(
+    before: Spec,
+    after: Spec,
+    gpu: str,
+    mode: Mode,
+    hardware: str | None = None,
+    typed: frozenset[str] = NOTHING,
+) -> dict[str, Any]:
+    """Fields as `{path: [a, b]}` and costs as `{name: [a, b]}`, None where there is no plan.
+
+    Without `gpu` each on its own device. `typed`: what arguments said of the second one (`layout.typed_paths`).
+    """
     left, right = fields_of(before), fields_of(after)
     fields = {
         path: [left.get(path, _ABSENT), right.get(path, _ABSENT)]
         for path in dict.fromkeys([*left, *right])
         if left.get(path, _ABSENT) != right.get(path, _ABSENT)
     }
-    name = gpu or before.hardware.gpu
-    columns = [_costs(spec, name, mode, hardware) for spec in (before, after)]
+    devices = [find_device(gpu or spec.hardware.gpu, hardware).name for spec in (before, after)]
+    columns = [
+        _costs(spec, name, mode, hardware, said)
+        for spec, name, said in zip((before, after), devices, (NOTHING, typed), strict=True)
+    ]
     rows = list(dict.fromkeys([*columns[0], *columns[1]]))
     costs = {row: [columns[0].get(row), columns[1].get(row)] for row in rows}
-    return {"names": [before.name, after.name], "gpu": name, "mode": mode, "fields": fields, "costs": costs}
+    names = [before.name, after.name]
+    return {"names": names, "gpu": devices[0], "gpus": devices, "mode": mode, "fields": fields, "costs": costs}
 
 
 def fields_of(spec: Spec) -> dict[str, str]:
@@ -46,9 +61,11 @@ def _flat(value: Any, path: str = "") -> dict[str, str]:
     return {path: flow(value)}
 
 
-def _costs(spec: Spec, gpu: str, mode: Mode, hardware: str | None) -> dict[str, float | str | None]:
+def _costs(
+    spec: Spec, gpu: str, mode: Mode, hardware: str | None, typed: frozenset[str]
+) -> dict[str, float | str | None]:
     try:
-        plan = make_plan(planned_job(spec, find_device(gpu, hardware), mode=mode))
+        plan = make_plan(planned_job(spec, find_device(gpu, hardware), mode=mode, typed=typed))
     except UserError as error:
         return {"problem": error.message}
     return costs_of(plan)
@@ -74,7 +91,7 @@ def comparison_text(found: dict[str, Any]) -> str:
     rows = [("", *names), *((path, *pair) for path, pair in found["fields"].items())]
     if not found["fields"]:
         rows.append(("no field differs", "", ""))
-    rows.append((f"{found['mode']} on {found['gpu']}", "", ""))
+    rows.append((f"{found['mode']} on", *found["gpus"]))
     rows += [
         (name, shown_cost(name, a), shown_cost(name, b) + shown_ratio(a, b)) for name, (a, b) in found["costs"].items()
     ]

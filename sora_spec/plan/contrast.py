@@ -50,8 +50,10 @@ def _asked(answer: Answer) -> dict[str, str]:
         return found | {"problem": _problem(answer)}
     devices = f"{job.count} × {job.device.name}"
     clips = str(job.generated if job.mode == "generate" else job.micro_batch)
-    kernel = {} if asked.attention is None else {"attention": str(asked.attention)}
-    return found | {"stage": job.stage, "devices": devices, "clips per pass": clips} | kernel
+    kernels = {"attention": asked.attention, "temporal attention": asked.temporal_attention, "rms norm": asked.rms_norm}
+    kernels |= {"tf32": "allowed" if asked.tf32 else None}
+    given = {name: str(kernel) for name, kernel in kernels.items() if kernel is not None}
+    return found | {"stage": job.stage, "devices": devices, "clips per pass": clips} | given
 
 
 def _problem(answer: Answer) -> str:

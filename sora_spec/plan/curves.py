@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sora_spec.errors import UserError
 from sora_spec.plan.changes import changed
 from sora_spec.plan.clip_sizes import frame_counts, sizes, with_frames, with_size
-from sora_spec.plan.job import with_count
+from sora_spec.plan.layout import with_count
 from sora_spec.plan.planner import Plan, make_plan
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _counts(job: Job) -> Iterator[Point]:
         return
     for count in sorted({job.count, *(2**power for power in range(_MOST_DEVICES.bit_length()))}):
         try:
-            plan = _plan(replace(job, spec=with_count(job.spec, count, job.stage), count=count))
+            plan = _plan(replace(job, spec=with_count(job.spec, count, job.stage, job.typed), count=count))
         except UserError:  # the batch cannot be shared by so many
             continue
         if plan is not None:

@@ -36,9 +36,9 @@ class Fastest(NamedTuple):
 
 
 def seconds_per_clip(plan: Plan) -> Interval:
-    """Of training: a step over its clips. Of generation: a batch over its clips."""
+    """Of training: a step over its clips. Of generation: a batch over its clips, those of all devices."""
     if plan.job.mode == "generate":
-        return plan.times.total_seconds.times(1 / plan.job.generated)
+        return plan.times.total_seconds.times(1 / (plan.job.generated * plan.job.count))
     return plan.times.step.seconds.times(1 / plan.job.clips_per_step)
 
 
@@ -114,6 +114,14 @@ def _starts(job: Job) -> Iterator[dict[str, Any]]:
     groups, parallel = job.groups, job.spec.parallel
     shards = [shard for shard in range(1, groups + 1) if groups % shard == 0]
     for precision, shard, offload in product(_precisions(job.precision, job), shards, {False, parallel.offload}):
+        if any(
+            f"parallel.{side}" in job.typed and now != then
+            for side, now, then in (
+                ("shard", parallel.shard, shard),
+                ("replicate", parallel.replicate, groups // shard),
+            )
+        ):
+            continue
         for reshard in (True, False) if shard > 1 else (parallel.reshard,):
             layout = {"shard": shard, "replicate": groups // shard, "reshard": reshard, "offload": offload}
             yield {"train.precision": precision, **{f"parallel.{name}": value for name, value in layout.items()}}

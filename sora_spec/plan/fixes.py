@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sora_spec.errors import UserError
 from sora_spec.plan.changes import changed, overrides_for
 from sora_spec.plan.clip_sizes import frame_counts, sizes, with_frames, with_size
-from sora_spec.plan.job import Job, with_count
+from sora_spec.plan.job import Job
+from sora_spec.plan.layout import with_count
 from sora_spec.plan.planner import Plan, make_plan
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def _devices(job: Job) -> Knob:
 
 
 def _count_move(count: int) -> Move:
-    return lambda job: replace(job, count=count, spec=with_count(job.spec, count, job.stage))
+    return lambda job: replace(job, count=count, spec=with_count(job.spec, count, job.stage, job.typed))
 
 
 def _frames(job: Job) -> Knob:

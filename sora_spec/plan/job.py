@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from sora_spec.errors import UserError
 from sora_spec.graph import Setting
 from sora_spec.graph.component import Component, Precision
 from sora_spec.graph.ops.attention import Kernel
 from sora_spec.plan.hardware import Device
+from sora_spec.plan.layout import NOTHING, device_count, with_count
 from sora_spec.plan.workload import Workload, workload
 from sora_spec.shapes import derive_shapes
 
@@ -48,6 +49,8 @@ class Job:
     """The network's attention kernel across frames, where it is another one than across space."""
     rms_norm: RmsNorm | None = None
     """RMS norm as one kernel or written out; as PyTorch does it on the device when left out."""
+    typed: frozenset[str] = NOTHING
+    """Paths of what arguments said of the ranks' layout (`layout.typed_paths`), which nothing overrules."""
 
     @property
     def precision(self) -> Precision:
@@ -176,38 +179,6 @@ def with_clip(spec: Spec, **sides: int) -> Spec:
     return spec.model_copy(update={"clip": spec.clip.model_copy(update=sides)})
 
 
-def with_count(spec: Spec, count: int, stage: Stage = "denoiser") -> Spec:
-    """The spec on `count` ranks: weights sharded over all that sequence and replicas leave.
-
-    Raises:
-        UserError: the batch of the stage cannot be shared by that many.
-    """
-    parallel = spec.parallel
-    if parallel.ranks == count:
-        return spec
-    rest = parallel.sequence * parallel.replicate
-    sequence, replicate = (parallel.sequence, parallel.replicate) if count % rest == 0 else (1, 1)
-    update = {"shard": count // (sequence * replicate), "sequence": sequence, "replicate": replicate}
-    changed: dict[str, Any] = {"parallel": parallel.model_copy(update=update)}
-    if stage == "denoiser":
-        micro = _shared_batch(spec, count // sequence, count)
-        if spec.train.micro_batch is not None:
-            changed["train"] = spec.train.model_copy(update={"micro_batch": micro})
-    return spec.model_copy(update=changed)
-
-
-def _shared_batch(spec: Spec, groups: int, count: int) -> int:
-    """Clips of a pass when `groups` of the `count` devices share the batch."""
-    batch, accumulation = spec.train.batch, spec.train.accumulation
-    share = groups * accumulation
-    if batch % share:
-        raise UserError(
-            f"a batch of {batch} cannot be shared by {count} devices × accumulation {accumulation}",
-            f"give a batch that is a multiple of {share}: train.batch={max(share, batch // share * share)}",
-        )
-    return batch // share
-
-
 def planned_job(
     spec: Spec,
     device: Device,
@@ -220,25 +191,38 @@ def planned_job(
     tf32: bool = False,
     temporal_attention: Kernel | None = None,
     rms_norm: RmsNorm | None = None,
+    typed: frozenset[str] = NOTHING,
 ) -> Job:
-    """The job that a user means. Without `count` the spec's ranks, or its number of devices where it names no ranks.
+    """The job that a user means. Without `count` the spec's ranks, or its number of devices where it names no ranks;
+    a generation runs on one.
 
     Raises:
-        UserError: the stage has nothing to train, the batch cannot be shared by the devices, or the attention kernel
-            does not run there.
+        UserError: the stage has nothing to train, two values that were given do not fit, the batch cannot be shared by
+            the devices, or a kernel does not run there.
     """
     if mode == "train" and stage == "vae" and spec.vae.kind not in ("image_kl", "causal3d"):
         raise UserError(f"{spec.name}: a codec of kind {spec.vae.kind!r} has nothing to train", "plan --stage denoiser")
-    ranks = spec.parallel.ranks if spec.parallel.ranks > 1 else spec.hardware.count
-    devices = count or ranks
+    devices = device_count(spec, count, mode == "train", typed)
     if mode == "train":
-        spec = with_count(spec, devices, stage)
-    job = Job(spec, device, devices, mode, stage, placement, batch, attention, tf32, temporal_attention, rms_norm)
-    _check_kernels(job)
+        spec = with_count(spec, devices, stage, typed)
+    options = (placement, batch, attention, tf32, temporal_attention, rms_norm)
+    job = Job(spec, device, devices, mode, stage, *options, typed)
+    check_kernels(job)
     return job
 
 
-def _check_kernels(job: Job) -> None:
+def has_frame_attention(spec: Spec) -> bool:
+    """Whether the network attends across frames alone."""
+    return spec.temporal.kind in ("alternating", "factorized")
+
+
+def has_rms_norm(spec: Spec) -> bool:
+    """Whether the network has RMS norms: those of queries and keys."""
+    return spec.backbone.kind == "transformer" and spec.backbone.qk_norm
+
+
+def check_kernels(job: Job) -> None:
+    """Raise UserError for a kernel that does not run in this job, or that nothing of it uses."""
     asked = {"--attention": job.attention, "--temporal-attention": job.temporal_attention}
     for option, kernel in asked.items():
         if kernel is not None and job.device.kind == "cpu":
@@ -247,10 +231,18 @@ def _check_kernels(job: Job) -> None:
             needs = "FlashAttention takes 16-bit types and heads of at most 256 channels"
             key = "export.precision" if job.mode == "generate" else "train.precision"
             raise UserError(f"{option} flash does not run here: {needs}", f"for example {key}=bf16")
-    if job.temporal_attention is not None and job.spec.temporal.kind not in ("alternating", "factorized"):
+    if job.temporal_attention is not None and not has_frame_attention(job.spec):
         raise UserError(
             f"{job.spec.name} has no attention across frames alone: temporal.kind is {job.spec.temporal.kind}",
             "leave --temporal-attention out; --attention is the kernel of its attention",
         )
     if job.rms_norm == "fused" and job.device.kind == "cpu":
         raise UserError("PyTorch has no fused RMS norm for the CPU", "leave --rms-norm out")
+    codec = job.mode == "train" and job.stage == "vae"
+    if job.rms_norm is not None and (codec or not has_rms_norm(job.spec)):
+        hint = "leave --rms-norm out" + ("" if codec else "; backbone.qk_norm=true adds norms of queries and keys")
+        raise UserError(f"{'the codec' if codec else job.spec.name} has no RMS norm that PyTorch fuses", hint)
+    if codec and job.temporal_attention is not None:
+        raise UserError("the codec has no attention across frames", "leave --temporal-attention out")
+    if codec and job.attention == "flash":
+        raise UserError("the codec has one wide head, which FlashAttention does not take", "leave --attention out")

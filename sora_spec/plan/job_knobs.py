@@ -27,20 +27,28 @@ def _job_shown(at: Situation) -> str:
 
 
 def _gpu_settings(at: Situation) -> list[Setting]:
-    names = device_names(at.whatif.hardware or None)
-    return [Setting(name, replace(at.whatif, gpu=name)) for name in names]
+    names, typed = device_names(at.whatif.hardware or None), "hardware.gpu" in at.job.typed
+    return [
+        Setting(name, at.whatif.having("hardware.gpu", name) if typed else replace(at.whatif, gpu=name))
+        for name in names
+    ]
 
 
 def _count(at: Situation, count: int) -> WhatIf:
-    """Other devices: how they share the weights is worked out anew."""
-    return replace(at.whatif.without("parallel.shard"), count=count)
+    """Other devices: how they share the weights is worked out anew; groups of ranks stay where they divide them."""
+    parallel, asked = at.job.spec.parallel, at.whatif.without("parallel.shard")
+    if count % (parallel.sequence * parallel.replicate):
+        asked = asked.without("parallel.sequence").without("parallel.replicate")
+    return asked.on(count, at.job)
 
 
 def _count_settings(at: Situation) -> list[Setting]:
     """Counts that can share the batch."""
-    spec = at.spec
-    fits = [n for n in COUNTS if at.job.mode == "generate" or spec.train.batch % (n * spec.train.accumulation) == 0]
-    return [Setting(str(n), _count(at, n), n) for n in fits]
+    if at.job.mode == "generate":
+        return [Setting(str(n), _count(at, n), n) for n in COUNTS]
+    train, codec = at.spec.train, at.job.stage == "vae"
+    batch, passes = (at.job.vae_training.batch, 1) if codec else (train.batch, train.accumulation)
+    return [Setting(str(n), _count(at, n), n) for n in COUNTS if batch % (n * passes) == 0]
 
 
 def _batch_now(at: Situation) -> int:

@@ -95,6 +95,11 @@ def trains_denoiser(at: Situation) -> bool:
     return at.job.mode == "train" and at.job.stage == "denoiser"
 
 
+def runs_network(at: Situation) -> bool:
+    """The network runs, trained or not."""
+    return at.job.mode == "generate" or at.job.stage == "denoiser"
+
+
 def trains(at: Situation) -> bool:
     """Something is trained."""
     return at.job.mode == "train"

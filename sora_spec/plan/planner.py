@@ -28,7 +28,7 @@ class Times:
     step: StepTime
     """One optimiser step; in generation one step of the sampler."""
     total_seconds: Interval
-    """All steps of the training; in generation one batch of clips, decoded."""
+    """All steps of the training; in generation one batch of clips on each device, decoded."""
     gpu_hours: Interval
     cost: Interval | None
     """None where the device has no price."""
@@ -171,7 +171,7 @@ def _generation_times(job: Job) -> Times:
     calls = sampler_calls(job.spec)
     sampling = Interval(*[calls[end] * call[end] for end in range(3)])
     total = sampling.plus(decode).plus(_text_seconds(job)).plus(generate_phases.offload_seconds(job))
-    return _priced(job, StepTime({"denoise": call, "decode": exactly(0)}), total, 1)
+    return _priced(job, StepTime({"denoise": call, "decode": exactly(0)}), total, job.count)
 
 
 def _text_seconds(job: Job) -> Interval:

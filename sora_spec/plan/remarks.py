@@ -74,7 +74,11 @@ def _generation(job: Job) -> list[str]:
     if job.spec.export.precision != "fp32":
         found.append("this is the bundle's precision; `sora-spec generate RUN` computes in fp32: export.precision=fp32")
     if job.count > 1:
-        found.append(f"each of {job.count} devices generates on its own; times are those of one")
+        found.append(f"each of {job.count} devices generates on its own: as many clips each, in the time of one device")
+    elif job.spec.hardware.count > 1:
+        found.append(
+            f"a generation runs on one device; `--count {job.spec.hardware.count}` plans that many side by side"
+        )
     if job.spec.sampler.kind == "dopri5":
         found.append(f"dopri5 calls the network {ADAPTIVE.low:g} to {ADAPTIVE.high:g} times")
     return found
@@ -100,11 +104,26 @@ def _codec_pieces(job: Job, bundles: bool = False) -> list[str]:
     return found
 
 
+def _uncounted_host(job: Job) -> str:
+    """What of the host's memory is not in the plan: all of it, or what is not the states that lie there."""
+    if job.device.kind == "cpu":
+        return "memory of the host beside this process: caches of files, and the workers' own"
+    if job.states_on_host:
+        return "memory of the host for anything but weights, gradients, moments and average"
+    if job.average_on_host and _averages(job):
+        return "memory of the host for anything but the average"
+    return "memory of the host"
+
+
+def _averages(job: Job) -> bool:
+    return (job.vae_training.ema if job.stage == "vae" else job.spec.train.ema) > 0
+
+
 def not_counted(job: Job) -> list[str]:
     """What is left out."""
     found = ["other programs on the device, and a screen on it", "torch.compile, CUDA graphs and TensorRT"]
     if job.mode == "train":
-        found += ["loading of data, checkpoints and sample grids in the time", "memory of the host"]
+        found += ["loading of data, checkpoints and sample grids in the time", _uncounted_host(job)]
         if job.spec.condition.kind == "text":
             found.append("the text encoder: its features are taken as given")
     else:

@@ -125,6 +125,7 @@ def _time(plan: Plan) -> list[str]:
     unit = "step of the sampler" if job.mode == "generate" else "step"
     steps = job.vae_training.steps if job.stage == "vae" else job.spec.train.steps
     clips = "one clip" if job.generated == 1 else f"{job.generated} clips"
+    clips += " each" if job.count > 1 else ""
     whole = clips if job.mode == "generate" else f"{steps:,} steps"
     shares = [
         f"{name} {100 * part.likely / max(times.step.seconds.likely, 1e-12):.0f} %"

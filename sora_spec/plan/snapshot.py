@@ -134,10 +134,11 @@ def time_rows(job: Job, times: Times) -> tuple[TimeRow, ...]:
     """Step, whole, GPU-hours and price."""
     steps = job.vae_training.steps if job.stage == "vae" else job.spec.train.steps
     generates = job.mode == "generate"
+    clips = ("one clip" if job.generated == 1 else f"{job.generated} clips") + (" each" if job.count > 1 else "")
     return (
         TimeRow("step of the sampler" if generates else "one step", times.step.seconds, "seconds"),
         TimeRow(
-            ("one clip" if job.generated == 1 else f"{job.generated} clips") if generates else f"{steps:,} steps",
+            clips if generates else f"{steps:,} steps",
             times.total_seconds,
             "seconds",
         ),

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from sora_spec.errors import UserError
 from sora_spec.plan.changes import changed, options_between, overrides_for
 from sora_spec.plan.clip_sizes import frame_counts, sizes, with_frames, with_size
-from sora_spec.plan.job import Job, with_count
+from sora_spec.plan.job import Job
+from sora_spec.plan.layout import with_count
 from sora_spec.plan.planner import Plan, make_plan
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _counts(job: Job) -> _Candidates:
         raise UserError("generation runs on one device, so there is no number of devices to solve for")
 
     def with_devices(count: int) -> Job:
-        return replace(job, spec=with_count(job.spec, count, job.stage), count=count)
+        return replace(job, spec=with_count(job.spec, count, job.stage, job.typed), count=count)
 
     return _Candidates(range(1, MOST_DEVICES + 1), job.count, lambda count: f"{count} devices", with_devices)
 

@@ -8,13 +8,13 @@ from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sora_spec.errors import UserError
-from sora_spec.loading import check
 from sora_spec.overrides import apply_override
 from sora_spec.plan.hardware import Device, device_names, find_device
-from sora_spec.plan.job import Mode, RmsNorm, Stage, planned_job
+from sora_spec.plan.job import Mode, Placement, RmsNorm, Stage, planned_job
+from sora_spec.plan.layout import NOTHING, checked_for
 from sora_spec.plan.planner import Plan, make_plan
 from sora_spec.plan.report import GIB, duration
 from sora_spec.plan.values import whole
@@ -68,6 +68,19 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
+class _Way(NamedTuple):
+    """What every row has in common beside the spec, in the order in which `planned_job` takes it."""
+
+    mode: Mode
+    stage: Stage
+    placement: Placement
+    batch: int | None
+    attention: Kernel | None
+    tf32: bool
+    temporal_attention: Kernel | None
+    rms_norm: RmsNorm | None
+
+
 def sweep(
     document: Document,
     devices: Sequence[str],
@@ -80,15 +93,17 @@ def sweep(
     tf32: bool = False,
     temporal_attention: Kernel | None = None,
     rms_norm: RmsNorm | None = None,
+    placement: Placement = "resident",
+    batch: int | None = None,
 ) -> list[Row]:
-    """Every combination, settings outermost: those share their graphs.
+    """Every combination, settings outermost: those share their graphs. Without names, every row on its spec's device.
 
     Raises:
-        UserError: a device that is not in the table, or too many combinations.
+        UserError: a device that is not in the table, two values for one thing, or too many combinations.
     """
     found = swept_devices(devices, hardware)
-    kernels = (attention, tf32, temporal_attention, rms_norm)
-    return list(sweep_rows(document, found, counts, mode, stage, axes, *kernels))
+    options = (attention, tf32, temporal_attention, rms_norm, placement, batch, hardware)
+    return list(sweep_rows(document, found, counts, mode, stage, axes, *options))
 
 
 def swept_devices(names: Sequence[str], hardware: str | None = None) -> list[Device]:
@@ -105,12 +120,25 @@ def sweep_size(devices: Sequence[Device], counts: Sequence[int | None], axes: Se
     """Number of rows.
 
     Raises:
-        UserError: too many.
+        UserError: too many, or two values for one thing.
     """
-    size = prod(len(axis.values) for axis in axes) * len(devices) * len(counts)
+    _check_apart(devices, counts, axes)
+    size = prod(len(axis.values) for axis in axes) * max(1, len(devices)) * len(counts)
     if size > MOST_ROWS:
         raise UserError(f"{size:,} combinations are more than {MOST_ROWS:,}", "name fewer devices or values")
     return size
+
+
+def _check_apart(devices: Sequence[Device], counts: Sequence[int | None], axes: Sequence[Axis]) -> None:
+    """Every value that a row is labelled with has one source."""
+    for number, axis in enumerate(axes):
+        for other in axes[:number]:
+            if f"{other.path}.".startswith(f"{axis.path}."):  # the later one would stand in place of the earlier
+                raise UserError(f"{other.path} and {axis.path} are swept at once", "give all its values in one axis")
+        if axis.path == "hardware.count" and list(counts) != [None]:
+            raise UserError("the number of devices is given, and swept over hardware.count", "leave one of the two out")
+        if axis.path == "hardware.gpu" and devices:
+            raise UserError("devices are given, and swept over hardware.gpu", "leave one of the two out")
 
 
 def sweep_rows(
@@ -124,39 +152,53 @@ def sweep_rows(
     tf32: bool = False,
     temporal_attention: Kernel | None = None,
     rms_norm: RmsNorm | None = None,
+    placement: Placement = "resident",
+    batch: int | None = None,
+    hardware: str | None = None,
 ) -> Iterator[Row]:
-    """The rows of `sweep` one by one, as they are planned.
+    """The rows of `sweep` one by one, as they are planned. Without devices, every row on its spec's own.
 
     Raises:
-        UserError: too many combinations.
+        UserError: two values for one thing, or too many combinations.
     """
     sweep_size(devices, counts, axes)
+    way = _Way(mode, stage, placement, batch, attention, tf32, temporal_attention, rms_norm)
     for settings in product(*[[f"{axis.path}={value}" for value in axis.values] for axis in axes]):
-        spec, problem = _spec(document, settings)
-        for count, device in product(counts, devices):
+        spec, typed, problem = _spec(document, settings, counts)
+        for count, device in product(counts, devices or (None,)):
+            name = device.name if device is not None else "" if spec is None else spec.hardware.gpu
             if spec is None:
-                yield Row(device.name, count, settings, None, problem)
+                yield Row(name, count, settings, None, problem)
                 continue
             try:
-                kernels = (attention, tf32, temporal_attention, rms_norm)
-                job = planned_job(spec, device, count, mode, stage, "resident", None, *kernels)
-                yield Row(device.name, count, settings, make_plan(job), "")
+                plan = _plan(spec, device, count, way, typed, hardware)
+                yield Row(plan.device.name, plan.job.count, settings, plan, "")
             except UserError as error:
-                yield Row(device.name, count, settings, None, error.message)
+                yield Row(name, count, settings, None, error.message)
 
 
-def _spec(document: Document, settings: Sequence[str]) -> tuple[Spec | None, str]:
-    """The spec with settings laid over it, or the first thing wrong with it."""
+def _plan(
+    spec: Spec, device: Device | None, count: int | None, way: _Way, typed: frozenset[str], hardware: str | None
+) -> Plan:
+    device = device or find_device(spec.hardware.gpu, hardware)
+    return make_plan(planned_job(spec, device, count, *way, typed))
+
+
+def _spec(
+    document: Document, settings: Sequence[str], counts: Sequence[int | None]
+) -> tuple[Spec | None, frozenset[str], str]:
+    """The spec with settings laid over it and what was typed of it, or the first thing wrong with it."""
     if document.root is None:
-        return None, next(d.message for d in document.problems)
+        return None, NOTHING, next(d.message for d in document.problems)
     root = deepcopy(document.root)
     problems = list(document.problems)
     for order, setting in enumerate(settings):
         problems += apply_override(root, setting, order)
-    checked = check(Document(document.text, root, problems))
+    laid = Document(document.text, root, problems)
+    checked, typed = checked_for(laid, next((count for count in counts if count is not None), None))
     if checked.ok:
-        return checked.record(), ""
-    return None, next(d.message for d in checked.diagnostics if d.severity == "error")
+        return checked.record(), typed, ""
+    return None, typed, next(d.message for d in checked.diagnostics if d.severity == "error")
 
 
 def render(rows: Sequence[Row], form: str) -> str:

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sora_spec.plan.field_knobs import field_at, field_knob, help_at, kinds_at
-from sora_spec.plan.knob import Knob, Setting, Situation, generates, on_cuda, trains, trains_denoiser
+from sora_spec.plan.job import RmsNorm, has_frame_attention, has_rms_norm
+from sora_spec.plan.knob import (
+    Knob,
+    Setting,
+    Situation,
+    generates,
+    on_cuda,
+    runs_network,
+    trains,
+    trains_denoiser,
+)
 from sora_spec.plan.whatif import WhatIf
+
+if TYPE_CHECKING:
+    from sora_spec.graph.ops.attention import Kernel
 
 
 def _precision_path(at: Situation) -> str:
@@ -17,9 +30,30 @@ def _precision_path(at: Situation) -> str:
     return "vae.training.precision" if at.job.stage == "vae" else "train.precision"
 
 
+_KERNELS: tuple[Kernel, ...] = ("flash", "efficient", "math")
+
+
 def _attention_settings(at: Situation) -> list[Setting]:
+    kernels = _kernels(at)
     found = [Setting("auto", replace(at.whatif, attention=None))]
-    return found + [Setting(name, replace(at.whatif, attention=name)) for name in ("flash", "efficient", "math")]
+    return found + [Setting(name, replace(at.whatif, attention=name)) for name in kernels]
+
+
+def _temporal_settings(at: Situation) -> list[Setting]:
+    found = [Setting("as across space", replace(at.whatif, temporal_attention=None))]
+    return found + [Setting(name, replace(at.whatif, temporal_attention=name)) for name in _kernels(at)]
+
+
+def _kernels(at: Situation) -> list[Kernel]:
+    """Those that run here: FlashAttention takes 16-bit types and narrow heads, and not the codec's."""
+    flash = at.job.takes_flash and not (at.job.mode == "train" and at.job.stage == "vae")
+    return [name for name in _KERNELS if flash or name != "flash"]
+
+
+def _rms_norm_settings(at: Situation) -> list[Setting]:
+    found = [Setting("auto", replace(at.whatif, rms_norm=None))]
+    ways: tuple[RmsNorm, ...] = ("fused", "composite") if on_cuda(at) else ("composite",)
+    return found + [Setting(name, replace(at.whatif, rms_norm=name)) for name in ways]
 
 
 def _placement_settings(at: Situation) -> list[Setting]:
@@ -35,7 +69,7 @@ def _tf32_settings(at: Situation) -> list[Setting]:
 
 def _layout(at: Situation, shard: int, sequence: int, replicate: int) -> WhatIf:
     """Ranks laid out anew; their number stays."""
-    changed = replace(at.whatif, count=at.job.count)
+    changed = at.whatif.on(at.job.count, at.job)
     for path, value in (("shard", shard), ("sequence", sequence), ("replicate", replicate)):
         changed = changed.having(f"parallel.{path}", str(value))
     return changed
@@ -149,6 +183,18 @@ WAY_KNOBS: tuple[Knob, ...] = (
         shown=lambda at: at.whatif.attention or "auto",
         settings=_attention_settings,
         applies=on_cuda,
+    ),
+    Knob(
+        *("temporal_attention", "across frames", "The attention kernel across frames, where it is another one."),
+        shown=lambda at: at.whatif.temporal_attention or "as across space",
+        settings=_temporal_settings,
+        applies=lambda at: on_cuda(at) and runs_network(at) and has_frame_attention(at.spec),
+    ),
+    Knob(
+        *("rms_norm", "RMS norm", "In one kernel (`fused`) or written out (`composite`); `auto` is PyTorch's way."),
+        shown=lambda at: at.whatif.rms_norm or "auto",
+        settings=_rms_norm_settings,
+        applies=lambda at: on_cuda(at) and runs_network(at) and has_rms_norm(at.spec),
     ),
     Knob(
         *("recompute", "recompute", help_at("train.recompute")),

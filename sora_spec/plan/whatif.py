@@ -7,18 +7,17 @@ what a user can get wrong; the answer carries the problem.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sora_spec.diagnostics import Diagnostic
 from sora_spec.errors import UserError
-from sora_spec.loading import check
 from sora_spec.overrides import apply_override
 from sora_spec.plan.fastest import Fastest, find_fastest
 from sora_spec.plan.fixes import Fix, find_fixes
-from sora_spec.plan.hardware import find_device
-from sora_spec.plan.job import Job, Mode, Placement, Stage, planned_job
+from sora_spec.plan.job import Job, Mode, Placement, RmsNorm, Stage, planned_job
+from sora_spec.plan.layout import asked_device, checked_for
 from sora_spec.plan.planner import Plan, make_plan
 from sora_spec.plan.solve import Solution, solve
 from sora_spec.plan.values import plan_values
@@ -46,6 +45,10 @@ class WhatIf:
     attention: Kernel | None = None
     """An attention kernel in place of the one that PyTorch picks."""
     tf32: bool = False
+    temporal_attention: Kernel | None = None
+    """The network's attention kernel across frames, where it is another one."""
+    rms_norm: RmsNorm | None = None
+    """RMS norm in one kernel or written out; as PyTorch does it when None."""
     hardware: str = ""
     """File of the user's own devices."""
     overrides: tuple[tuple[str, str], ...] = ()
@@ -63,6 +66,12 @@ class WhatIf:
     def given(self, path: str) -> str | None:
         """The YAML that was given for a path."""
         return dict(self.overrides).get(path)
+
+    def on(self, count: int, job: Job) -> WhatIf:
+        """On another number of devices than `job`, said where it was said before."""
+        if "hardware.count" in job.typed:
+            return self.having("hardware.count", str(count))
+        return replace(self, count=count)
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -117,14 +126,14 @@ class Advice:
 
 def plan_of(document: Document, whatif: WhatIf) -> Answer:
     """The plan of a spec under a question. `document` is read without overrides and stays as it is."""
-    laid = _laid(document, whatif.arguments)
-    checked = check(laid)
+    laid = laid_over(document, whatif.arguments)
+    checked, typed = checked_for(laid, whatif.count)
     diagnostics = tuple(checked.diagnostics)
     if not checked.ok:
         return Answer(whatif, laid, diagnostics)
     spec = _once(document, whatif.arguments, checked.record)
     try:
-        return Answer(whatif, laid, diagnostics, spec, make_plan(_job(spec, whatif)))
+        return Answer(whatif, laid, diagnostics, spec, make_plan(_job(spec, whatif, typed)))
     except UserError as error:
         return Answer(whatif, laid, diagnostics, spec, None, error.message, error.hint or "")
 
@@ -155,7 +164,7 @@ def with_advice(whatif: WhatIf, advised: Fix | Solution | Fastest, plan: Plan) -
         changed = changed.having(path, value)
     before, after = plan.job, advised.plan.job
     if after.count != before.count:
-        changed = replace(changed, count=after.count)
+        changed = changed.on(after.count, before)
     if after.batch != before.batch:
         changed = replace(changed, batch=after.batch)
     return replace(changed, placement=after.placement) if after.placement != before.placement else changed
@@ -178,6 +187,11 @@ def command_line(path: str, whatif: WhatIf) -> str:
         words.append("--one-at-a-time")
     if whatif.attention is not None:
         words += ["--attention", whatif.attention]
+    codec = whatif.mode == "train" and whatif.stage == "vae"
+    if whatif.temporal_attention is not None and not codec:
+        words += ["--temporal-attention", whatif.temporal_attention]
+    if whatif.rms_norm is not None and not codec:
+        words += ["--rms-norm", whatif.rms_norm]
     if whatif.tf32:
         words.append("--tf32")
     if whatif.hardware:
@@ -185,12 +199,13 @@ def command_line(path: str, whatif: WhatIf) -> str:
     return shlex.join(words)
 
 
-def _job(spec: Spec, whatif: WhatIf) -> Job:
+def _job(spec: Spec, whatif: WhatIf, typed: frozenset[str]) -> Job:
     """The job, without the settings that its mode ignores: they would only make the same plan twice."""
     generates = whatif.mode == "generate"
+    codec = not generates and whatif.stage == "vae"
     return planned_job(
         spec,
-        find_device(whatif.gpu or spec.hardware.gpu, whatif.hardware or None),
+        asked_device(spec, whatif.gpu, whatif.hardware or None, typed),
         whatif.count,
         whatif.mode,
         "denoiser" if generates else whatif.stage,
@@ -198,10 +213,13 @@ def _job(spec: Spec, whatif: WhatIf) -> Job:
         whatif.batch if generates else None,
         whatif.attention,
         whatif.tf32,
+        None if codec else whatif.temporal_attention,
+        None if codec else whatif.rms_norm,
+        typed,
     )
 
 
-def _laid(document: Document, arguments: tuple[str, ...]) -> Document:
+def laid_over(document: Document, arguments: Sequence[str]) -> Document:
     """A document with overrides, which copy what they change: the original is shared and stays as it is."""
     if document.root is None or not arguments:
         return document
