@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     Frames = NDArray[np.uint8]
     """(T, Y, X, 3)"""
 
+_BT709, _LIMITED = 1, 1  # FFmpeg's numbers; those of the colour tags are H.273's
+
 
 def to_uint8(video: NDArray[np.floating[Any]]) -> Frames:
     """Frames (T, Y, X, 3) in 0..255 from a video (3, T, Y, X) in [-1, 1].
@@ -34,6 +36,8 @@ def to_uint8(video: NDArray[np.floating[Any]]) -> Frames:
 
 def write_mp4(path: Path | str, frames: Frames, fps: float, quality: int = 12) -> None:
     """Write `frames` (T, Y, X, 3) as H.264 in yuv420p, which every player takes, whole or not at all.
+
+    Converted by BT.709 in limited range and tagged so: players need not guess, and guess by size if they do.
 
     An odd height or width is padded by repeating the last row or column, since yuv420p needs even sides.
     `quality` is x264's constant rate factor: 0 lossless, 51 worst.
@@ -61,8 +65,14 @@ def write_mp4(path: Path | str, frames: Frames, fps: float, quality: int = 12) -
             stream.height, stream.width = frames.shape[1:3]
             stream.pix_fmt = "yuv420p"
             stream.options = {"crf": str(quality), "preset": "medium"}
+            context = stream.codec_context
+            context.colorspace = context.color_primaries = context.color_trc = _BT709
+            context.color_range = _LIMITED
             for image in frames:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+                rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+                container.mux(
+                    stream.encode(rgb.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"))
+                )
             container.mux(stream.encode())
         temporary.replace(path)
     finally:

@@ -53,7 +53,8 @@ class DenoiserTask:
         self.spec, self.ranks = spec, ranks
         self.settings = stage_settings(spec, "denoiser")
         self.shapes = derive_shapes(spec)
-        framing = Framing(spec.clip.height, spec.clip.width, flip=spec.train.flip)
+        centre = spec.train.crop == "center"
+        framing = Framing(spec.clip.height, spec.clip.width, flip=spec.train.flip, center=centre)
         self.dataset = open_clips(spec, self.settings.data, framing, spec.clip.frames)
         own = run is not None and run.stage("vae").latest() is not None
         self.codec: Codec = (load_codec(run) if run and own else load_named_codec(spec)).to(ranks.device)

@@ -101,7 +101,7 @@ class VaeTask:
 
     def _videos(self, numbers: Sequence[int]) -> Tensor:
         """Whole training clips (B, 3, T, Y, X), as the denoiser stage takes them: scaled to cover, not zoomed."""
-        framing = Framing(self.spec.clip.height, self.spec.clip.width)
+        framing = Framing(self.spec.clip.height, self.spec.clip.width, center=self.spec.train.crop == "center")
         whole = replace(self.dataset, framing=framing, cache=FrameCache(0))
         return collate([whole[number] for number in numbers]).video(self.ranks.device)
 
@@ -111,6 +111,6 @@ def _crop_framing(spec: Spec) -> Framing:
     assert isinstance(vae, ImageKlVae | Causal3dVae)
     crop = vae.training.crop
     if crop is None:
-        return Framing(spec.clip.height, spec.clip.width, flip=spec.train.flip)
+        return Framing(spec.clip.height, spec.clip.width, flip=spec.train.flip, center=spec.train.crop == "center")
     zoom = _ZOOM * max(1.0, min(spec.clip.height, spec.clip.width) / crop)
     return Framing(crop, crop, flip=spec.train.flip, zoom=zoom)

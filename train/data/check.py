@@ -42,11 +42,13 @@ class Check:
 def check_source(source: str, spec_path: str | None) -> Check:
     """Look at every file. Without a spec, one is usable when it holds a frame; with one, when it holds a clip."""
     frames, fps, condition = 1, Fraction(1), None
+    short, stills = "skip", "skip"
     if spec_path is not None:
         from sora_spec.loading import load_spec
 
         spec = load_spec(spec_path)
         frames, fps, condition = spec.clip.frames, exact_fps(spec.clip.fps), spec.condition
+        short, stills = spec.train.short, spec.train.stills
     read = read_source(source)
     numbering, refusal = None, None
     try:
@@ -56,7 +58,7 @@ def check_source(source: str, spec_path: str | None) -> Check:
     missing = find_missing(read)
     gone = set(missing)
     tried = [index for index in range(len(read.entries)) if index not in gone]
-    found = scan(read.entries.chosen(tried), frames, fps)
+    found = scan(read.entries.chosen(tried), frames, fps, short, stills)
     report = make_report(read, missing, found, numbering)
     rows = [_usable(file, read, tried[place]) for place, file in zip(found.kept, found.files, strict=True)]
     rows += [{"path": each.path, "line": each.line, "problem": each.reason} for each in report.skipped]
@@ -88,6 +90,7 @@ def _usable(file: FileInfo, read: Source, index: int) -> Row:
         "fps": round(float(file.rate), 3),
         "seconds": round(file.seconds, 3),
         "still": file.still,
+        "remarks": list(file.remarks),
         "problem": None,
     }
 
@@ -113,4 +116,5 @@ def _line(row: Row) -> str:
         return f"{row['path']}  not usable: {row['problem']}"
     facts = "still" if row["still"] else f"{row['frames']} frames  {row['fps']:g} fps"
     label = f"  label {row['label']}" if row["label"] is not None else ""
-    return f"{row['path']}  {row['width']}x{row['height']}  {facts}{label}"
+    remarks = "".join(f"  ({remark})" for remark in row["remarks"])
+    return f"{row['path']}  {row['width']}x{row['height']}  {facts}{label}{remarks}"

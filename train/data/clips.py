@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from sora_spec.errors import UserError
 from sora_spec.schema.condition import ClassCondition, Condition
-from sora_spec.train.data.decode import Pixels, clip_ticks, decode_file, decode_frames, shown_at
+from sora_spec.train.data.container import UnusableFileError
+from sora_spec.train.data.decode import Pixels, clip_ticks, decode_file, decode_frames, looped_ticks, shown_at
 from sora_spec.train.data.labels import number_labels
 from sora_spec.train.data.missing import find_missing, refuse_all_missing
 from sora_spec.train.data.order import draws, file_of
-from sora_spec.train.data.picture import Framing, crop, scaled_size
-from sora_spec.train.data.probe import FileInfo, UnusableFileError, scan
+from sora_spec.train.data.picture import Framing, crop, halved_size, scaled_size
+from sora_spec.train.data.probe import FileInfo, scan
 from sora_spec.train.data.report import DataReport, make_report, refuse_unusable
 from sora_spec.train.data.sources import Source, read_source
 
@@ -47,16 +48,31 @@ class FrameCache:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
         self._files: dict[int, tuple[list[int], Pixels]] = {}
+        self._damaged: set[int] = set()
 
-    def frames(self, index: int, file: FileInfo, ticks: Sequence[Fraction], size: tuple[int, int]) -> Pixels:
+    def frames(
+        self,
+        index: int,
+        file: FileInfo,
+        ticks: Sequence[Fraction],
+        size: tuple[int, int],
+        halved: tuple[int, int] | None = None,
+    ) -> Pixels:
         """Frames of `file` shown at `ticks`. The same values whether they come from the cache or from the disk."""
-        if index not in self._files and not self._admits(file, size):
-            return decode_frames(file, ticks, size)
+        if index not in self._files and self._admits(file, size) and index not in self._damaged:
+            self._keep(index, file, size, halved)
         if index not in self._files:
-            self._files[index] = decode_file(file, size)
-            self.used_bytes += self._files[index][1].nbytes
+            return decode_frames(file, ticks, size, halved)
         pts, pixels = self._files[index]
         return pixels[[0] * len(ticks) if file.still else shown_at(pts, ticks)]
+
+    def _keep(self, index: int, file: FileInfo, size: tuple[int, int], halved: tuple[int, int] | None) -> None:
+        try:
+            self._files[index] = decode_file(file, size, halved)
+        except UnusableFileError:
+            self._damaged.add(index)  # a clip may lie where the file is whole, as it would be found without a cache
+        else:
+            self.used_bytes += self._files[index][1].nbytes
 
     def _admits(self, file: FileInfo, size: tuple[int, int]) -> bool:
         needed = file.frames * size[0] * size[1] * 3
@@ -77,6 +93,8 @@ class ClipDataset:
     """Class names in label order; None without labels."""
     report: DataReport | None = None
     """What became of every file of the source."""
+    loop: bool = False
+    """Files shorter than a clip start anew when they end."""
     cache: FrameCache = field(default_factory=FrameCache)
 
     def __len__(self) -> int:
@@ -104,11 +122,21 @@ class ClipDataset:
     def _clip(self, index: int, uniform: tuple[float, ...]) -> Pixels:
         file = self.files[index]
         offset, zoom, *place = uniform
-        start = int(offset * file.starts(self.frames, self.fps)) if self.framing.train else 0
-        ticks = clip_ticks(file, start, self.frames, self.fps)
-        size = scaled_size((file.height, file.width), self.framing, zoom)
+        source, target = (file.height, file.width), (self.framing.height, self.framing.width)
+        halved = halved_size(source, target) if file.still and self.framing.center else None
+        size = scaled_size(halved or source, self.framing, zoom)
         fixed = self.framing.zoom == 1  # otherwise every visit has a size of its own
-        frames = self.cache.frames(index, file, ticks, size) if fixed else decode_frames(file, ticks, size)
+        starts = file.starts(self.frames, self.fps)
+        if self.loop and not starts:
+            ticks, order = looped_ticks(file, self.frames, self.fps)
+        else:
+            start = int(offset * starts) if self.framing.train else 0
+            ticks, order = clip_ticks(file, start, self.frames, self.fps), None
+        if fixed:
+            frames = self.cache.frames(index, file, ticks, size, halved)
+        else:
+            frames = decode_frames(file, ticks, size, halved)
+        frames = frames if order is None else frames[order]
         return crop(frames, self.framing, (place[0], place[1], place[2]))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -118,7 +146,10 @@ class ClipDataset:
     def fingerprint(self) -> str:
         """Digest of what decides the samples: files in order with their lengths and labels. Folders may move."""
         facts = [
-            (file.path.name, file.frames, str(file.rate), file.first, file.end, file.width, file.height, label)
+            # A plain file has no seventh fact about itself, so that data sets of plain files keep their digest.
+            (file.path.name, file.frames, str(file.rate), file.first, file.end, file.width, file.height)
+            + ((file.manner,) if file.manner else ())
+            + (label,)
             for file, label in zip(self.files, self.labels, strict=True)
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
@@ -144,12 +175,14 @@ def open_clips(spec: Spec, source: str, framing: Framing, frames: int) -> ClipDa
     refuse_all_missing(read, missing)
     gone = set(missing)
     tried = [index for index in range(len(read.entries)) if index not in gone]
-    found = scan(read.entries.chosen(tried) if gone else read.entries, frames, fps)
+    asked = read.entries.chosen(tried) if gone else read.entries
+    found = scan(asked, frames, fps, spec.train.short, spec.train.stills)
     report = make_report(read, missing, found, numbering)
     refuse_unusable(report)
     numbers, classes = numbering if numbering is not None else ([0] * len(read.entries), None)
     labels = [numbers[tried[place]] for place in found.kept]
-    return ClipDataset(found.files, labels, framing, frames, fps, spec.train.seed, classes, report)
+    loop = spec.train.short == "loop"
+    return ClipDataset(found.files, labels, framing, frames, fps, spec.train.seed, classes, report, loop)
 
 
 def label_source(read: Source, condition: Condition) -> tuple[list[int], list[str]] | None:

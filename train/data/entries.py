@@ -24,7 +24,7 @@ class Entry:
 
     @property
     def is_image(self) -> bool:
-        """Whether the file is a still: it becomes a clip by repetition, as in OpenDiT's loader."""
+        """Whether it is read as a picture: a still, or one that moves (WebP, APNG, AVIF)."""
         return self.path.suffix.lower() in IMAGE_SUFFIXES
 
 

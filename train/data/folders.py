@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sora_spec.errors import UserError
 from sora_spec.train.data.entries import Entries, Ignored, Source
-from sora_spec.train.data.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from sora_spec.train.data.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, thumbnails
 
 LIST_SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".txt", ".lst", ".list"})
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "holdout"})
@@ -135,8 +135,12 @@ def read_folder(folder: Path) -> Source:
     walk = _Walk(folder)
     walk.run()
     entries = Entries(folder)
+    beside = thumbnails("/".join(parts) for parts in walk.files)
     for parts in sorted(walk.files):
-        entries.add("/".join(parts), parts[0] if len(parts) > 1 else None)
+        if (name := "/".join(parts)) in beside:
+            walk.ignored.add("pictures beside a video of the same name (thumbnails)", os.path.join(folder, name))
+            continue
+        entries.add(name, parts[0] if len(parts) > 1 else None)
     source = Source(folder, "folder", entries, walk.ignored)
     empty = sorted(set(walk.tops) - set(entries.labels))
     if empty and len(empty) < len(walk.tops):

@@ -23,8 +23,10 @@ class Framing:
     height: int
     width: int
     train: bool = True
-    """Crop at random places and mirror at random; otherwise crop the centre."""
+    """Start and crop at random places and mirror at random; otherwise start at 0 and crop the centre."""
     flip: bool = False
+    center: bool = False
+    """Crop the centre in training, too; stills are scaled as ADM does (`halved_size`)."""
     zoom: float = 1.0
 
 
@@ -32,6 +34,18 @@ def covering_size(source: tuple[int, int], target: tuple[int, int]) -> tuple[int
     """Smallest (height, width) of the source's aspect that covers `target`; sides are rounded up to whole pixels."""
     factor = max(target[0] / source[0], target[1] / source[1])
     height, width = (max(aim, round(side * factor)) for side, aim in zip(source, target, strict=True))
+    return height, width
+
+
+def halved_size(source: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """Size of a still after ADM's halvings: while both sides are at least twice the target's, by means over 2×2 boxes.
+
+    Source: `center_crop_arr` of guided-diffusion, which DiT, SiT, Latte and Open-Sora train on; it goes on with a
+    bicubic scaling that just covers the target. The target is a square there.
+    """
+    height, width = source
+    while height >= 2 * target[0] and width >= 2 * target[1]:
+        height, width = height // 2, width // 2
     return height, width
 
 
@@ -52,7 +66,7 @@ def crop(frames: Pixels, framing: Framing, uniform: tuple[float, float, float]) 
     spare_rows, spare_columns = frames.shape[1] - framing.height, frames.shape[2] - framing.width
     assert spare_rows >= 0, frames.shape
     assert spare_columns >= 0, frames.shape
-    if framing.train:
+    if framing.train and not framing.center:
         top, left = int(uniform[0] * (spare_rows + 1)), int(uniform[1] * (spare_columns + 1))
     else:
         top, left = spare_rows // 2, spare_columns // 2

@@ -1,4 +1,4 @@
-"""What a video file holds, read once: frames, times, size, rotation. Nothing is decoded but the first frame.
+"""What a video file holds, read once: frames, times, size, orientation. Nothing is decoded but the first frame.
 
 Frame times come from the packets, not from the header: a cut-off file shows its true length, variable frame rates are
 seen, and a few milliseconds per file are enough.
@@ -8,19 +8,52 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import islice, pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
 from av.error import FFmpegError
 
 from sora_spec import output
+from sora_spec.train.data.container import UnusableFileError, open_video, require_plain_file, set_decoder
+from sora_spec.train.data.display import check_colour, check_size, guessed_bt709, remarks_on, turn_of
 from sora_spec.train.data.entries import Entry
+from sora_spec.train.data.pillow import TICKS_PER_SECOND, is_moving, moving_frames, open_picture, upright
 
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
-class UnusableFileError(Exception):
-    """A file cannot be used; the text says why."""
+_ATTACHED_PICTURE = 1024  # of FFmpeg's dispositions: cover art
+_COUNTED = frozenset(
+    {
+        "h261",
+        "h263",
+        "h264",
+        "hevc",
+        "vvc",
+        "evc",
+        "m4v",
+        "mpegvideo",
+        "mjpeg",
+        "dirac",
+        "cavsvideo",
+        "avs2",
+        "avs3",
+        "vc1",
+    }
+)
+"""Containers that are bare streams: FFmpeg makes their times up, 25 frames a second whatever the stream says."""
+_ROUGHLY_TIMED = frozenset({"mpeg", "mpegts"})
+"""Containers that stamp pieces of the stream, not frames: where two frames get one time, frames are counted."""
+_RATELESS = frozenset({"mjpeg", "h261", "obu"})  # bare streams that state no rate at all
+_FRAMES_LOOKED_AT = 60  # where it is in doubt whether timestamps name frames
+_JOIN_SECONDS = 1  # decoding times that go back by more are two recordings in one file
 
 
 @dataclass(frozen=True)
@@ -42,7 +75,16 @@ class FileInfo:
     still: bool = False
     """An image: it is shown for as long as wanted."""
     timed: bool = True
-    """Packets carry timestamps. Without (raw streams, old AVI) frames are counted from the start of the file."""
+    """Packets carry timestamps. Without (raw streams, B-frames in AVI) frames are counted from the start of the file,
+    in the order in which they are shown."""
+    stream: int = 0
+    """Which of the file's video streams."""
+    moving_picture: bool = False
+    """An animated WebP, PNG or AVIF, read through Pillow."""
+    remarks: tuple[str, ...] = ()
+    """What should be said of the file though it can be used: interlaced, cut off, a guessed rate."""
+    manner: str = ""
+    """How it is read where that differs from reading plainly; part of the data set's fingerprint."""
 
     @property
     def seconds(self) -> float:
@@ -61,62 +103,195 @@ class FileInfo:
 
 
 def probe(entry: Entry) -> FileInfo:
-    """Read one file's facts. Raises UnusableFileError for what is no video, is empty or damaged."""
+    """Read one file's facts. Raises UnusableFileError for what is no video, is empty or damaged, whatever it is."""
     try:
-        if entry.path.stat().st_size == 0:
-            raise UnusableFileError("the file is empty")
-        return _probe_image(entry.path) if entry.is_image else _probe_video(entry.path)
+        require_plain_file(entry.path)
+        if entry.is_image:
+            return _probe_picture(entry.path)
+        info = _probe_video(entry.path)
+        return _probe_picture(entry.path) if info.frames == 1 and entry.path.suffix.lower() == ".gif" else info
     except FileNotFoundError:
         raise UnusableFileError("the file does not exist") from None
+    except (UnusableFileError, MemoryError):
+        raise
     except FFmpegError as error:
         raise UnusableFileError(f"not readable as video: {error.strerror}") from error
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow's decoders raise SyntaxError for broken PNGs
-        raise UnusableFileError(f"not readable: {error}") from error
+    except (
+        Exception
+    ) as error:  # Pillow's and FFmpeg's readers raise anything at a broken file: SyntaxError, struct.error
+        raise UnusableFileError(f"not readable: {error or type(error).__name__}") from error
 
 
-def _probe_image(path: Path) -> FileInfo:
-    from PIL import Image, ImageOps
+def _probe_picture(path: Path) -> FileInfo:
+    with open_picture(path) as image:
+        moving = is_moving(image)
+        if not moving:
+            width, height = upright(image).size  # decodes, so that a damaged file shows here
+            return FileInfo(path, 1, Fraction(1), Fraction(1), 0, 1, width, height, still=True)
+    shown = [(end, picture.size) for _, end, picture in moving_frames(path)]
+    end, (width, height) = shown[-1][0], shown[0][1]
+    base = Fraction(1, TICKS_PER_SECOND)
+    rate = len(shown) / (end * base)
+    return FileInfo(path, len(shown), rate, base, 0, end, width, height, moving_picture=True, manner="moving picture")
 
-    with Image.open(path) as image:
-        width, height = ImageOps.exif_transpose(image).size  # decodes, so that a damaged file shows here
-    return FileInfo(path, 1, Fraction(1), Fraction(1), 0, 1, width, height, still=True)
+
+@dataclass
+class _Track:
+    """The packets of one video stream, without their data."""
+
+    number: int
+    """Among the file's video streams."""
+    stream: VideoStream
+    packets: int = 0
+    """All of them, also those that an edit list hides."""
+    shown: int = 0
+    times: list[int | None] = field(default_factory=list[int | None])
+    """Presentation timestamps in the order of decoding, of the packets that are shown."""
+    durations: dict[int, int] = field(default_factory=dict[int, int])
+    """Longest duration of a packet at the latest timestamp."""
+    first_key: int | None = None
+    joined: bool = False
+    """Decoding times start anew in the middle: two recordings in one file."""
+    decoded_until: int | None = None
+
+    def add(self, packet: Packet) -> None:
+        if packet.size and packet.is_corrupt:
+            return  # cut off in its middle
+        self.packets += 1
+        if not packet.size or packet.is_discard:
+            return
+        if packet.dts is not None:
+            back = 0 if self.decoded_until is None else self.decoded_until - packet.dts
+            self.joined = self.joined or back * (packet.time_base or 0) > _JOIN_SECONDS
+            self.decoded_until = packet.dts
+        if packet.pts is not None:
+            if packet.is_keyframe and self.first_key is None:
+                self.first_key = packet.pts
+            if not self.durations or packet.pts >= max(self.durations):
+                known = self.durations.get(packet.pts, 0)
+                self.durations = {packet.pts: max(known, packet.duration or 0)}
+        self.times.append(packet.pts)
+
+    @property
+    def area(self) -> int:
+        return self.stream.codec_context.width * self.stream.codec_context.height
+
+
+def _best_track(container: InputContainer) -> _Track:
+    """The largest video stream that moves: neither cover art nor a single picture beside a film."""
+    if not container.streams.video:
+        raise UnusableFileError("no video stream")
+    known = [_Track(k, s) for k, s in enumerate(container.streams.video) if s.codec_context is not None]
+    if not known:
+        raise UnusableFileError("no decoder for its video: the codec is unknown")
+    tracks = [track for track in known if not int(track.stream.disposition) & _ATTACHED_PICTURE]
+    if not tracks:
+        raise UnusableFileError("holds cover art only, no video")
+    by_index = {track.stream.index: track for track in tracks}
+    for packet in container.demux(*(track.stream for track in tracks)):
+        by_index[packet.stream.index].add(packet)
+    return max(tracks, key=lambda track: (min(len(track.times), 2), track.area, len(track.times), -track.number))
 
 
 def _probe_video(path: Path) -> FileInfo:
-    with av.open(str(path)) as container:
-        if not container.streams.video:
-            raise UnusableFileError("no video stream")
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
-        times = sorted(packet.pts for packet in packets if packet.pts is not None)
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        base = stream.time_base or 1 / rate
-        shown_last = [packet.duration or 0 for packet in packets if times and packet.pts == times[-1]]
-    if not packets:
+    with open_video(path) as container:
+        track = _best_track(container)
+        stream, kind = track.stream, container.format.name
+        check_size(max(1, stream.codec_context.width), max(1, stream.codec_context.height))
+    if not track.times:
         raise UnusableFileError("no frames")
-    width, height = _display_size(path)
-    if len(times) < len(packets):
-        ticks = 1 / rate
-        return FileInfo(path, len(packets), rate, ticks, 0, len(packets), width, height, timed=False)
-    end = times[-1] + (max(shown_last) or max(1, round(1 / (rate * base))))
+    with open_video(path) as container:
+        stream = container.streams.video[track.number]
+        info = _described(path, stream, _first_frame(container, stream), track.number)
+        counted = kind in _COUNTED or track.joined or None in track.times
+        counted = counted or (kind in _ROUGHLY_TIMED and len(set(track.times)) < len(track.times))
+        counted = counted or (_evenly_ascending(track.times) and _names_no_frame(container, stream, kind))
+        rate = stream.codec_context.framerate or stream.guessed_rate if kind in _COUNTED else None
+        rate = rate or stream.average_rate or stream.guessed_rate or Fraction(25)
+        base, promised = stream.time_base or 1 / rate, stream.frames
+    remarks = list(info.remarks)
+    if track.packets < promised:
+        remarks.append(f"cut off: {len(track.times)} of the {promised} frames its header promises")
+    if kind in _RATELESS:
+        remarks.append(f"no frame rate in the file, {float(rate):g} frames a second assumed")
+    if track.joined:
+        remarks.append("timestamps start anew in the middle: frames are counted at a constant rate")
+    info = replace(info, remarks=tuple(remarks))
+    if counted:
+        count = len(track.times)
+        return replace(info, frames=count, rate=rate, time_base=1 / rate, first=0, end=count, timed=False)
+    return _with_times(info, track, rate, base)
+
+
+def _evenly_ascending(times: Sequence[int | None]) -> bool:
+    """Whether the timestamps of packets ascend in the order of decoding at one pace."""
+    steps = [later - earlier for earlier, later in pairwise(time for time in times if time is not None)]
+    return not steps or (min(steps) > 0 and max(steps) - min(steps) <= 1)
+
+
+def _names_no_frame(container: InputContainer, stream: VideoStream, kind: str) -> bool:
+    """Whether such timestamps are times of decoding, as the decoder gives the frames in another order.
+
+    AVI has no others. Elsewhere frames out of order show it, among the first after the one already decoded.
+    Counting the frames as they come out gives the right ones.
+    """
+    if not stream.codec_context.has_b_frames:
+        return False
+    if kind == "avi":
+        return True
+    times: list[int] = []
+    with suppress(FFmpegError):  # damage further on is met, and named, where it is read
+        times.extend(
+            frame.pts for frame in islice(container.decode(stream), _FRAMES_LOOKED_AT) if frame.pts is not None
+        )
+    return times != sorted(times)
+
+
+def _with_times(info: FileInfo, track: _Track, rate: Fraction, base: Fraction) -> FileInfo:
+    """`info` of a file whose packets carry the times at which frames are shown."""
+    # Frames before the first key frame lean on some that are not there.
+    times = sorted(
+        time for time in track.times if time is not None and (track.first_key is None or time >= track.first_key)
+    )
+    end = times[-1] + (track.durations.get(times[-1], 0) or max(1, round(1 / (rate * base))))
     measured = len(times) / ((end - times[0]) * base)
     if abs(len(times) / rate - len(times) / measured) > 2 * base:
         rate = measured  # a variable rate, or a header that lies; otherwise the header's is free of rounding
-    return FileInfo(path, len(times), rate, base, times[0], end, width, height)
+    return replace(info, frames=len(times), rate=rate, time_base=base, first=times[0], end=end)
 
 
-def _display_size(path: Path) -> tuple[int, int]:
-    """Size of the first frame as displayed; decoding it proves that the codec is known and the stream starts whole."""
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        frame = next(iter(container.decode(stream)), None)
-        if frame is None:
-            raise UnusableFileError("no frame can be decoded")
-        aspect = stream.sample_aspect_ratio or Fraction(1)
-        width, height = max(1, round(frame.width * aspect)), frame.height
-        return (height, width) if frame.rotation % 180 else (width, height)
+def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
+    """Decoding it proves that the codec is known and the stream starts whole."""
+    set_decoder(stream)
+    frame = next(iter(container.decode(stream)), None)
+    if frame is None:
+        raise UnusableFileError("no frame can be decoded")
+    return frame
+
+
+def _described(path: Path, stream: VideoStream, frame: VideoFrame, number: int) -> FileInfo:
+    """What the first frame tells. Raises UnusableFileError for a size or colour that cannot be read rightly."""
+    check_colour(frame)
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    width, height = max(1, round(frame.width * aspect)), frame.height
+    check_size(width, height)
+    transpose, mirror, upend = turn_of(frame)
+    width, height = (height, width) if transpose else (width, height)
+    mirrored = transpose ^ mirror ^ upend
+    words = ["BT.709"] * guessed_bt709(frame) + ["mirrored"] * mirrored
+    return FileInfo(
+        path,
+        1,
+        Fraction(1),
+        Fraction(1),
+        0,
+        1,
+        width,
+        height,
+        stream=number,
+        remarks=remarks_on(frame),
+        manner=", ".join(words),
+    )
 
 
 @dataclass(frozen=True)
@@ -128,18 +303,25 @@ class Scan:
     skipped: list[tuple[Path, str]]
 
 
-def scan(entries: Sequence[Entry], frames: int, fps: Fraction) -> Scan:
-    """Probe every entry and keep those that hold a clip of `frames` at `fps`."""
+def unfit(info: FileInfo, frames: int, fps: Fraction, short: str = "skip", stills: str = "skip") -> str | None:
+    """Why a readable file gives no clip of `frames` at `fps`, or None; `short` and `stills` as in `train`."""
+    if info.still and frames > 1 and stills != "repeat":
+        return "a still, and clips move: train.stills=repeat would show it for the whole clip"
+    if info.starts(frames, fps) or (short == "loop" and info.frames > 1):
+        return None
+    length = f"{float(frames / fps):.3g} s ({frames} frames at {float(fps):g} fps)"
+    return f"too short: {info.seconds:.3g} s, a clip needs {length}"
+
+
+def scan(entries: Sequence[Entry], frames: int, fps: Fraction, short: str = "skip", stills: str = "skip") -> Scan:
+    """Probe every entry and keep those that hold a clip of `frames` at `fps`; `short` and `stills` as in `train`."""
 
     def examine(entry: Entry) -> FileInfo | str:
         try:
             info = probe(entry)
         except UnusableFileError as error:
             return str(error)
-        if info.starts(frames, fps) == 0:
-            needed = f"{float(frames / fps):.3g} s ({frames} frames at {float(fps):g} fps)"
-            return f"too short: {info.seconds:.3g} s, a clip needs {needed}"
-        return info
+        return unfit(info, frames, fps, short, stills) or info
 
     result = Scan([], [], [])
     with output.progress("reading files", len(entries)) as advance, ThreadPoolExecutor(4) as pool:

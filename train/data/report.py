@@ -14,7 +14,7 @@ from sora_spec.train.data.labels import label_warnings
 from sora_spec.train.data.missing import missing_hint, missing_message
 from sora_spec.train.data.probe import FileInfo, Scan
 
-Fate = Literal["too short", "damaged", "missing"]
+Fate = Literal["too short", "a still", "damaged", "missing"]
 _SHOWN_FILES = 10
 _SHOWN_CLASSES = 12
 
@@ -67,6 +67,8 @@ class DataReport:
         parts = [_many(self.clips, "clip"), _many(self.stills, "still")] if self.stills else [_many(self.clips, "clip")]
         fates: tuple[Fate, ...] = ("too short", "damaged", "missing")
         parts += [f"{count:,} {fate}" for fate in fates if (count := self.count(fate))]
+        if left_out := self.count("a still"):
+            parts.append(f"{_many(left_out, 'still')} left out")
         if self.ignored.total:
             parts.append(f"{_many(self.ignored.total, 'file')} not looked at")
         lines = [f"data: {self.source}, {self.kind}: {', '.join(parts)}"]
@@ -103,6 +105,7 @@ class DataReport:
             "clips": self.clips,
             "stills": self.stills,
             "too_short": self.count("too short"),
+            "stills_left_out": self.count("a still"),
             "damaged": self.count("damaged"),
             "missing": self.count("missing"),
             "classes": None if self.classes is None else [vars(each) for each in self.classes],
@@ -164,6 +167,7 @@ def make_report(
     )
     if missing:
         report.warnings.append(f"{missing_message(source, missing)}; {missing_hint(source.entries, missing[0])}")
+    report.warnings += _odd_files(scan.files)
     if numbering is not None:
         report.classes = _count_classes(numbering, kept)
         counts = Counter(label for label in source.entries.labels if label is not None)
@@ -171,9 +175,23 @@ def make_report(
     return report
 
 
+def _odd_files(files: Sequence[FileInfo]) -> list[str]:
+    """What is odd in files that are used, one line for each kind, with the first file's name."""
+    odd: dict[str, list[str]] = {}
+    for file in files:
+        for remark in file.remarks:
+            odd.setdefault(remark, []).append(str(file.path))
+    return [
+        f"{paths[0]}{f' and {len(paths) - 1:,} more' if len(paths) > 1 else ''}: {remark}"
+        for remark, paths in odd.items()
+    ]
+
+
 def _fate(reason: str) -> Fate:
     if reason.startswith("too short"):
         return "too short"
+    if reason.startswith("a still"):
+        return "a still"
     return "missing" if reason == "the file does not exist" else "damaged"
 
 
@@ -201,7 +219,9 @@ def refuse_unusable(report: DataReport) -> None:
         return
     commonest = max((file.fate for file in report.skipped), key=report.count)
     hints: dict[Fate, str] = {
-        "too short": "give longer clips, or ask for fewer frames or more frames a second: clip.frames=…, clip.fps=…",
+        "too short": "give longer clips, or ask for fewer frames or more frames a second: clip.frames=…, clip.fps=…; "
+        "or let them start anew when they end: train.short=loop",
+        "a still": "show each for a whole clip: train.stills=repeat; or train on images: clip.frames=1",
         "damaged": f"see what is in them: sora-spec data check {report.source}",
         "missing": "paths in a list are relative to the folder of the list, or absolute",
     }

@@ -1,0 +1,87 @@
+"""From a decoded frame to RGB as a player shows it: colour, orientation, size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sora_spec.train.data.container import UnusableFileError
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+Pixels = NDArray[np.uint8]
+"""Frames (T, Y, X, 3) or one frame (Y, X, 3)."""
+
+Turn = tuple[bool, bool, bool]
+"""Transpose, then flip left to right, then flip upside down."""
+
+_UNTAGGED = 2  # of FFmpeg's colour enumerations
+_HDR = {16: "PQ", 18: "HLG"}
+_CONVERTIBLE = {0, 1, 2, 3, 4, 5, 6, 7, 9, 10}
+"""Colour matrices that libswscale converts; it takes any other for BT.601 without a word."""
+_BT2020 = 9
+MAX_PIXELS = 178_956_970
+"""Of one frame: Pillow's limit for a decompression bomb, here for video too."""
+_MAX_ASPECT = 64
+"""Longest side over shortest. Beyond it, no crop of the frame is a picture, and scaling it would take gigabytes."""
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises UnusableFileError for a frame that is too large to decode or is a mere line."""
+    if width * height > MAX_PIXELS:
+        raise UnusableFileError(f"{width}x{height} pixels, above the limit of {MAX_PIXELS:,} pixels")
+    if max(width, height) > _MAX_ASPECT * min(width, height):
+        raise UnusableFileError(f"{width}x{height} pixels: one side is more than {_MAX_ASPECT} times the other")
+
+
+def turn_of(frame: VideoFrame) -> Turn:
+    """What the display matrix asks for; any of the eight orientations, the nearest one for other angles."""
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d, *_ = np.frombuffer(data, np.int32).tolist()
+            if abs(a) + abs(d) >= abs(b) + abs(c):
+                return False, a < 0, d < 0
+            return True, c < 0, b < 0
+    return False, False, False
+
+
+def guessed_bt709(frame: VideoFrame) -> bool:
+    """Whether a frame without a colour tag is taken for BT.709: from 1280 columns or 577 rows on, as mpv does."""
+    large = frame.width >= 1280 or frame.height > 576
+    return large and int(frame.colorspace) == _UNTAGGED and not frame.format.is_rgb
+
+
+def check_colour(frame: VideoFrame) -> None:
+    """Raises UnusableFileError for HDR and for colour matrices that cannot be converted."""
+    transfer, matrix = int(frame.color_trc), int(frame.colorspace)
+    if transfer in _HDR:
+        raise UnusableFileError(
+            f"HDR ({_HDR[transfer]}): without tone mapping its colours would be wrong; convert it to BT.709 first"
+        )
+    if matrix not in _CONVERTIBLE:
+        raise UnusableFileError(f"its colour matrix (number {matrix} of H.273) cannot be converted; convert it first")
+
+
+def remarks_on(frame: VideoFrame) -> tuple[str, ...]:
+    """What should be said of a file whose frames look like this one."""
+    said: list[str] = []
+    if frame.interlaced_frame:
+        said.append("interlaced: what moves shows as combs; deinterlace first (ffmpeg -vf bwdif)")
+    if int(frame.color_primaries) == _BT2020:
+        said.append("wide gamut (BT.2020): read as if its primaries were BT.709's, so colours are paler")
+    return tuple(said)
+
+
+def to_pixels(frame: VideoFrame, size: tuple[int, int] | None) -> Pixels:
+    """RGB (Y, X, 3) as displayed, scaled with libswscale's bicubic filter, which is antialiased."""
+    transpose, mirror, upend = turn_of(frame)
+    height, width = (None, None) if size is None else reversed(size) if transpose else size
+    matrix = "ITU709" if guessed_bt709(frame) else None
+    scaled = frame.reformat(format="rgb24", width=width, height=height, interpolation="BICUBIC", src_colorspace=matrix)
+    pixels = np.asarray(scaled.to_ndarray(), np.uint8)
+    if transpose:
+        pixels = pixels.transpose(1, 0, 2)
+    return np.ascontiguousarray(pixels[:: -1 if upend else 1, :: -1 if mirror else 1])
