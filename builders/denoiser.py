@@ -37,7 +37,8 @@ def build_denoiser(spec: Spec) -> Denoiser:
     if isinstance(backbone.position, Learned):
         raise _unbuildable(spec, "backbone.position.kind", backbone.position.kind, "sincos, rope, none")
     attends = isinstance(backbone.conditioning, CrossAttention)
-    layout = Layout(derive_shapes(spec), spec.patch, _axes(spec, backbone.depth), _condition(spec, attends))
+    axes, condition = _axes(spec, backbone.depth), _condition(spec, attends)
+    layout = Layout(derive_shapes(spec), spec.patch, axes, condition, spec.temporal)
     return TransformerDenoiser(backbone, layout)
 
 

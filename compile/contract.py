@@ -40,7 +40,8 @@ def concrete(shape: Iterable[int | str], extents: dict[str, int]) -> tuple[int, 
 
 
 def condition_ports(spec: Spec) -> tuple[Port, ...]:
-    """The denoiser's third input: none, `label` (B,) with the null label as last row, or `context` (B, width)."""
+    """The denoiser's condition: none, `label` (B,) with the null label as last row, or `context`: (B, width), or
+    (B, tokens, width) with, where padding is passed over, `mask` (B, tokens)."""
     match spec.condition:
         case NoCondition():
             return ()
@@ -48,8 +49,9 @@ def condition_ports(spec: Spec) -> tuple[Port, ...]:
             return (Port(name="label", dtype="int64", shape=(BATCH,)),)
         case TextCondition(pooled=True, width=width):
             return (Port(name="context", dtype="float32", shape=(BATCH, width)),)
-        case TextCondition(tokens=tokens, width=width):
-            return (Port(name="context", dtype="float32", shape=(BATCH, tokens, width)),)
+        case TextCondition(tokens=tokens, width=width, masked=masked):
+            context = Port(name="context", dtype="float32", shape=(BATCH, tokens, width))
+            return (context, Port(name="mask", dtype="int64", shape=(BATCH, tokens))) if masked else (context,)
         case unknown:
             assert_never(unknown)
 

@@ -22,7 +22,7 @@ from sora_spec.builders.blocks.table import FixedTable
 from sora_spec.builders.conditions.label import LabelEmbedding
 from sora_spec.builders.conditions.text import PooledText, TextTokens
 from sora_spec.builders.conditions.time import TimeEmbedding
-from sora_spec.schema.backbone import Conditioning, CrossAttention, Rope, Sincos, Transformer
+from sora_spec.schema.backbone import Conditioning, CrossAttention, Rope, Sincos, Temporal, Transformer
 from sora_spec.schema.clip import Patch
 from sora_spec.schema.condition import ClassCondition, TextCondition
 from sora_spec.shapes import Shapes
@@ -40,6 +40,7 @@ class Layout:
     axes: tuple[Axis, ...]
     """Axis of each block's attention."""
     condition: ClassCondition | TextCondition | None
+    temporal: Temporal
 
     @property
     def longest(self) -> int:
@@ -72,10 +73,15 @@ class TransformerDenoiser(Denoiser):
 
     def _add_positions(self, backbone: Transformer, layout: Layout) -> None:
         _, rows, columns = layout.shapes.grid
-        sincos, moves = isinstance(backbone.position, Sincos), set(self.axes) != {"space"}
-        self.register_buffer("pos_embed", spatial_table(backbone.width, rows, columns) if sincos else None)
-        table = FixedTable(partial(temporal_table, backbone.width, layout.longest))
-        self.time_table = table if sincos and moves else None
+        self.adds_frames_once = layout.temporal.kind != "factorized" or layout.temporal.frame_positions == "tokens"
+        self.time_table, table = None, None
+        if isinstance(backbone.position, Sincos):
+            position = backbone.position
+            table = spatial_table(backbone.width, rows, columns, position.space_scale)
+            if set(self.axes) != {"space"}:
+                make = partial(temporal_table, backbone.width, layout.longest, position.time_scale)
+                self.time_table = FixedTable(make)
+        self.register_buffer("pos_embed", table)
         self.rope = None
         if isinstance(backbone.position, Rope):
             axes = rope_axes(backbone.position, backbone.width // backbone.heads)
@@ -85,6 +91,7 @@ class TransformerDenoiser(Denoiser):
         """DiT's initialisation: Xavier linears, N(0, 0.02) embeddings, zero modulation and head: the output is zero.
 
         With adaLN-single PixArt-α's: N(0, 0.02) for the shared modulation and the text, and cross-attention adds zero.
+        A second attention adds zero too: a fresh STDiT is an image model on every frame.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -103,6 +110,8 @@ class TransformerDenoiser(Denoiser):
                 nn.init.zeros_(block.modulation.weight)
             if block.cross is not None:
                 nn.init.zeros_(block.cross.out.weight)
+            if block.temporal is not None:
+                nn.init.zeros_(block.temporal.out.weight)
         if isinstance(self.patch_out.modulation, nn.Linear):
             nn.init.zeros_(self.patch_out.modulation.weight)
         nn.init.zeros_(self.patch_out.proj.weight)
@@ -112,18 +121,27 @@ class TransformerDenoiser(Denoiser):
         """The label that means "no label": one past the last class."""
         return self.condition_embed.null_label if isinstance(self.condition_embed, LabelEmbedding) else None
 
-    def forward(self, latents: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
+    @property
+    def null_context(self) -> Tensor | None:
+        """See `Denoiser`."""
+        return self.condition_embed.null if isinstance(self.condition_embed, TextTokens) else None
+
+    def forward(
+        self, latents: Tensor, time: Tensor, condition: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """See `Denoiser`."""
         assert latents.shape[-2:] == self.size, f"latents are {tuple(latents.shape[-2:])}, the spec's are {self.size}"
         x = self.patch_in(latents)  # (B, f, S, D)
         text = self.text_tokens(condition)  # (B, M, D) or None
+        bias = None if mask is None else self.text_bias(mask, text)  # (B, 1, 1, M) or None
         c, shared = self.modulations(self.embed(time, condition))  # (B, D) and (B, D) or (B, 6·D)
         x = self.add_positions(x)  # (B, f, S, D)
         rotations = self.rotations(x.shape[1], x.dtype)
         for i, block in enumerate(self.blocks):
             if i == self.first_temporal_block:
                 x = x + self.frame_positions(x)  # (B, f, S, D)
-            x = block(x, shared, rotations.get(self.axes[i]), text, rotations.get("time"))  # (B, f, S, D)
+            rotation, over_time = rotations.get(self.axes[i]), rotations.get("time")
+            x = block(x, shared, rotation, text, over_time, bias, self.attended_frames(i, x))  # (B, f, S, D)
         return self.patch_out(x, c).to(latents.dtype)  # (B, Cout, F, H, W)
 
     def embed(self, time: Tensor, condition: Tensor | None) -> Tensor:
@@ -141,6 +159,12 @@ class TransformerDenoiser(Denoiser):
         assert condition is not None, "this network needs a condition"
         return self.condition_embed(condition)
 
+    def text_bias(self, mask: Tensor, text: Tensor | None) -> Tensor:
+        """0 for the tokens of a prompt and −∞ for its padding, (B, 1, 1, M), to be added to scores."""
+        assert text is not None, "a mask belongs to text tokens"
+        assert mask.shape == text.shape[:2], f"the mask is {tuple(mask.shape)}, the text {tuple(text.shape)}"
+        return torch.where(mask != 0, 0.0, float("-inf")).to(text.dtype)[:, None, None]
+
     def modulations(self, c: Tensor) -> tuple[Tensor, Tensor]:
         """What modulates the head, and what modulates the blocks."""
         if self.modulation is None:
@@ -149,11 +173,17 @@ class TransformerDenoiser(Denoiser):
         return c, self.modulation(silu(c))
 
     def add_positions(self, x: Tensor) -> Tensor:
-        """Add the table over a frame, and that over frames too where all blocks look across frames (VDiT, STDiT)."""
+        """Add the table over a frame, and that over frames too where all blocks look across frames (VDiT)."""
         if self.pos_embed is None:
             return x
         table = self.pos_embed.to(x.dtype)[:, None]  # (1, 1, S, D)
-        return x + (table + self.frame_positions(x) if self.axes[0] in ("joint", "factorized") else table)
+        in_all = self.axes[0] in ("joint", "factorized") and self.adds_frames_once
+        return x + (table + self.frame_positions(x) if in_all else table)
+
+    def attended_frames(self, index: int, x: Tensor) -> Tensor | None:
+        """The table over frames that block `index` shows to its attention across frames: STDiT's first block's."""
+        shows = index == 0 and not self.adds_frames_once and self.time_table is not None
+        return self.frame_positions(x) if shows else None
 
     @property
     def first_temporal_block(self) -> int | None:

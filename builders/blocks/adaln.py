@@ -99,27 +99,32 @@ class AdaLnBlock(nn.Module):
         rotation: Rotation | None = None,
         context: Tensor | None = None,
         time_rotation: Rotation | None = None,
+        context_bias: Tensor | None = None,
+        frame_table: Tensor | None = None,
     ) -> Tensor:
         """(B, F, S, D) → (B, F, S, D).
 
         `c`: with `zero` the condition after its SiLU (B, D), with `single` the shared modulation (B, 6·D). `context`:
-        the text (B, M, D) of a block that attends to it. `rotation` belongs to the block's axis, `time_rotation` to the
-        second attention of a factorized block.
+        the text (B, M, D) of a block that attends to it, `context_bias` (B, 1, 1, M) what hides its padding. `rotation`
+        belongs to the block's axis, `time_rotation` to the second attention of a factorized block, which also reads
+        `frame_table` (1, F, 1, D).
         """
         modulation = rearrange(self.modulation(c), "b d -> b 1 1 d")
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)  # (B, 1, 1, D) each
         x = gated(x, gate1, attend(self.axis, self.attention, modulate(self.norm1(x), shift1, scale1), rotation))
         if self.temporal is not None:
-            x = gated(x, gate1, attend("time", self.temporal, x, time_rotation))
+            read = x if frame_table is None else x + frame_table
+            x = gated(x, gate1, attend("time", self.temporal, read, time_rotation))
+            del read
         if self.cross is not None:
             assert context is not None, "this block attends to a text"
-            x = x + self.attend_text(x, context)
+            x = x + self.attend_text(x, context, context_bias)
         return gated(x, gate2, self.mlp(modulate(self.norm2(x), shift2, scale2)))
 
-    def attend_text(self, x: Tensor, context: Tensor) -> Tensor:
+    def attend_text(self, x: Tensor, context: Tensor, bias: Tensor | None = None) -> Tensor:
         """All tokens of a clip to all of its text, whatever the axis of the block."""
         assert self.cross is not None
-        y = self.cross(rearrange(x, "b f s d -> b (f s) d"), context)
+        y = self.cross(rearrange(x, "b f s d -> b (f s) d"), context, bias)
         return rearrange(y, "b (f s) d -> b f s d", f=x.shape[1])
 
 

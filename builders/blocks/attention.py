@@ -37,7 +37,7 @@ class Attention(nn.Module):
 class CrossAttention(nn.Module):
     """Attention of the L tokens of a clip to the M tokens of its text (PixArt-α's `MultiHeadCrossAttention`).
 
-    All M tokens are attended to: a prompt that is shorter is padded by the encoder.
+    A prompt that is shorter is padded by the encoder, and its padding is attended to unless a bias hides it.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -47,8 +47,9 @@ class CrossAttention(nn.Module):
         self.kv = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """(B, L, D) tokens and (B, M, D) context → (B, L, D)."""
+    def forward(self, x: Tensor, context: Tensor, bias: Tensor | None = None) -> Tensor:
+        """(B, L, D) tokens and (B, M, D) context → (B, L, D). `bias` (B, 1, 1, M) is added to the scores."""
         q = rearrange(self.q(x), "n l (h d) -> n h l d", h=self.heads)
         k, v = (rearrange(part, "n m (h d) -> n h m d", h=self.heads) for part in self.kv(context).chunk(2, dim=-1))
-        return self.out(rearrange(scaled_dot_product_attention(q, k, v), "n h l d -> n l (h d)"))
+        y = scaled_dot_product_attention(q, k, v, bias)
+        return self.out(rearrange(y, "n h l d -> n l (h d)"))

@@ -26,17 +26,20 @@ def sincos_1d(width: int, positions: Tensor) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def spatial_table(width: int, rows: int, columns: int) -> Tensor:
-    """(1, rows·columns, width): DiT's `pos_embed`. The first half of the channels tells the column ("w goes first")."""
+def spatial_table(width: int, rows: int, columns: int, scale: float = 1.0) -> Tensor:
+    """(1, rows·columns, width): DiT's `pos_embed`. The first half of the channels tells the column ("w goes first").
+
+    `scale`: what places are divided by (Open-Sora's `space_scale`).
+    """
     assert width % 4 == 0, width
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    halves = [sincos_1d(width // 2, axis.flatten()) for axis in (column, row)]
+    halves = [sincos_1d(width // 2, axis.flatten().double() / scale) for axis in (column, row)]
     return torch.cat(halves, dim=1)[None].float()
 
 
-def temporal_table(width: int, frames: int) -> Tensor:
-    """(1, frames, width): Latte's `temp_embed`."""
-    return sincos_1d(width, torch.arange(frames))[None].float()
+def temporal_table(width: int, frames: int, scale: float = 1.0) -> Tensor:
+    """(1, frames, width): Latte's `temp_embed`. `scale`: what frames are divided by (Open-Sora's `time_scale`)."""
+    return sincos_1d(width, torch.arange(frames).double() / scale)[None].float()
 
 
 def rope_axes(position: Rope, head_width: int) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
@@ -23,13 +24,19 @@ class PooledText(nn.Module):
 class TextTokens(nn.Module):
     """(B, M, width) features of the frozen encoder → (B, M, D): linear, tanh-GELU, linear.
 
-    Guidance uses the features of the empty prompt.
+    `null`: what stands for no prompt, (M, width), where the spec keeps it with the network (`condition.no_prompt: table`);
+    else guidance uses the features of the empty prompt. Like PixArt-α's it is drawn once and never trained.
     """
+
+    null: Tensor | None
 
     def __init__(self, condition: TextCondition, width: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(condition.width, width)
         self.fc2 = nn.Linear(width, width)
+        keeps = condition.no_prompt == "table"
+        table = torch.randn(condition.tokens, condition.width) / condition.width**0.5 if keeps else None
+        self.register_buffer("null", table)
 
     def forward(self, features: Tensor) -> Tensor:
         """Project, in the dtype of the weights."""

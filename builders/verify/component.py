@@ -152,9 +152,11 @@ def _denoiser(spec: Spec, trains: bool, setting: Setting, device: torch.device) 
     condition = _condition(spec, batch, device)
     if condition is not None:
         inputs["condition"] = condition
+    if isinstance(spec.condition, TextCondition) and spec.condition.masked and not spec.condition.pooled:
+        inputs["mask"] = torch.ones(batch, spec.condition.tokens, device=device, dtype=torch.int64)
 
     def denoise(noisy: Tensor, at: Tensor) -> Tensor:
-        return network(noisy, at, inputs.get("condition"))
+        return network(noisy, at, inputs.get("condition"), inputs.get("mask"))
 
     if not trains:
         return Prepared(network, inputs, [], lambda: denoise(inputs["latents"], inputs["time"]), trains=False)

@@ -130,14 +130,20 @@ def _bytes_of(args: Any, kwargs: Any) -> int:
     return sum(x.numel() * x.element_size() for x in tensors)
 
 
-def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Flash attention by its own op."""
+def flash(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Flash attention by its own op. It takes no bias: PyTorch then picks the memory-efficient kernel."""
+    if bias is not None:
+        return efficient(q, k, v, bias)
     return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]
 
 
-def efficient(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Memory-efficient attention by its own op."""
-    return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True)[0]
+def efficient(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Memory-efficient attention by its own op, handed a bias as ATen hands it (`pad_bias`, `preprocess_mask`)."""
+    if bias is not None:
+        keys = k.shape[2]
+        wide = bias if keys % 8 == 0 else torch.nn.functional.pad(bias, (0, -keys % 8))
+        bias = wide[..., :keys].expand(*q.shape[:3], keys)
+    return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, bias, True)[0]
 
 
 FORCED = {"flash": flash, "efficient": efficient}
@@ -155,8 +161,8 @@ def forced_attention(kernel: str, temporal: str | None = None) -> Generator[None
     across_frames = everywhere if temporal is None else FORCED.get(temporal, original)
     chosen = [everywhere]
 
-    def called(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return chosen[-1](q, k, v)
+    def called(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        return chosen[-1](q, k, v) if bias is None else chosen[-1](q, k, v, bias)
 
     def along(axis: adaln.Axis, *rest: Any) -> Tensor:
         chosen.append(across_frames if axis == "time" else everywhere)

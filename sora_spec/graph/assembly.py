@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sora_spec.graph.component import Component
     from sora_spec.schema.spec import Spec
 
-CONDITIONS = ("labels", "context", "tokens", "null labels", "null context")
+CONDITIONS = ("labels", "context", "mask", "tokens", "null labels", "null context")
 
 
 class Inputs:

@@ -19,6 +19,7 @@ from sora_spec.graph.lower.transformer import TransformerDenoiser
 from sora_spec.graph.lower.vae_loss import vae_loss
 from sora_spec.graph.lower.weights import Policy, Weights
 from sora_spec.graph.ops.reduction import mean
+from sora_spec.graph.ops.views import cat
 from sora_spec.graph.setting import Precision, Recompute, Setting, compute_dtype, new_tape
 from sora_spec.graph.tensor import Tensor
 from sora_spec.shapes import derive_shapes
@@ -141,11 +142,12 @@ def _denoiser_graph(spec: Spec, component: Component, setting: Setting) -> Graph
         network.selected = setting.selected if setting.recompute == "selective" else ()
     batch, latent = setting.batch, derive_shapes(spec).latent
     x, time = inputs("latents", (batch, *latent)), inputs("time", (batch,))
-    condition = _condition(spec, inputs, batch)
+    condition, mask = _condition(spec, inputs, batch), _mask(spec, inputs, batch)
 
     def denoise(noisy: Tensor, at: Tensor) -> Tensor:
+        given = [None if name is None else inputs[name] for name in (condition, mask)]
         with tape.enter("backbone", outer=0):
-            return network(noisy, at, None if condition is None else inputs[condition])
+            return network(noisy, at, *given)
 
     if not step:
         tape.grad_enabled = False
@@ -171,6 +173,14 @@ def _condition(spec: Spec, inputs: Inputs, batch: int, prefix: str = "") -> str 
     return inputs(f"{prefix}context", (batch, *tokens, condition.width))
 
 
+def _mask(spec: Spec, inputs: Inputs, batch: int) -> str | None:
+    """Which tokens of a prompt are padding, where the spec says that they are passed over."""
+    condition = spec.condition
+    if condition.kind != "text" or condition.pooled or not condition.masked:
+        return None
+    return inputs("mask", (batch, condition.tokens), DType.INT64)
+
+
 def _sampler_graph(spec: Spec, setting: Setting) -> Graph:
     """A step from the middle of sampling `setting.batch` clips; guidance doubles the network's batch."""
     # Imported here: training needs none of it, and short commands feel every module.
@@ -188,10 +198,14 @@ def _sampler_graph(spec: Spec, setting: Setting) -> Graph:
         inputs("initial", (setting.batch, channels, *places), yaml=("sampler",))
         condition = _condition(spec, inputs, setting.batch)
         null = _condition(spec, inputs, setting.batch, "null ") if is_guided(spec) else None
+        mask = _mask(spec, inputs, setting.batch)
 
         def denoise(noisy: Tensor, at: Tensor, given: Tensor | None) -> Tensor:
+            shown = None if mask is None else inputs[mask]
+            if shown is not None and null is not None:
+                shown = cat([shown, shown], 0)  # Open-Sora's null prompt is masked as the prompt it stands for
             with tape.enter("backbone", outer=0):
-                return network(noisy, at, given)
+                return network(noisy, at, given, shown)
 
         def step() -> SamplerStep:
             given = [None if name is None else inputs[name] for name in (condition, null)]

@@ -46,6 +46,10 @@ class Sincos(Section):
     """Fixed sine-cosine tables, 2D over the frame and 1D over time, added to the tokens (DiT, Latte)."""
 
     kind: Literal["sincos"] = "sincos"
+    space_scale: Positive = 1.0
+    """Rows and columns are divided by this before they become angles (Open-Sora: 0.5 at 256², 1 at 512²)."""
+    time_scale: Positive = 1.0
+    """Frames are divided by this before they become angles (Open-Sora: 1 at 16 frames, 2/3 at 64)."""
 
 
 class Rope(Section):
@@ -138,6 +142,10 @@ class Factorized(Section):
     """Attention within a frame, then across frames, inside every block (Open-Sora's STDiT, Latte variant 3)."""
 
     kind: Literal["factorized"]
+    frame_positions: Literal["tokens", "first_attention"] = "tokens"
+    """Where the sine-cosine table over frames enters. `tokens`: it is added to all tokens before the first block and
+    stays in them. `first_attention`: it is added to what the first block's attention across frames reads, and nowhere
+    else (Open-Sora's STDiT)."""
 
 
 class Windowed(Section):

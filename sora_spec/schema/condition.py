@@ -43,6 +43,12 @@ class TextCondition(Section):
     """How often a training prompt is replaced by the empty one."""
     precision: Precision = "bf16"
     """Precision of the encoder's weights and arithmetic. Several published systems run theirs in fp32."""
+    masked: bool = False
+    """Whether cross-attention passes over the padding of a prompt that is shorter than `tokens` (PixArt-α, Open-Sora);
+    otherwise padding is attended to (Latte-1, CogVideoX)."""
+    no_prompt: Literal["empty", "table"] = "empty"
+    """What takes the place of a dropped prompt: the features of the empty prompt, or a table of tokens that is kept
+    with the network, drawn at random and never trained (PixArt-α's and Open-Sora's `y_embedding`)."""
 
 
 Condition = Annotated[NoCondition | ClassCondition | TextCondition, Field(discriminator="kind")]

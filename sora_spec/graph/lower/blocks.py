@@ -121,11 +121,12 @@ class CrossAttention:
         self.kv = Linear(weights, "cross.kv", width, 2 * width)
         self.out = Linear(weights, "cross.out", width, width)
 
-    def __call__(self, x: Tensor, context: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, context: Tensor, bias: Tensor | None = None) -> Tensor:
         """(B, L, D) → (B, L, D)."""
         q = rearrange(self.q(x), "n l (h d) -> n h l d", h=self.heads)
         k, v = [rearrange(part, "n m (h d) -> n h m d", h=self.heads) for part in chunk(self.kv(context), 2, -1)]
-        return self.out(rearrange(attention(q, k, v, self.kernel), "n h l d -> n l (h d)"))
+        y = attention(q, k, v, self.kernel, bias)
+        return self.out(rearrange(y, "n h l d -> n l (h d)"))
 
 
 class Block:
@@ -163,6 +164,8 @@ class Block:
         rotation: Rotation | None = None,
         context: Tensor | None = None,
         time_rotation: Rotation | None = None,
+        context_bias: Tensor | None = None,
+        frame_table: Tensor | None = None,
     ) -> Tensor:
         """(B, f, S, D) → (B, f, S, D) under `c` (B, D) or (B, 6·D)."""
         with self.tape.enter("modulation", ("backbone", "conditioning")):
@@ -174,11 +177,13 @@ class Block:
             )
         if self.temporal is not None:
             with self.tape.enter("temporal", ("temporal",)):
-                x = gated(x, gate1, self.attend("time", self.temporal, x, time_rotation))
+                read = x if frame_table is None else add(x, frame_table)
+                x = gated(x, gate1, self.attend("time", self.temporal, read, time_rotation))
+                del read
         if self.cross is not None:
             assert context is not None
             with self.tape.enter("cross", ("backbone", "conditioning")):
-                x = add(x, self.attend_text(x, context))
+                x = add(x, self.attend_text(x, context, context_bias))
         with self.tape.enter("mlp", ("backbone", "mlp_ratio")):
             return gated(x, gate2, self.mlp(modulate(layer_norm(x), shift2, scale2)))
 
@@ -192,10 +197,10 @@ class Block:
         """Linear, GELU, linear."""
         return self.fc2(gelu(self.fc1(x)))
 
-    def attend_text(self, x: Tensor, context: Tensor) -> Tensor:
+    def attend_text(self, x: Tensor, context: Tensor, bias: Tensor | None = None) -> Tensor:
         """All tokens of a clip to all of its text."""
         assert self.cross is not None
-        y = self.cross(rearrange(x, "b f s d -> b (f s) d"), context)
+        y = self.cross(rearrange(x, "b f s d -> b (f s) d"), context, bias)
         return rearrange(y, "b (f s) d -> b f s d", f=x.shape[1])
 
 

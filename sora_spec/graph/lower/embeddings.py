@@ -60,6 +60,8 @@ class TextTokens:
     def __init__(self, weights: Weights, condition: TextCondition, width: int) -> None:
         self.fc1 = Linear(weights, "condition.fc1", condition.width, width)
         self.fc2 = Linear(weights, "condition.fc2", width, width)
+        if condition.no_prompt == "table":
+            weights.buffer("condition.null", (condition.tokens, condition.width), weights.policy.weights, True)
 
     def __call__(self, features: Tensor) -> Tensor:
         """(B, M, width) → (B, M, D)."""

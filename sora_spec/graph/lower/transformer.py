@@ -14,7 +14,7 @@ from sora_spec.graph.lower.embeddings import LabelEmbedding, PooledText, TextTok
 from sora_spec.graph.lower.sequence import SequenceGroup, sequence_group
 from sora_spec.graph.lower.weights import Linear, Weights
 from sora_spec.graph.ops.norm import layer_norm
-from sora_spec.graph.ops.pointwise import add, cast_to, mul, silu
+from sora_spec.graph.ops.pointwise import add, cast_to, made_from_nothing, mul, select, silu, unary
 from sora_spec.graph.ops.views import chunk, narrow, rearrange, unbind, unsqueeze
 from sora_spec.graph.recompute import checkpoint
 from sora_spec.graph.tensor import Tensor
@@ -132,12 +132,15 @@ class TransformerDenoiser:
         if backbone.position.kind == "rope":
             self.rope = Rope3d(weights, width // backbone.heads // 2, (longest, rows, columns))
 
-    def __call__(self, latents: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
-        """(B, C, F, H, W), (B,) and a condition → (B, Cout, F, H, W)."""
+    def __call__(
+        self, latents: Tensor, time: Tensor, condition: Tensor | None, mask: Tensor | None = None
+    ) -> Tensor:
+        """(B, C, F, H, W), (B,), a condition and the mask of its tokens → (B, Cout, F, H, W)."""
         enter = self.tape.enter
         with enter("patch_in"):
             x = self.patchify(latents)
         text = self.text_tokens(condition)
+        bias = None if mask is None or text is None else self.text_bias(mask, text)
         c, shared = self.modulations(self.embed(time, condition))
         with enter("position"):
             x = self.add_positions(x)
@@ -147,19 +150,25 @@ class TransformerDenoiser:
             with enter(f"blocks[{index}]"):
                 if index == self.first_temporal_block:
                     x = add(x, self.frame_positions(x))
-                x = self.run_block(index, x, shared, rotations, text)
+                x = self.run_block(index, x, shared, rotations, text, bias)
         with enter("patch_out"):
             return cast_to(self.patch_out(x, c), latents.dtype)
 
     def run_block(
-        self, index: int, x: Tensor, c: Tensor, rotations: dict[Axis, Rotation], text: Tensor | None
+        self,
+        index: int,
+        x: Tensor,
+        c: Tensor,
+        rotations: dict[Axis, Rotation],
+        text: Tensor | None,
+        bias: Tensor | None,
     ) -> Tensor:
         """One block, or its checkpointed form."""
         block, over_time = self.blocks[index], rotations.get("time")
-        rotation = rotations.get(self.axes[index])
+        rotation, frames = rotations.get(self.axes[index]), self.attended_frames(index, x)
         if index in self.recomputed:
-            return checkpoint(self.tape, block, x, c, rotation, text, over_time, selected=self.selected)
-        return block(x, c, rotation, text, over_time)
+            return checkpoint(self.tape, block, x, c, rotation, text, over_time, bias, frames, selected=self.selected)
+        return block(x, c, rotation, text, over_time, bias, frames)
 
     def patchify(self, latents: Tensor) -> Tensor:
         """(B, C, F, H, W) → (B, f, S, D)."""
@@ -191,6 +200,16 @@ class TransformerDenoiser:
         with self.tape.enter("condition_embed"):
             return self.condition_embed(condition)
 
+    def text_bias(self, mask: Tensor, text: Tensor) -> Tensor:
+        """What hides the padding of prompts."""
+        with self.tape.enter("condition_embed"):
+            wide = select(  # without names, which would keep the operands until the cast
+                unary("ne", mask, DType.BOOL),
+                made_from_nothing("scalar_tensor", mask, (), DType.F32),
+                made_from_nothing("scalar_tensor", mask, (), DType.F32),
+            )
+            return unsqueeze(unsqueeze(cast_to(wide, text.dtype), 1), 1)
+
     def modulations(self, c: Tensor) -> tuple[Tensor, Tensor]:
         """What modulates the head, and what modulates the blocks."""
         with self.tape.enter("modulation"):
@@ -204,7 +223,19 @@ class TransformerDenoiser:
         if self.pos_embed is None:
             return x
         table = unsqueeze(cast_to(self.pos_embed, x.dtype), 1)
-        return add(x, add(table, self.frame_positions(x)) if self.axes[0] in ("joint", "factorized") else table)
+        in_all = self.axes[0] in ("joint", "factorized") and self.adds_frames_once
+        return add(x, add(table, self.frame_positions(x)) if in_all else table)
+
+    @property
+    def adds_frames_once(self) -> bool:
+        """Whether the table over frames is added to the tokens, and not shown to the first block's attention only."""
+        temporal = self.spec.temporal
+        return temporal.kind != "factorized" or temporal.frame_positions == "tokens"
+
+    def attended_frames(self, index: int, x: Tensor) -> Tensor | None:
+        """The table over frames that a block shows to its attention across frames."""
+        shows = index == 0 and not self.adds_frames_once and self.time_table is not None
+        return self.frame_positions(x) if shows else None
 
     @property
     def first_temporal_block(self) -> int | None:

@@ -7,8 +7,8 @@ from typing import Literal, assert_never
 from sora_spec.graph.dtypes import DType
 from sora_spec.graph.layout import contiguous_strides, dense_strides
 from sora_spec.graph.ops.matrix import matmul
-from sora_spec.graph.ops.pointwise import cast_to, mul_scalar
-from sora_spec.graph.ops.views import transpose
+from sora_spec.graph.ops.pointwise import add, cast_to, mul_scalar
+from sora_spec.graph.ops.views import expand_to, transpose
 from sora_spec.graph.tape import Layout
 from sora_spec.graph.tensor import Grads, Node, Tensor, attach, node_for, run, run_one
 
@@ -16,17 +16,25 @@ Kernel = Literal["flash", "efficient", "math", "cpu"]
 """Flash and memory-efficient attention on a GPU, the composed fallback, and the CPU's flash attention."""
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
-    """`F.scaled_dot_product_attention` of (B, heads, N, d), without mask and dropout."""
+def attention(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, bias: Tensor | None = None) -> Tensor:
+    """`F.scaled_dot_product_attention` of (B, heads, N, d), without dropout; `bias` (B, 1, 1, M) needs no gradient.
+
+    Flash attention takes no bias: PyTorch then picks the memory-efficient kernel.
+    """
     match kernel:
         case "math":
-            return _math(q, k, v)
+            return _math(q, k, v, bias)
         case "cpu" if any(x.strides[-1] != 1 for x in (q, k, v)):
-            return _math(q, k, v)  # PyTorch's choice where channels do not lie side by side
+            return _math(q, k, v, bias)  # PyTorch's choice where channels do not lie side by side
+        case "flash" if bias is not None:
+            return _fused(q, k, v, "efficient", bias)
         case "flash" | "efficient" | "cpu":
-            return _fused(q, k, v, kernel)
+            return _fused(q, k, v, kernel, bias)
         case _:
             assert_never(kernel)
+
+
+_ALIGNED = 8  # keys of a bias that the memory-efficient kernel reads at a time; rows are padded to a multiple
 
 
 def attention_flops(q: Tensor, k: Tensor) -> int:
@@ -41,16 +49,34 @@ NAMES = {
 }
 
 
-def _fused(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
-    node = node_for(_fused_rule, (q, k, v), kernel)
+def _fused(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, bias: Tensor | None = None) -> Tensor:
+    given = (q, k, v) if bias is None else (q, k, v, _rows(q, k, bias, kernel))
+    node = node_for(_fused_rule, given, kernel)
     if node is not None:
-        node.save(q, k, v)
+        node.save(*given)
     # The CPU's kernel is unknown to PyTorch's FLOP counter, but not to this one.
     flops = attention_flops(q, k)
-    made = run(NAMES[kernel], (q, k, v), fused_outputs(q, kernel), flops, _workspace(q, k, kernel, backward=False))
+    made = run(NAMES[kernel], given, fused_outputs(q, kernel), flops, _workspace(q, k, kernel, backward=False))
     if node is not None:
         node.save(*made[: 2 if kernel == "cpu" else 4])
     return attach(node, made[0])
+
+
+def _rows(q: Tensor, k: Tensor, bias: Tensor, kernel: Kernel) -> Tensor:
+    """A bias as the kernel is handed it: the memory-efficient one gets a row for every query, all of one storage."""
+    if kernel != "efficient":
+        return bias
+    return expand_to(aligned(bias), (*q.shape[:3], k.shape[2]))
+
+
+def aligned(bias: Tensor) -> Tensor:
+    """The bias with its rows padded to what the memory-efficient kernel reads at a time (ATen's `pad_bias`)."""
+    keys = bias.shape[-1]
+    if keys % _ALIGNED == 0:
+        return bias
+    shape = (*bias.shape[:-1], -(-keys // _ALIGNED) * _ALIGNED)
+    wide = run_one("constant_pad_nd", (bias,), shape, contiguous_strides(shape), bias.dtype)
+    return wide.alias(bias.shape, wide.strides)
 
 
 def fused_outputs(q: Tensor, kernel: Kernel) -> tuple[Layout, ...]:
@@ -98,7 +124,8 @@ def _fused_rule(node: Node, grads: Grads) -> Grads:
     # Five products where the forward pass has two: the scores are computed again.
     flops = attention_flops(q, k) * 5 // 2
     space = _workspace(q, k, kernel, backward=True)
-    return list(run(f"{NAMES[kernel]}_backward", (g, q, k, v, *rest), outputs, flops, space))
+    made = run(f"{NAMES[kernel]}_backward", (g, q, k, v, *rest), outputs, flops, space)
+    return [*made, *([None] * (len(node.edges) - len(made)))]  # a bias needs no gradient
 
 
 def _workspace(q: Tensor, k: Tensor, kernel: Kernel, backward: bool) -> int:
@@ -115,12 +142,16 @@ def _workspace(q: Tensor, k: Tensor, kernel: Kernel, backward: bool) -> int:
     return threads * ((tile + 2 * rows + rows * width) * DType.F32.size + narrow)
 
 
-def _math(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _math(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """ATen's `_scaled_dot_product_attention_math`: in float32, both factors scaled by the root of the scale."""
     kind = q.dtype
     q_wide, k_wide, v_wide = (cast_to(x, DType.F32) for x in (q, k, v))
     q_scaled = mul_scalar(q_wide)
-    weights = softmax(matmul(q_scaled, mul_scalar(transpose(k_wide, 2, 3))))
+    scores = matmul(q_scaled, mul_scalar(transpose(k_wide, 2, 3)))
+    if bias is not None:
+        scores = add(scores, bias)
+    weights = softmax(scores)
+    del scores
     second_result = cast_to(weights, kind)
     result = cast_to(matmul(weights, v_wide), kind)
     del second_result

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from sora_spec.graph.dtypes import DType
 from sora_spec.graph.layout import contiguous_strides
-from sora_spec.graph.ops.attention import NAMES, Kernel, attention_flops, fused_outputs, softmax
+from sora_spec.graph.ops.attention import NAMES, Kernel, aligned, attention_flops, fused_outputs, softmax
 from sora_spec.graph.ops.matrix import matmul
 from sora_spec.graph.ops.pointwise import add, cast_to, made_from_nothing, mul_scalar, scalar_like, unary
 from sora_spec.graph.ops.views import expand_to, transpose
 from sora_spec.graph.tensor import Tensor, run, run_one
-
-_ALIGNED = 8  # keys of a bias that the memory-efficient kernel reads at a time; rows are padded to a multiple
 
 
 def masked_attention(
@@ -26,19 +24,9 @@ def masked_attention(
         return run(NAMES[kernel], (q, k, v), fused_outputs(q, kernel), attention_flops(q, k))[0]
     kernel = "efficient" if kernel == "flash" else kernel
     if kernel == "efficient":
-        bias = _aligned(bias)
+        bias = aligned(bias)
     rows = expand_to(bias, (q.shape[0], *bias.shape[1:]))
     return run(NAMES[kernel], (q, k, v, rows), fused_outputs(q, kernel), attention_flops(q, k))[0]
-
-
-def _aligned(bias: Tensor) -> Tensor:
-    """The bias with its rows padded to what the kernel reads at a time (ATen's `pad_bias`)."""
-    keys = bias.shape[-1]
-    if keys % _ALIGNED == 0:
-        return bias
-    shape = (*bias.shape[:-1], -(-keys // _ALIGNED) * _ALIGNED)
-    wide = run_one("constant_pad_nd", (bias,), shape, contiguous_strides(shape), bias.dtype)
-    return wide.alias(bias.shape, wide.strides)
 
 
 def _math(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool) -> Tensor:
