@@ -11,8 +11,8 @@ class Denoiser(nn.Module):
     `time` is what the objective uses, 0..steps−1 or [0, 1]. `condition` is (B,) int64 labels, (B, width) pooled
     text, (B, M, width) text tokens, or None. `mask` (B, M), beside text tokens only, is zero where a token is padding
     and must not be attended to; None attends to all. Cout is 2·C when a variance is predicted beside the mean (mean
-    first), else C. The output has the dtype of `latents`; inside, everything is cast to the dtype of the weights, save for
-    the time, which stays float32 until it is a sinusoid. Whoever casts the inputs of modules from outside (FSDP2's
+    first), else C. The output has the dtype of `latents`; inside, everything is cast to the dtype of the weights, save
+    for the time, which stays float32 until it is a sinusoid. Whoever casts the inputs of modules from outside (FSDP2's
     `cast_forward_inputs`) must leave the root's alone: bfloat16 knows no step 999.
 
     F may differ from the spec's; H and W may not.

@@ -24,8 +24,8 @@ class PooledText(nn.Module):
 class TextTokens(nn.Module):
     """(B, M, width) features of the frozen encoder → (B, M, D): linear, tanh-GELU, linear.
 
-    `null`: what stands for no prompt, (M, width), where the spec keeps it with the network (`condition.no_prompt: table`);
-    else guidance uses the features of the empty prompt. Like PixArt-α's it is drawn once and never trained.
+    `null`: what stands for no prompt, (M, width), where the network keeps it (`condition.no_prompt: table`); else
+    guidance uses the features of the empty prompt. Like PixArt-α's it is drawn once and never trained.
     """
 
     null: Tensor | None

@@ -1,19 +1,21 @@
-"""Official DiT, SiT and Latte checkpoints ⇄ the transformer's state dict.
+"""Official DiT, SiT, Latte and Open-Sora 1.0 checkpoints ⇄ the transformer's state dict.
 
 The official layout is flat: facebookresearch/DiT `models.py`, willisma/SiT the same, Vchitect/Latte with `temp_embed`
-besides. Under `temporal: joint` the names of the tables and of the text projection are OpenDiT's (v1.0.0).
+besides. Under `temporal: joint` the names of the tables and of the text projection are OpenDiT's (v1.0.0); with
+cross-attention and one modulation for all blocks they are PixArt-α's and Open-Sora's (v1.0.0, `stdit.py`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from sora_spec import output
+from sora_spec.builders.backbones.transformer import modulation_of
 from sora_spec.builders.blocks.position import spatial_table, temporal_table
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.weights.codec_run import checkpoint_state
@@ -23,7 +25,7 @@ from sora_spec.builders.weights.mismatch import check_same_shapes, explain
 from sora_spec.builders.weights.names import unnested, unprefixed
 from sora_spec.builders.weights.values import as_float32
 from sora_spec.errors import UserError
-from sora_spec.schema.backbone import Alternating, Joint, Sincos, Transformer
+from sora_spec.schema.backbone import Alternating, CrossAttention, Factorized, Joint, Sincos, Transformer
 from sora_spec.schema.spec import Spec
 from sora_spec.shapes import derive_shapes
 
@@ -33,10 +35,17 @@ NAMES = (
     ("time_embed.fc2", "t_embedder.mlp.2"),
     ("condition_embed.table", "y_embedder.embedding_table"),
     ("condition_embed.proj", "y_embedder.output_projection"),
+    ("condition_embed.null", "y_embedder.y_embedding"),
+    (r"condition_embed\.(fc\d)", r"y_embedder.y_proj.\1"),
+    ("modulation", "t_block.1"),
     ("patch_out.proj", "final_layer.linear"),
     ("patch_out.modulation", "final_layer.adaLN_modulation.1"),
     (r"(blocks\.\d+)\.attention.out", r"\1.attn.proj"),
     (r"(blocks\.\d+)\.attention", r"\1.attn"),
+    (r"(blocks\.\d+)\.temporal.out", r"\1.attn_temp.proj"),
+    (r"(blocks\.\d+)\.temporal", r"\1.attn_temp"),
+    (r"(blocks\.\d+)\.cross.(q|kv)", r"\1.cross_attn.\2_linear"),
+    (r"(blocks\.\d+)\.cross.out", r"\1.cross_attn.proj"),
     (r"(blocks\.\d+)\.modulation", r"\1.adaLN_modulation.1"),
 )
 """Our names and the official ones, as prefixes; the first that fits is taken. What is not listed keeps its name."""
@@ -51,6 +60,15 @@ ANCHORS = (
 )
 """Names by which the official layout, ours and diffusers' are told, and a prefix before them."""
 
+SINGLE = (
+    (r"patch_out\.modulation\.weight", "final_layer.scale_shift_table"),
+    (r"(blocks\.\d+)\.modulation\.weight", r"\1.scale_shift_table"),
+)
+"""Names of the tables that adaLN-single has in place of linear layers."""
+
+SCALES = (1.0, 0.5, 2.0, 2 / 3, 1.5)
+"""What published networks divide positions by, beside the spec's own."""
+
 TABLE_TOLERANCE = 5e-3
 """How far a stored sine-cosine table may be from the computed one: bfloat16's rounding."""
 
@@ -59,8 +77,10 @@ def official_name(name: str, spec: Spec) -> str:
     """Official name of one of our tensors."""
     if name == "pos_embed" and isinstance(spec.temporal, Joint):
         return "pos_embed_spatial"
-    for ours, official in NAMES:
-        renamed, count = re.subn(rf"^{ours}(?=\.)", official, name)
+    assert isinstance(spec.backbone, Transformer)
+    single = modulation_of(spec.backbone.conditioning) == "single"
+    for ours, official in (*SINGLE, *NAMES) if single else NAMES:
+        renamed, count = re.subn(rf"^{ours}(?=\.|$)", official, name)
         if count:
             return renamed
     return name
@@ -88,6 +108,7 @@ def from_official(state: Mapping[str, Tensor], spec: Spec, where: str = "the che
     given = plain_names(state, spec, where)
     if "patch_in.proj.weight" in given:
         return _from_own(given, spec, where)
+    _check_frame_positions(given, spec)
     own = own_state(spec)
     expected = {name: tensor.shape for name, tensor in to_official(own, spec).items()}
     given = _with_fitting_tables(given, spec)
@@ -144,7 +165,7 @@ def _renamed(state: Mapping[str, Tensor], spec: Spec) -> dict[str, Tensor]:
 def _kernel(spec: Spec) -> tuple[int, ...]:
     """Shape (C, [t,] p, p) of one official patch filter: three-dimensional where patches may span frames."""
     patch, channels = spec.patch, spec.vae.channels
-    if isinstance(spec.temporal, Joint) or patch.time > 1:
+    if isinstance(spec.temporal, Joint) or patch.time > 1 or _is_stdit(spec):
         return (channels, patch.time, patch.space, patch.space)
     return (channels, patch.space, patch.space)
 
@@ -152,17 +173,39 @@ def _kernel(spec: Spec) -> tuple[int, ...]:
 def _time_tables(spec: Spec, device: torch.device) -> dict[str, Tensor]:
     """Frozen tables over frames that upstream stores and we compute."""
     assert isinstance(spec.backbone, Transformer)
-    if not isinstance(spec.backbone.position, Sincos) or not isinstance(spec.temporal, Joint | Alternating):
+    position = spec.backbone.position
+    named = isinstance(spec.temporal, Joint | Alternating) or _is_stdit(spec)
+    if not isinstance(position, Sincos) or not named:
         return {}
-    name = "pos_embed_temporal" if isinstance(spec.temporal, Joint) else "temp_embed"
+    name = "temp_embed" if isinstance(spec.temporal, Alternating) else "pos_embed_temporal"
     with torch.device(device):
-        return {name: temporal_table(spec.backbone.width, derive_shapes(spec).grid[0])}
+        return {name: temporal_table(spec.backbone.width, derive_shapes(spec).grid[0], position.time_scale)}
+
+
+def _is_stdit(spec: Spec) -> bool:
+    """Whether the network is Open-Sora's: PixArt-α with a second attention in every block."""
+    assert isinstance(spec.backbone, Transformer)
+    return isinstance(spec.temporal, Factorized) and isinstance(spec.backbone.conditioning, CrossAttention)
+
+
+def _time_scale(spec: Spec) -> float:
+    """What the spec divides frames by."""
+    assert isinstance(spec.backbone, Transformer)
+    position = spec.backbone.position
+    return position.time_scale if isinstance(position, Sincos) else 1.0
+
+
+def _scale(spec: Spec) -> float:
+    """What the spec divides rows and columns by."""
+    assert isinstance(spec.backbone, Transformer)
+    position = spec.backbone.position
+    return position.space_scale if isinstance(position, Sincos) else 1.0
 
 
 def _spatial_table(spec: Spec) -> Tensor:
     assert isinstance(spec.backbone, Transformer)
     _, rows, columns = derive_shapes(spec).grid
-    return spatial_table(spec.backbone.width, rows, columns)
+    return spatial_table(spec.backbone.width, rows, columns, _scale(spec))
 
 
 def _with_fitting_tables(state: Mapping[str, Tensor], spec: Spec) -> dict[str, Tensor]:
@@ -172,11 +215,21 @@ def _with_fitting_tables(state: Mapping[str, Tensor], spec: Spec) -> dict[str, T
     fitting = dict(state)
     for name in ("pos_embed", "pos_embed_spatial"):
         table = state.get(name)
-        if table is not None and _grid_of(table, width) not in {None, (rows, columns)}:
-            fitting[name] = spatial_table(width, rows, columns).to(table.dtype)
+        found = None if table is None else _grid_of(table, width, (_scale(spec), *SCALES))
+        if table is None or found is None:
+            continue
+        if found[2] != _scale(spec):
+            raise UserError(
+                f"{name} of the checkpoint divides rows and columns by {found[2]:g}, the spec by {_scale(spec):g}",
+                f"set backbone.position.space_scale to {found[2]:g}",
+            )
+        if found[:2] != (rows, columns):
+            fitting[name] = spatial_table(width, rows, columns, _scale(spec)).to(table.dtype)
     for name, computed in _time_tables(spec, torch.device("cpu")).items():
         table = state.get(name)
-        if table is not None and table.shape[2:] == (width,) and _close(table, temporal_table(width, table.shape[1])):
+        if table is None or table.ndim != 3 or table.shape[2] != width:
+            continue
+        if _close(table, temporal_table(width, table.shape[1], _time_scale(spec))):
             fitting[name] = computed
     return fitting
 
@@ -184,10 +237,26 @@ def _with_fitting_tables(state: Mapping[str, Tensor], spec: Spec) -> dict[str, T
 def _check_time_tables(given: Mapping[str, Tensor], spec: Spec) -> None:
     """A table over frames can only be dropped where it is the computed one."""
     for name, computed in _time_tables(spec, torch.device("cpu")).items():
-        if not _close(given[name], computed):
+        if _close(given[name], computed):
+            continue
+        _, frames, width = computed.shape
+        scale = next((one for one in SCALES if _close(given[name], temporal_table(width, frames, one))), None)
+        raise UserError(
+            f"{name} {tuple(computed.shape)} is not the sine-cosine table over frames that the network computes",
+            "a checkpoint with learned positions has no counterpart here"
+            if scale is None
+            else f"the checkpoint divides frames by {scale:g}: set backbone.position.time_scale to {scale:g}",
+        )
+
+
+def _check_frame_positions(given: Mapping[str, Tensor], spec: Spec) -> None:
+    """Open-Sora's network and one that adds its table over frames to the tokens have the same tensors."""
+    if _is_stdit(spec) and "pos_embed_temporal" in given:
+        assert isinstance(spec.temporal, Factorized)
+        if spec.temporal.frame_positions == "tokens":
             raise UserError(
-                f"{name} {tuple(computed.shape)} is not the sine-cosine table over frames that the network computes",
-                "a checkpoint with learned positions has no counterpart here",
+                "the checkpoint is Open-Sora's STDiT, which shows the table over frames to the first attention only",
+                "set temporal.frame_positions to first_attention",
             )
 
 
@@ -196,13 +265,14 @@ def _without_text_encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if not name.startswith("y_embedder.text_encoder.")}
 
 
-def _grid_of(table: Tensor, width: int) -> tuple[int, int] | None:
-    """Rows and columns of the grid whose sine-cosine table `table` is, if any."""
+def _grid_of(table: Tensor, width: int, scales: Iterable[float]) -> tuple[int, int, float] | None:
+    """Rows and columns of the grid, and the scale, whose sine-cosine table `table` is, if any; the first that fits."""
     if table.ndim != 3 or table.shape[0] != 1 or table.shape[2] != width or width % 4:
         return None
     tokens = table.shape[1]
-    grids = ((rows, tokens // rows) for rows in range(1, tokens + 1) if tokens % rows == 0)
-    return next((grid for grid in grids if _close(table, spatial_table(width, *grid))), None)
+    grids = [(rows, tokens // rows) for rows in range(1, tokens + 1) if tokens % rows == 0]
+    candidates = ((*grid, scale) for scale in dict.fromkeys(scales) for grid in grids)
+    return next((found for found in candidates if _close(table, spatial_table(width, *found))), None)
 
 
 def _close(table: Tensor, computed: Tensor) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sora_spec.errors import UserError
 from sora_spec.schema.backbone import Alternating, Joint, Transformer
-from sora_spec.schema.condition import ClassCondition
+from sora_spec.schema.condition import ClassCondition, TextCondition
 from sora_spec.schema.spec import Spec
 
 SHOWN = 24
@@ -59,6 +59,7 @@ def explain(given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], 
         *_sizes(given, spec.backbone),
         *_labels(given, spec),
         *_sigma(given, expected, spec.backbone),
+        *_null_prompt(given, expected, spec),
         *_tables(given, expected, spec),
     ]
 
@@ -99,11 +100,25 @@ def _sigma(given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], b
         )
 
 
+def _null_prompt(given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], spec: Spec) -> Iterator[str]:
+    name = "y_embedder.y_embedding"
+    table, shape = given.get(name), expected.get(name)
+    if table is not None and shape is None and isinstance(spec.condition, TextCondition):
+        yield "the file keeps a null prompt (y_embedding): set condition.no_prompt to table"
+    elif table is None and shape is not None:
+        yield "the file keeps no null prompt (y_embedding): set condition.no_prompt to empty"
+    elif table is not None and shape is not None and tuple(table.shape) != tuple(shape):
+        tokens, width = table.shape
+        yield f"the file's null prompt is {tokens} tokens of {width}: set condition.tokens and condition.width to these"
+
+
 def _tables(given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], spec: Spec) -> Iterator[str]:
     kind = spec.temporal.kind
     if "temp_embed" in given and not isinstance(spec.temporal, Alternating):
         yield f"the file is a video model's (it has temp_embed), temporal.kind is {kind}: set it to alternating"
-    elif "pos_embed_temporal" in given and not isinstance(spec.temporal, Joint):
+    elif (
+        "pos_embed_temporal" in given and "pos_embed_temporal" not in expected and not isinstance(spec.temporal, Joint)
+    ):
         yield f"the file is a video model's (it has pos_embed_temporal), temporal.kind is {kind}: set it to joint"
     elif {"temp_embed", "pos_embed_temporal"} & (expected.keys() - given.keys()) and "pos_embed" in given:
         yield (

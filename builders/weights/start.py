@@ -10,7 +10,8 @@ from sora_spec.schema.spec import Spec
 def load_start(denoiser: Denoiser, spec: Spec) -> bool:
     """Load `backbone.weights` into a freshly built network, before it is sharded; False where the spec names none.
 
-    Official DiT, SiT and Latte files, diffusers folders and our own safetensors are told apart by their names.
+    Official DiT, SiT, Latte and Open-Sora 1.0 files, diffusers folders and our own safetensors are told apart by their
+    names.
 
     Raises UserError when the file cannot be read or does not fit.
     """

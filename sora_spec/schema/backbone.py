@@ -100,7 +100,7 @@ class Transformer(Section):
     """Predict a variance beside the mean: twice the output channels. DDPM with `variance: learned_range` needs it;
     under an interpolant the second half is dropped, as SiT does to stay loadable from DiT."""
     weights: str | None = None
-    """Official checkpoint (DiT, SiT, Latte) or safetensors file to start from."""
+    """Official checkpoint (DiT, SiT, Latte, Open-Sora 1.0) or safetensors file to start from."""
 
 
 class Cascade(Section):

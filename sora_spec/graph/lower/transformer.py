@@ -132,9 +132,7 @@ class TransformerDenoiser:
         if backbone.position.kind == "rope":
             self.rope = Rope3d(weights, width // backbone.heads // 2, (longest, rows, columns))
 
-    def __call__(
-        self, latents: Tensor, time: Tensor, condition: Tensor | None, mask: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, latents: Tensor, time: Tensor, condition: Tensor | None, mask: Tensor | None = None) -> Tensor:
         """(B, C, F, H, W), (B,), a condition and the mask of its tokens → (B, Cout, F, H, W)."""
         enter = self.tape.enter
         with enter("patch_in"):
