@@ -17,7 +17,9 @@ from sora_spec.builders.diffusion.samplers import count_steps
 from sora_spec.compile.pipeline import Clip, Pipeline, default_batch
 from sora_spec.errors import UserError
 from sora_spec.run_folder import write_atomically
-from sora_spec.video import write_contact_sheet, write_mp4
+from sora_spec.schema.condition import ClassCondition
+from sora_spec.schema.spec import Spec
+from sora_spec.video import write_contact_sheet, write_mp4, write_png
 
 RECORD = "generate.json"
 SHEET = "contact-sheet.png"
@@ -37,9 +39,12 @@ class Job:
     folder: Path
 
 
-def clip_name(index: int, label: int | None, seed: int) -> str:
-    """File of one clip: `003-label7-seed0.mp4`."""
-    return f"{index:03d}-{'' if label is None else f'label{label}-'}seed{seed}.mp4"
+def clip_name(spec: Spec, index: int, label: int | None, seed: int) -> str:
+    """File of one clip: `003-label7-seed0.mp4`; `003-none-seed0.mp4` without a label; a `.png` where it is an image."""
+    named = "" if label is None else f"label{label}-"
+    if label is None and isinstance(spec.condition, ClassCondition):
+        named = "none-"
+    return f"{index:03d}-{named}seed{seed}.{'png' if spec.clip.frames == 1 else 'mp4'}"
 
 
 def choose_folder(asked: Path | None, name: str, names: Sequence[str], force: bool) -> Path:
@@ -65,7 +70,7 @@ def choose_folder(asked: Path | None, name: str, names: Sequence[str], force: bo
 
 
 def run_job(pipeline: Pipeline, job: Job) -> dict[str, Any]:
-    """Generate, write one mp4 per clip, the contact sheet and `generate.json`; returns the record."""
+    """Generate, write each clip (mp4, or PNG), the contact sheet and `generate.json`; returns the record."""
     started = time.perf_counter()
     spec = pipeline.spec
     steps = count_steps(spec)
@@ -76,8 +81,11 @@ def run_job(pipeline: Pipeline, job: Job) -> dict[str, Any]:
     with output.progress(f"generating {len(job.labels)} clips", total) as advance:
         for clip in pipeline.generate(job.labels, job.seed, job.batch, advance):
             before = time.perf_counter()
-            file = clip_name(clip.index, clip.label, job.seed)
-            write_mp4(job.folder / file, clip.frames, spec.clip.fps)
+            file = clip_name(spec, clip.index, clip.label, job.seed)
+            if len(clip.frames) == 1:
+                write_png(job.folder / file, clip.frames[0])
+            else:
+                write_mp4(job.folder / file, clip.frames, spec.clip.fps)
             clips.append(_describe(file, clip, job))
             rows.append(_picks(clip.frames))
             writing += time.perf_counter() - before
@@ -110,12 +118,12 @@ def describe_job(pipeline: Pipeline, job: Job) -> dict[str, Any]:
 
 
 def _describe(file: str, clip: Clip, job: Job) -> dict[str, Any]:
-    named = job.names is not None and clip.label is not None
+    names, label = job.names, clip.label
     return {
         "file": file,
         "index": clip.index,
         "label": clip.label,
-        "class": job.names[clip.label] if named else None,  # type: ignore[index]
+        "class": names[label] if names is not None and label is not None and label < len(names) else None,
         "seed": job.seed,
     }
 

@@ -62,10 +62,8 @@ class Pipeline:
 
         `progress` is called with the number of clips times network calls just done.
         """
-        size = batch or default_batch(self.spec)
-        for start in range(0, len(labels), size):
-            part = labels[start : start + size]
-            indices = range(start, start + len(part))
+        for indices in _batches(labels, batch or default_batch(self.spec)):
+            part = [labels[index] for index in indices]
             latents = self.sample(indices, part, seed, progress)
             with self.decoder.using():
                 for index, label, clip in zip(indices, part, latents, strict=True):
@@ -130,6 +128,16 @@ class Pipeline:
         given = [label for label in labels if label is not None]
         assert len(given) in (0, len(labels)), "a batch is conditional or not"
         return np.array(given, np.int64) if given else None
+
+
+def _batches(labels: Sequence[int | None], size: int) -> Iterator[range]:
+    """Numbers of the clips of each batch, which is conditional or not, never both."""
+    start = 0
+    for stop in range(1, len(labels) + 1):
+        whole = stop == len(labels) or stop - start == size
+        if whole or (labels[stop] is None) != (labels[start] is None):
+            yield range(start, stop)
+            start = stop
 
 
 def default_batch(spec: Spec) -> int:

@@ -79,6 +79,20 @@ def write_mp4(path: Path | str, frames: Frames, fps: float, quality: int = 12) -
         temporary.unlink(missing_ok=True)
 
 
+def write_png(path: Path | str, image: NDArray[np.uint8]) -> None:
+    """Write one frame (Y, X, 3) without loss, whole or not at all."""
+    from PIL import Image
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        Image.fromarray(image).save(temporary, format="PNG")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_contact_sheet(path: Path | str, clips: Sequence[Frames], columns: int = 8, gap: int = 2) -> None:
     """Write a PNG with one row per clip and up to `columns` frames of it, evenly spaced from first to last."""
     import numpy as np

@@ -29,9 +29,13 @@ def generate(
         ),
     ] = None,
     label: Annotated[
-        list[str] | None, typer.Option(help="Label of a clip: a number or a class name; may be given several times.")
+        list[str] | None,
+        typer.Option(help="Label of a clip: a number, a class name, or none; may be given several times."),
     ] = None,
     labels: Annotated[str | None, typer.Option(help="Labels as ranges and lists: 0-9, or 0,3,5-7.")] = None,
+    unconditional: Annotated[
+        bool, typer.Option("--unconditional", help="Clips without a label: the null label for all.")
+    ] = False,
     prompt: Annotated[str | None, typer.Option(help="Text, for models that are steered by text.")] = None,
     count: Annotated[int | None, typer.Option(help="Number of clips; with labels a multiple of theirs.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise. Clip i of a seed is the same in whatever batch.")] = 0,
@@ -53,9 +57,9 @@ def generate(
     force: Annotated[bool, typer.Option("--force", help="Overwrite files in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record of the job as JSON.")] = False,
 ) -> None:
-    """Generate video: one mp4 per clip, a contact sheet and generate.json. Prints the files."""
+    """Generate video: one mp4 per clip, PNG of images, a contact sheet and generate.json. Prints the files."""
     from sora_spec.compile.executors.opening import choose_backend, open_pipeline, open_source, source_spec
-    from sora_spec.compile.labels import plan_labels
+    from sora_spec.compile.labels import check_names, plan_labels
 
     opened = open_source(source)
     chosen = choose_backend(opened, backend)
@@ -71,12 +75,14 @@ def generate(
     if batch is not None and batch < 1:
         raise UserError(f"--batch {batch} is not a number of clips", "give 1 or more")
     names = opened.classes()
-    wanted = plan_labels(spec, [*(label or ()), *([labels] if labels else ())], count, names)
+    if names is not None:
+        names = check_names(names, spec, f"classes.json of {source}")
+    wanted = plan_labels(spec, [*(label or ()), *([labels] if labels else ())], count, names, unconditional)
     _check_seed(seed)
 
     from sora_spec.compile.generation import Job, choose_folder, clip_name, run_job
 
-    files = [clip_name(index, value, seed) for index, value in enumerate(wanted)]
+    files = [clip_name(spec, index, value, seed) for index, value in enumerate(wanted)]
     folder = choose_folder(out, f"{spec.name}-{chosen}", files, force)
     pipeline = open_pipeline(opened, spec, chosen, ema=not no_ema, offload=offload or spec.export.offload)
     record = run_job(pipeline, Job(source, wanted, names, seed, batch, folder))
@@ -117,5 +123,7 @@ def _report(spec: Spec, folder: Path, record: dict[str, object], as_json: bool) 
     seconds = record["seconds"]
     assert isinstance(seconds, dict)
     shares = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items() if name != "total")
-    size = f"{spec.clip.frames} frames at {spec.clip.width}x{spec.clip.height}"
-    output.note(f"{len(clips)} clips of {size} in {seconds['total']:.1f} s: {shares}")
+    image = spec.clip.frames == 1
+    size = f"{spec.clip.width}x{spec.clip.height}"
+    what = f"images of {size}" if image else f"clips of {spec.clip.frames} frames at {size}"
+    output.note(f"{len(clips)} {what} in {seconds['total']:.1f} s: {shares}")

@@ -17,6 +17,7 @@ from PIL import Image
 from sora_spec.cli.generate import generate
 from sora_spec.compile.bundle import Bundle
 from sora_spec.compile.executors.opening import open_pipeline
+from sora_spec.compile.labels import check_names, plan_labels
 from sora_spec.compile.pipeline import Pipeline, default_batch
 from sora_spec.errors import UserError
 from sora_spec.run_folder import RunFolder
@@ -184,6 +185,100 @@ def test_unconditional_model_takes_a_count_and_no_labels(toys: Any, tmp_path: Pa
         generate(run.path, label=["1"], out=tmp_path / "clips")
     generate(run.path, count=2, out=tmp_path / "clips")
     assert sorted(path.name for path in (tmp_path / "clips").glob("*.mp4")) == ["000-seed0.mp4", "001-seed0.mp4"]
+
+
+IMAGES: dict[str, Any] = {
+    "vae": {"kind": "identity"},
+    "clip": {"frames": 1, "height": 8, "width": 12, "fps": 1},
+    "temporal": {"kind": "none"},
+    "sampler": {"kind": "euler", "steps": 2, "guidance": 2.0},
+}
+
+
+@pytest.fixture(scope="module")
+def image_run(toys: Any, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Labels for four classes, data of two."""
+    return toys.run(tmp_path_factory.mktemp("images") / "run", toys.spec(**IMAGES), classes=["cat", "dog"])
+
+
+def test_images_are_written_without_loss(image_run: RunFolder, tmp_path: Path) -> None:
+    generate(image_run.path, label=["dog", "none"], out=tmp_path, seed=2)
+    pipeline = open_pipeline(image_run, image_run.load_spec(), "torch")
+    clips = list(pipeline.generate([1, None], seed=2))
+    names = ["000-label1-seed2.png", "001-none-seed2.png"]
+    for clip, name in zip(clips, names, strict=True):
+        with Image.open(tmp_path / name) as image:
+            assert np.array_equal(np.asarray(image), clip.frames[0])
+    record = json.loads((tmp_path / "generate.json").read_text())
+    assert [(clip["label"], clip["class"]) for clip in record["clips"]] == [(1, "dog"), (None, None)]
+
+
+def test_without_a_label_the_null_row_is_used_unguided(image_run: RunFolder) -> None:
+    spec = image_run.load_spec()
+    unconditional = next(open_pipeline(image_run, spec, "torch").generate([None], seed=4)).frames
+    plain = spec.model_copy(update={"sampler": spec.sampler.model_copy(update={"guidance": 1.0})})
+    null_row = next(open_pipeline(image_run, plain, "torch").generate([4], seed=4)).frames
+    assert np.array_equal(unconditional, null_row)
+
+
+def test_a_clip_without_label_is_the_same_beside_others(image_run: RunFolder) -> None:
+    pipeline = open_pipeline(image_run, image_run.load_spec(), "torch")
+    together = [clip.frames for clip in pipeline.generate([0, None, None, 1], seed=1, batch=4)]
+    alone = [clip.frames for clip in pipeline.generate([0, None, None, 1], seed=1, batch=1)]
+    assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(together, alone, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("asked", "count", "unconditional", "expected"),
+    [
+        ([], None, False, [0, 1]),
+        ([], 5, False, [0, 1, 0, 1, 0]),
+        (["none,1"], None, False, [None, 1]),
+        (["dog", "none"], 4, False, [1, 1, None, None]),
+        ([], 3, True, [None, None, None]),
+        ([], None, True, [None] * 4),
+        (["cat", "1"], None, False, [0, 1]),
+        (["2"], None, False, "label 2 was not in the data: it has 2 classes"),
+        (["0-3"], None, False, "label 2 was not in the data"),
+        (["4"], None, False, "4 is the null label: --label none"),
+        (["-1"], None, False, "unknown label '-1'"),
+        (["1", "none"], None, True, "ask for two things"),
+        (["nome"], None, False, "unknown label 'nome'"),
+    ],
+)
+def test_labels_that_are_asked_for(
+    toys: Any, asked: list[str], count: int | None, unconditional: bool, expected: list[int | None] | str
+) -> None:
+    spec = toys.spec(**IMAGES)
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=expected):
+            plan_labels(spec, asked, count, ["cat", "dog"], unconditional)
+    else:
+        assert plan_labels(spec, asked, count, ["cat", "dog"], unconditional) == expected
+
+
+def test_a_class_called_none_and_a_model_without_null_label(toys: Any) -> None:
+    assert plan_labels(toys.spec(**IMAGES), ["none"], None, ["none", "some"]) == [0]
+    bare = {"condition": {"kind": "class", "classes": 4, "dropout": 0.0}, "sampler": {"kind": "euler"}}
+    spec = toys.spec(**IMAGES | bare)
+    for settings in ({"asked": ["none"]}, {"asked": [], "unconditional": True}):
+        with pytest.raises(UserError, match="trained without a null label"):
+            plan_labels(spec, count=None, **settings)
+
+
+def test_labels_of_weights_from_elsewhere_may_be_known(toys: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = toys.spec(**IMAGES, backbone_with={"weights": "somewhere.pt"})
+    assert plan_labels(spec, ["3"], None, ["cat", "dog"]) == [3]
+    assert "label 3 was not in the data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("names", [[], {}, [1], ["a", "a"], ["a", "b", "c", "d", "e"], "cat"])
+def test_class_names_are_checked(toys: Any, names: Any) -> None:
+    if names == []:
+        assert check_names(names, toys.spec(), "classes.json") == []
+        return
+    with pytest.raises(UserError, match=r"classes\.json"):
+        check_names(names, toys.spec(), "classes.json")
 
 
 def test_what_is_neither_run_nor_bundle_is_refused(tiny_run: RunFolder, tmp_path: Path) -> None:
