@@ -10,6 +10,7 @@ BUNDLE/
   engines/sm89/rtx-1.7.1/    denoiser.engine, denoiser.json, vae_decoder.engine, …
 ```
 
+All that generating reads is listed in the manifest with its size and hash, and lies inside the folder, links followed.
 A bundle appears whole, by one rename, and generating never writes into it. Adding an engine writes the engine first and
 then replaces the manifest, so that a crash in between leaves a file that nobody refers to.
 """
@@ -20,11 +21,14 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from sora_spec import output
+from sora_spec.compile.inventory import AGAIN, CLASSES, MANIFEST, SPEC, check_graphs, check_inventory, inside
+from sora_spec.compile.labels import check_names
 from sora_spec.compile.manifest import FORMAT, FORMAT_VERSION, Engine, File, Manifest, Stage, StageName
 from sora_spec.errors import UserError
 from sora_spec.run_folder import replacing_folder, write_atomically
@@ -34,11 +38,8 @@ if TYPE_CHECKING:
 
     from sora_spec.schema.spec import Spec
 
-MANIFEST = "manifest.json"
-SPEC = "spec.yaml"
-CLASSES = "classes.json"
-HASH_BY_DEFAULT_BYTES = 4 * 1024**3
-"""Bundles up to this size are hashed whenever they are opened, in seconds; of larger ones only sizes are compared."""
+_SAY_ABOVE_BYTES = 4 * 1024**3
+"""Bundles above this size take many seconds to hash, so that is said."""
 _MANIFEST_LIMIT_BYTES = 16 * 1024**2
 
 
@@ -56,22 +57,33 @@ class Bundle:
         self.manifest = manifest
 
     @classmethod
-    def open(cls, path: Path | str, verify: bool | None = None) -> Bundle:
+    def open(cls, path: Path | str, verify: bool = True) -> Bundle:
         """Open the bundle at `path`.
 
-        Sizes are always compared with the manifest; hashes too when `verify` is true, or left out and the bundle is
-        small enough to hash in seconds. Engines are hashed when they are loaded.
+        Whatever generating reads must be listed in the manifest, lie inside the folder, and have the size and, unless
+        `verify` is false, the hash that the manifest says. Engines are hashed when they are loaded.
 
-        Raises UserError when there is no bundle, when it is of a later format, or when a file is missing or changed.
+        Raises UserError when there is no bundle, when it is of a later format, or when a file is missing, changed,
+        outside or unlisted.
         """
         path = Path(path)
         bundle = cls(path, _read_manifest(path))
-        total = sum(file.bytes for file in bundle.manifest.files)
-        hashes = total <= HASH_BY_DEFAULT_BYTES if verify is None else verify
-        engines = {engine.path for engine in bundle.manifest.engines}
+        check_inventory(path, bundle.manifest)
         for file in bundle.manifest.files:
-            _check_file(path, file, hashes=hashes and file.path not in engines)
+            _check_file(path, file, hashes=False)
+        if verify:
+            bundle._verify()
+        check_graphs(path, bundle.manifest)
         return bundle
+
+    def _verify(self) -> None:
+        engines = {engine.path for engine in self.manifest.engines}
+        files = [file for file in self.manifest.files if file.path not in engines]
+        total = sum(file.bytes for file in files)
+        if total > _SAY_ABOVE_BYTES:
+            output.note(f"checking {total / 1024**3:.1f} GiB of {self.path} …")
+        for file in files:
+            _check_file(self.path, file, hashes=True)
 
     @staticmethod
     def is_bundle(path: Path | str) -> bool:
@@ -91,7 +103,13 @@ class Bundle:
     def classes(self) -> list[str] | None:
         """Class names in label order, if the run recorded them."""
         path = self.path / CLASSES
-        return json.loads(path.read_text()) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            names = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} is not JSON: {error}", AGAIN) from error
+        return check_names(names, self.load_spec(), str(path))
 
     def stage(self, name: StageName) -> Stage:
         """What the manifest says about one graph."""
@@ -99,13 +117,16 @@ class Bundle:
 
     def check_engine(self, engine: Engine) -> None:
         """Compare an engine's hash with the manifest. Raises UserError when it changed."""
-        record = next(file for file in self.manifest.files if file.path == engine.path)
+        record = next((file for file in self.manifest.files if file.path == engine.path), None)
+        if record is None:
+            raise UserError(f"{self.path / MANIFEST} does not list the engine {engine.path!r}", AGAIN)
         _check_file(self.path, record, hashes=True)
 
     def add_engine(self, engine: Engine, serialized: bytes) -> None:
         """Write `engine` and refer to it, in place of one for the same stage, target and builder version."""
-        target = self.path / engine.path
+        target = inside(self.path, engine.path)
         target.parent.mkdir(parents=True, exist_ok=True)
+        inside(self.path, engine.path)
         write_atomically(target, serialized)
         settings = target.with_suffix(".json")
         write_atomically(settings, engine.model_dump_json(indent=2) + "\n")
@@ -160,41 +181,49 @@ def _manifest_values(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
     if not file.is_file():
         raise UserError(f"{path} is not a bundle: it has no {MANIFEST}", "make one: sora-spec export RUN --onnx")
+    inside(path, MANIFEST)
     if file.stat().st_size > _MANIFEST_LIMIT_BYTES:
-        raise UserError(f"{file} is too large for a manifest: {file.stat().st_size:,} bytes")
+        raise UserError(f"{file} is too large for a manifest: {file.stat().st_size:,} bytes", AGAIN)
     try:
-        values = json.loads(file.read_bytes())
+        values = json.loads(file.read_bytes(), object_pairs_hook=_refuse_twice, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is not JSON: {error}", "export the bundle again") from error
+        raise UserError(f"{file} is not JSON: {error}", AGAIN) from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise UserError(f"{file} is not the manifest of a sora-spec bundle", "make one: sora-spec export RUN --onnx")
     return values
 
 
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands in it twice")
+    return values
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def _read_manifest(path: Path) -> Manifest:
     values = _manifest_values(path)
     version = values.get("format_version")
-    if version != FORMAT_VERSION:
+    if version != FORMAT_VERSION or isinstance(version, bool):
         raise UserError(
-            f"{path} has bundle format {version}; this version reads {FORMAT_VERSION}",
+            f"{path / MANIFEST} has bundle format {version!r}; this version reads {FORMAT_VERSION}",
             "upgrade with `pip install -U sora-spec`, or export the run again",
         )
     try:
-        return Manifest.model_validate(values)
+        return Manifest.model_validate_json((path / MANIFEST).read_bytes(), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(
-            f"{path / MANIFEST} is damaged at {where}: {first['msg']}", "export the bundle again with --force"
-        ) from error
+        where = ".".join(str(part) for part in first["loc"]) or "its text"
+        raise UserError(f"{path / MANIFEST} is damaged at {where}: {first['msg']}", AGAIN) from error
 
 
 def _check_file(root: Path, record: File, hashes: bool) -> None:
     again = "copy the bundle again, or export it again with --force"
-    relative = PurePosixPath(record.path)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise UserError(f"{root / MANIFEST} names a file outside the bundle: {record.path}")
-    path = root / relative
+    path = inside(root, record.path)
     if not path.is_file():
         raise UserError(f"{root} is incomplete: {record.path} is missing", again)
     size = path.stat().st_size

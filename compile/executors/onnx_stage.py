@@ -54,6 +54,21 @@ class OnnxStage(Stage):
                 "its CPU backend runs fp32 and fp16, not bf16: sora-spec export RUN --precision fp32",
             ) from error
         self.runtime = self._describe(self.session.get_providers()[0])
+        self._check_graph()
+
+    def _check_graph(self) -> None:
+        """Refuse a graph of other inputs and outputs now, before anything is sampled."""
+        for what, values, ports in (
+            ("inputs", self.session.get_inputs(), self.contract.inputs),
+            ("outputs", self.session.get_outputs(), self.contract.outputs),
+        ):
+            found = {value.name: len(value.shape or ()) for value in values}
+            wanted = {port.name: len(port.shape) for port in ports}
+            if found != wanted:
+                raise UserError(
+                    f"{self._path} has the {what} {_named(found)}, but {self.name} of the spec has {_named(wanted)}",
+                    "the graph belongs to another spec or stage: export the bundle again",
+                )
 
     def _close(self) -> None:
         self.session = None
@@ -87,6 +102,10 @@ def _threads() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return int(asked) if asked.isdecimal() and int(asked) > 0 else cores
+
+
+def _named(axes: dict[str, int]) -> str:
+    return ", ".join(f"{name} of {count} axes" for name, count in axes.items()) or "none"
 
 
 def _first_line(error: Exception) -> str:

@@ -23,6 +23,8 @@ def open_source(path: Path) -> RunFolder | Bundle:
     """The run folder or bundle at `path`. Raises UserError when it is neither."""
     if not path.exists():
         raise UserError(f"{path} does not exist", "give a run folder or a bundle; `sora-spec train SPEC` makes a run")
+    if path.is_dir() and not (path / "manifest.json").exists() and any(path.glob("*.onnx")):
+        raise UserError(f"{path} is an incomplete bundle: it has no manifest.json", "copy the bundle again")
     if RunFolder.is_run(path):
         return RunFolder.open(path)
     if (path / "manifest.json").is_file():

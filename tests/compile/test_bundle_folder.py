@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,18 @@ from sora_spec.compile.bundle import Bundle, writing_bundle
 from sora_spec.compile.exporter import ExportSettings, export_run
 from sora_spec.errors import UserError
 from sora_spec.run_folder import RunFolder
+
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.hostile import bundles as hostile
+
+SAMPLE = [*hostile.graphs()][:5] + [*hostile.outside()][-3:] + [*hostile.cases()][5::12]
+
+
+@pytest.mark.parametrize("case", SAMPLE, ids=lambda case: case.name)
+def test_a_bundle_of_the_hostile_trial(case: Any, tmp_path: Path) -> None:
+    """A sample; `python -m tests.hostile bundles` runs all."""
+    assert case.run(tmp_path) is None
 
 
 @pytest.fixture
