@@ -17,7 +17,6 @@ from sora_spec.compile.exporter import ExportSettings, export_run
 from sora_spec.errors import UserError
 from sora_spec.run_folder import RunFolder
 
-
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.hostile import bundles as hostile
 
@@ -25,8 +24,9 @@ SAMPLE = [*hostile.graphs()][:5] + [*hostile.outside()][-3:] + [*hostile.cases()
 
 
 @pytest.mark.parametrize("case", SAMPLE, ids=lambda case: case.name)
-def test_a_bundle_of_the_hostile_trial(case: Any, tmp_path: Path) -> None:
+def test_a_bundle_of_the_hostile_trial(case: Any, tmp_path: Path, tiny_bundle: Bundle) -> None:
     """A sample; `python -m tests.hostile bundles` runs all."""
+    hostile.GIVEN[:] = [tiny_bundle.path]
     assert case.run(tmp_path) is None
 
 

@@ -31,6 +31,10 @@ Values = dict[str, Any]
 STAGES = ("denoiser", "vae_decoder")
 
 
+GIVEN: list[Path] = []
+"""A bundle to take in place of one exported here."""
+
+
 @functools.cache
 def whole() -> Path:
     """The bundle that all are copies of."""
@@ -42,10 +46,12 @@ def whole() -> Path:
         backbone={"kind": "transformer", "depth": 1, "width": 32, "heads": 2, "learn_sigma": False},
         sampler={"kind": "euler", "steps": 1},
     )
-    run = Toys.run(folder / "run", spec, classes=CLASSES)
-    bundle = export_run(run, folder / "bundle", ExportSettings())
-    _split(bundle.path)
-    return bundle.path
+    if GIVEN:
+        root = Path(shutil.copytree(GIVEN[0], folder / "bundle"))
+    else:
+        root = export_run(Toys.run(folder / "run", spec, classes=CLASSES), folder / "bundle", ExportSettings()).path
+    _split(root)
+    return root
 
 
 def _split(root: Path) -> None:
