@@ -142,7 +142,8 @@ def label_warnings(labels: Iterable[str | None], counts: Counter[str]) -> list[s
     """Class names that are probably not meant: alike but for case or spaces, or words for "missing"."""
     alike: dict[str, list[str]] = {}
     for label in sorted({label for label in labels if label is not None}, key=_natural):
-        folded = re.sub(r"[\s_\-]+", " ", unicodedata.normalize("NFKC", label).casefold())
+        seen = "".join(char for char in label if unicodedata.category(char) != "Cf")  # of no width
+        folded = re.sub(r"[\s_\-]+", " ", unicodedata.normalize("NFKC", seen).casefold())
         alike.setdefault(folded, []).append(label)
     said = [
         f"{' and '.join(f'{name!r} ({counts[name]})' for name in names)} are different classes; are they meant to be?"

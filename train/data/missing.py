@@ -63,7 +63,7 @@ def _nearby(file: str) -> list[str]:
         present = sorted(os.listdir(folder or "."))
     except (OSError, ValueError):
         return []
-    wanted = _folded(name)
+    wanted = _folded(name.strip("'\"`“”‘’«»\ufeff\u200b"))
     same = [found for found in present if _folded(found) == wanted]
     longer = [found for found in present if Path(found).stem == name and Path(found).suffix.lower() in VIDEO_SUFFIXES]
     return [os.path.join(folder, found) for found in same + longer]

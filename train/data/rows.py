@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from sora_spec.errors import UserError
+from sora_spec.train.data.entries import Entries
 
 _HEADINGS = {
     "path": (
@@ -137,20 +137,25 @@ def label_text(label: object, where: str) -> str | None:
     return str(label)
 
 
-def note_repeats(paths: Sequence[str], labels: Sequence[str | None], lines: Sequence[int]) -> str | None:
-    """Where one path stands under two labels: `a.mp4 is labelled 'cat' on line 2 and 'dog' on line 9`."""
+@dataclass(frozen=True)
+class Repeats:
+    """Rows that name a file which an earlier row names."""
+
+    rows: int = 0
+    conflict: str | None = None
+    """Where one file stands under two labels: `a.mp4 is labelled 'cat' on line 2 and 'dog' on line 9`."""
+
+
+def find_repeats(entries: Entries) -> Repeats:
+    """Look for files that are named more than once, `./a.mp4` and `a.mp4` being the same."""
+    paths, labels, lines = entries.paths, entries.labels, entries.lines
     if len(set(paths)) == len(paths) and not any("./" in path or "//" in path for path in paths):
-        return None
+        return Repeats()
     first: dict[str, int] = {}
+    conflict = None
     for index, path in enumerate(paths):
         known = first.setdefault(os.path.normpath(path), index)
-        if labels[known] != labels[index]:
+        if conflict is None and labels[known] != labels[index]:
             one, other = (f"{labels[place]!r} on line {lines[place]}" for place in (known, index))
-            return f"{path} is labelled {one} and {other}"
-    return None
-
-
-def count_repeats(paths: Sequence[str]) -> int:
-    """Rows that name a file which an earlier row names."""
-    distinct = len(set(paths))
-    return 0 if distinct == len(paths) else sum(count - 1 for count in Counter(map(os.path.normpath, paths)).values())
+            conflict = f"{path} is labelled {one} and {other}"
+    return Repeats(len(paths) - len(first), conflict)

@@ -11,7 +11,7 @@ from sora_spec.errors import UserError
 from sora_spec.train.data.entries import Entries, Entry, Source
 from sora_spec.train.data.folders import read_folder
 from sora_spec.train.data.lists import read_json, read_plain
-from sora_spec.train.data.rows import count_repeats, note_repeats
+from sora_spec.train.data.rows import find_repeats
 from sora_spec.train.data.tables import read_table
 
 __all__ = ["Entries", "Entry", "Source", "find_entries", "read_source"]
@@ -66,12 +66,11 @@ def _expanded(source: str | Path) -> Path:
 
 
 def _note_repeats(found: Source) -> None:
-    entries = found.entries
-    conflict = note_repeats(entries.paths, entries.labels, entries.lines)
-    if conflict is not None:
-        found.conflict = (f"{found.path}: {conflict}", "keep one of the rows")
-    if repeated := count_repeats(entries.paths):
-        found.remarks.append(f"rows that name a file again: {repeated}; it is seen as often as it is named")
+    repeats = find_repeats(found.entries)
+    if repeats.conflict is not None:
+        found.conflict = (f"{found.path}: {repeats.conflict}", "keep one of the rows")
+    if repeats.rows:
+        found.remarks.append(f"rows that name a file again: {repeats.rows}; it is seen as often as it is named")
 
 
 def find_entries(source: str | Path) -> Entries:

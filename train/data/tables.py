@@ -89,6 +89,8 @@ class _Layout:
     width: int
     headed: bool
     unread: Sequence[str] = ()
+    heading: str | None = None
+    """What stands above the paths."""
 
 
 def read_table(path: Path) -> Source:
@@ -151,7 +153,7 @@ def _layout(first: str, path: Path, line: int, marked: str | None) -> _Layout:
                 cells.pop()
             columns, unread = choose_columns(cells, f"{path}:{line}")
             assert columns is not None
-            return _Layout(delimiter, columns, len(cells), True, unread)
+            return _Layout(delimiter, columns, len(cells), True, unread, cells[columns.path])
     for delimiter in tried:
         cells = _cells(bare, delimiter)
         if {field_of(cell) for cell in cells} & {"label", "caption"} and not any(map(_is_media, cells)):
@@ -163,7 +165,7 @@ def _layout(first: str, path: Path, line: int, marked: str | None) -> _Layout:
     if len(cells) > 2:
         raise UserError(
             f"{path}:{line}: {len(cells)} cells and no headings: {_shown(first)}",
-            f"{_HOW_TO_HEAD}; where a caption holds the separator, quote it: {_quoted(cells, 2, delimiter)}",
+            f"{_HOW_TO_HEAD}; where a caption holds the separator, quote it: {_quoted(first, 2, delimiter)}",
         )
     return _Layout(delimiter, Columns(0, None, 1 if len(cells) > 1 else None), max(1, len(cells)), False)
 
@@ -185,6 +187,8 @@ def _read_rows(lines: _Lines, layout: _Layout, source: Source) -> None:
             path = row[path_at] if row else ""
             if not path and not any(cell.strip() for cell in row):
                 continue
+            if path == layout.heading:
+                _refuse_headings(source.path, lines)
             label = None if label_at is None else row[label_at].strip()
             caption = None if caption_at is None else row[caption_at].strip()
             add(read_path(path, lines.row_line), label, caption, lines.row_line)
@@ -192,6 +196,15 @@ def _read_rows(lines: _Lines, layout: _Layout, source: Source) -> None:
         raise _malformed(source.path, lines, layout.delimiter, str(error)) from None
     finally:
         csv.field_size_limit(before)
+
+
+def _refuse_headings(path: Path, lines: _Lines) -> None:
+    """Headings further down are those of a second list; as a row they would make a class of their own."""
+    if heads(lines.row_text):
+        raise UserError(
+            f"{path}:{lines.row_line}: the headings stand here again: {_shown(lines.row_text)}",
+            "where two lists were joined, remove the line",
+        )
 
 
 def _fitted(row: list[str], layout: _Layout, path: Path, lines: _Lines) -> list[str]:
@@ -204,7 +217,9 @@ def _fitted(row: list[str], layout: _Layout, path: Path, lines: _Lines) -> list[
     cells = f"{len(row)} cell{'s' * (len(row) > 1)}"
     message = f"{path}:{lines.row_line}: {cells}, but {layout.width} {what}: {_shown(lines.row_text)}"
     if len(row) > layout.width:
-        hint = f"quote a cell that holds the separator, such as {_quoted(row, layout.width, layout.delimiter)}"
+        hint = (
+            f"quote a cell that holds the separator, such as {_quoted(lines.row_text, layout.width, layout.delimiter)}"
+        )
     else:
         hint = "leave a cell empty where there is nothing to say: " + layout.delimiter.join(
             row + [""] * (layout.width - len(row))
@@ -212,10 +227,11 @@ def _fitted(row: list[str], layout: _Layout, path: Path, lines: _Lines) -> list[
     raise UserError(message, hint)
 
 
-def _quoted(cells: Sequence[str], width: int, delimiter: str) -> str:
+def _quoted(line: str, width: int, delimiter: str) -> str:
     """The row as it may have been meant: what is too much belongs to the last cell."""
-    joined = delimiter.join(cells[width - 1 :]).replace('"', '""')
-    return _shown(delimiter.join([*cells[: width - 1], f'"{joined}"']))
+    *cells, last = line.strip("\r\n").split(delimiter, width - 1)
+    text = last.strip().replace('"', '""')
+    return _shown(delimiter.join([*cells, f'"{text}"']))
 
 
 def _shown(line: str) -> str:
