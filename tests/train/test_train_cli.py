@@ -104,7 +104,7 @@ def test_data_verbs(tmp_path: Path, capsys) -> None:
     assert "10 of 10 files can be used" in capsys.readouterr().out
     (tmp_path / "d/0/bad.mp4").write_bytes(b"")
     assert invoke("data", "check", tmp_path / "d", "--json") == 1
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out)["files"]
     assert [row["problem"] for row in rows if row["problem"]] == ["the file is empty"]
     assert invoke("data", "clips", tmp_path / "c") == 0
     assert len(list((tmp_path / "c").glob("*.mp4"))) == 4

@@ -7,12 +7,13 @@ from fractions import Fraction
 from typing import Any
 
 from sora_spec.errors import UserError
+from sora_spec.schema.condition import ClassCondition
 from sora_spec.train.data.clips import exact_fps, label_source
 from sora_spec.train.data.entries import Source
 from sora_spec.train.data.labels import number_names
 from sora_spec.train.data.missing import find_missing
 from sora_spec.train.data.probe import FileInfo, scan
-from sora_spec.train.data.report import DataReport, make_report
+from sora_spec.train.data.report import ClassCount, DataReport, make_report
 from sora_spec.train.data.sources import read_source
 
 Row = dict[str, Any]
@@ -59,7 +60,8 @@ def check_source(source: str, spec_path: str | None) -> Check:
     gone = set(missing)
     tried = [index for index in range(len(read.entries)) if index not in gone]
     found = scan(read.entries.chosen(tried), frames, fps, short, stills)
-    report = make_report(read, missing, found, numbering)
+    classes = condition.classes if isinstance(condition, ClassCondition) else None
+    report = make_report(read, missing, found, numbering, classes)
     rows = [_usable(file, read, tried[place]) for place, file in zip(found.kept, found.files, strict=True)]
     rows += [{"path": each.path, "line": each.line, "problem": each.reason} for each in report.skipped]
     return Check(report, sorted(rows, key=lambda row: (row["path"], row["line"] or 0)), refusal)
@@ -99,16 +101,18 @@ def table(check: Check) -> str:
     """A check as text: files, classes, what was not looked at, and counts."""
     report = check.report
     lines = [_line(row) for row in check.rows]
-    for each in report.classes or []:
-        lines.append(
-            f"class {each.number}  {each.name}  {each.clips} clips, {each.stills} stills of {each.named} files"
-        )
+    lines += [_class_line(each) for each in report.classes or [] if each.named]
     for reason, count in report.ignored.counts.items():
         first = ", ".join(report.ignored.examples[reason][:3]) + (", …" if count > 3 else "")
         lines.append(f"not looked at: {count} × {reason}: {first}")
     lines += report.remarks
     lines += report.summary()[:1]
     return "\n".join([*lines, f"{report.clips + report.stills} of {report.named} files can be used"])
+
+
+def _class_line(each: ClassCount) -> str:
+    stills = f", {each.stills} of them stills" if each.stills else ""
+    return f"class {each.number}  {each.name}  {each.clips + each.stills} of {each.named} files{stills}"
 
 
 def _line(row: Row) -> str:

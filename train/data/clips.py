@@ -177,12 +177,13 @@ def open_clips(spec: Spec, source: str, framing: Framing, frames: int) -> ClipDa
     tried = [index for index in range(len(read.entries)) if index not in gone]
     asked = read.entries.chosen(tried) if gone else read.entries
     found = scan(asked, frames, fps, spec.train.short, spec.train.stills)
-    report = make_report(read, missing, found, numbering)
+    classes = spec.condition.classes if isinstance(spec.condition, ClassCondition) else None
+    report = make_report(read, missing, found, numbering, classes)
     refuse_unusable(report)
-    numbers, classes = numbering if numbering is not None else ([0] * len(read.entries), None)
+    numbers, names = numbering if numbering is not None else ([0] * len(read.entries), None)
     labels = [numbers[tried[place]] for place in found.kept]
     loop = spec.train.short == "loop"
-    return ClipDataset(found.files, labels, framing, frames, fps, spec.train.seed, classes, report, loop)
+    return ClipDataset(found.files, labels, framing, frames, fps, spec.train.seed, names, report, loop)
 
 
 def label_source(read: Source, condition: Condition) -> tuple[list[int], list[str]] | None:

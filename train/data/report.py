@@ -88,10 +88,9 @@ class DataReport:
         """Print the summary, what is skipped by name, and what is probably not meant."""
         for line in self.summary():
             output.note(line)
-        if self.skipped:
-            output.warn(
-                f"{len(self.skipped)} of {self.named} files of {self.source} are skipped:\n{_names(self.skipped)}"
-            )
+        unusable = [file for file in self.skipped if file.fate != "missing"]  # these have a warning of their own
+        if unusable:
+            output.warn(f"{len(unusable)} of {self.named} files of {self.source} are skipped:\n{_names(unusable)}")
         for text in self.warnings:
             output.warn(text)
 
@@ -136,11 +135,16 @@ def _names(skipped: Sequence[Skipped]) -> str:
 
 
 def make_report(
-    source: Source, missing: Sequence[int], scan: Scan, numbering: tuple[list[int], list[str]] | None
+    source: Source,
+    missing: Sequence[int],
+    scan: Scan,
+    numbering: tuple[list[int], list[str]] | None,
+    classes: int | None = None,
 ) -> DataReport:
     """Bring together what was read, what does not exist, and what probing the rest found.
 
     `scan` covers the entries that exist, in their order. `numbering`: the number of each entry and the names.
+    `classes`: how many the network has.
     """
     gone = set(missing)
     tried = [index for index in range(len(source.entries)) if index not in gone]
@@ -150,7 +154,7 @@ def make_report(
     for index in range(len(source.entries)):
         line = source.entries.lines[index] or None
         if index in gone:
-            skipped.append(Skipped(source.entries.file(index), "missing", "the file does not exist", line))
+            skipped.append(Skipped(str(source.entries[index].path), "missing", "the file does not exist", line))
         elif index not in kept:
             path, reason = next(lost)
             skipped.append(Skipped(str(path), _fate(reason), reason, line))
@@ -171,7 +175,7 @@ def make_report(
     if numbering is not None:
         report.classes = _count_classes(numbering, kept)
         counts = Counter(label for label in source.entries.labels if label is not None)
-        report.warnings += source.label_warnings + label_warnings(counts, counts) + _empty_classes(report.classes)
+        report.warnings += source.label_warnings + label_warnings(counts, counts) + _unseen(report.classes, classes)
     return report
 
 
@@ -203,14 +207,20 @@ def _count_classes(numbering: tuple[list[int], list[str]], kept: dict[int, FileI
     return [ClassCount(number, name, clips[number], stills[number], named[number]) for number, name in enumerate(names)]
 
 
-def _empty_classes(classes: Sequence[ClassCount]) -> list[str]:
-    """Classes that the network never sees, although they have a number."""
-    empty = [f"{each.number}" + ("" if each.name == str(each.number) else f" {each.name}")
-             for each in classes if not each.clips + each.stills]  # fmt: skip
-    if not empty:
-        return []
-    listed = ", ".join(empty[:_SHOWN_CLASSES]) + (", …" if len(empty) > _SHOWN_CLASSES else "")
-    return [f"without a file that can be used: {'class' if len(empty) == 1 else f'{len(empty):,} classes'} {listed}"]
+def _unseen(classes: Sequence[ClassCount], wanted: int | None) -> list[str]:
+    """Classes that the network has and never sees."""
+    said = []
+    if empty := [each for each in classes if not each.clips + each.stills]:
+        names = [str(each.number) + ("" if each.name == str(each.number) else f" {each.name}") for each in empty]
+        listed = ", ".join(names[:_SHOWN_CLASSES]) + (", …" if len(empty) > _SHOWN_CLASSES else "")
+        what = "the class" if len(empty) == 1 else f"{len(empty):,} classes, which are not trained:"
+        said.append(f"no file that can be used for {what} {listed}")
+    if wanted is not None and len(classes) < wanted:
+        untrained = (
+            f"numbers {len(classes)} to {wanted - 1} are" if wanted > len(classes) + 1 else f"number {wanted - 1} is"
+        )
+        said.append(f"condition.classes is {wanted}, the data has {len(classes)}: {untrained} not trained")
+    return said
 
 
 def refuse_unusable(report: DataReport) -> None:
