@@ -9,6 +9,7 @@ runs/NAME/
   train.lock                 who trains in it: see `sora_spec.run_lock`
   vae/  denoiser/            one folder per stage
     plan.json                what was predicted for this machine, as `sora-spec plan --json` prints it
+    data.json                what it was trained on, as `sora-spec data check --json` prints it, without usable files
     measured.json            what it took: see below
     metrics.jsonl
     tensorboard/  samples/
@@ -73,6 +74,7 @@ class StageFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.plan_path = path / "plan.json"
+        self.data_path = path / "data.json"
         self.measured_path = path / "measured.json"
         self.metrics_path = path / "metrics.jsonl"
         self.samples_path = path / "samples"

@@ -85,6 +85,8 @@ class Loop:
         if self.ranks.is_main:
             self.log = MetricsLog(self.folder, first)
             write_plan(self.folder, self.found)
+            if self.task.dataset.report is not None:
+                self.task.dataset.report.write(self.folder.data_path)
             self._place = self._where()
         try:
             with StopRequest() as stop:

@@ -53,6 +53,8 @@ def test_train_prints_the_run_folder_and_resumes_from_it(spec_file: Path, tmp_pa
     assert capsys.readouterr().out == "runs/tiny\n"
     assert "seed: 3" in Path("runs/tiny/spec.yaml").read_text()
     assert json.loads(Path("runs/tiny/classes.json").read_text()) == [str(k) for k in range(10)]
+    report = json.loads(Path("runs/tiny/denoiser/data.json").read_text())
+    assert [(each["name"], each["clips"]) for each in report["classes"]] == [(str(k), 4) for k in range(10)]
     with pytest.raises(UserError, match="is a run folder"):
         invoke("train", "runs/tiny")
     assert invoke("train", "runs/tiny", "--resume", "--json") == 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from sora_spec import output
+from sora_spec.atomic import write_atomically
 from sora_spec.errors import UserError
 from sora_spec.train.data.entries import Ignored, Source
 from sora_spec.train.data.labels import label_warnings
@@ -93,6 +96,10 @@ class DataReport:
             output.warn(f"{len(unusable)} of {self.named} files of {self.source} are skipped:\n{_names(unusable)}")
         for text in self.warnings:
             output.warn(text)
+
+    def write(self, path: Path) -> None:
+        """Record it in a run folder, whole or not at all."""
+        write_atomically(path, json.dumps(self.values(), indent=1) + "\n")
 
     def values(self) -> dict[str, Any]:
         """As JSON has it, for `data check --json` and a run folder's `data.json`."""
