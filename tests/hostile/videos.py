@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.hostile import containers
+from tests.hostile import colours, containers, odd_files
 from tests.hostile.case import Case
 
 
 def cases() -> Iterator[Case]:
     """See the module."""
-    yield from containers.cases()
+    for part in (containers, odd_files, colours):
+        yield from part.cases()
