@@ -56,8 +56,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sora_spec.atomic import is_temporary, remove_folder, replacing_folder, sweep, write_atomically
-from sora_spec.disk import disk_error
 from sora_spec.errors import UserError
+from sora_spec.os_errors import told
 from sora_spec.run_lock import NAME as LOCK
 
 if TYPE_CHECKING:
@@ -206,11 +206,8 @@ def check_free(path: Path) -> None:
 def _read_json(path: Path, after: str) -> Any:
     """What a JSON file holds; None where there is no file. Raises UserError when it cannot be read."""
     try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise disk_error(error, path) from error
+        with told(f"{path} cannot be read"):
+            return json.loads(path.read_bytes()) if path.exists() else None
     except (ValueError, RecursionError) as error:
         raise _damaged(path, "it is empty" if not path.stat().st_size else "it is not JSON", after) from error
 

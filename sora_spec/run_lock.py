@@ -19,8 +19,8 @@ from pathlib import Path
 
 from sora_spec import output
 from sora_spec.atomic import alive, this_host
-from sora_spec.disk import disk_error
 from sora_spec.errors import UserError
+from sora_spec.os_errors import told
 
 NAME = "train.lock"
 _PATIENCE_SECONDS = 1.0
@@ -49,17 +49,13 @@ def locked(run: Path) -> Generator[None]:
     Raises UserError that names the holder when another process trains there, or when the folder cannot be written.
     """
     path = run / NAME
-    try:
+    with told(f"{run} cannot be locked for training; nothing was changed"):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise disk_error(error, path, "nothing was changed") from error
     try:
         _take(descriptor, run)
         own = Holder(os.getpid(), this_host(), time.strftime("%Y-%m-%d %H:%M:%S"))
-        try:
+        with told(f"{path} cannot be written; nothing was changed"):
             _write(descriptor, json.dumps(asdict(own)) + "\n")
-        except OSError as error:
-            raise disk_error(error, path, "nothing was changed") from error
         try:
             yield
         finally:
@@ -80,7 +76,7 @@ def _take(descriptor: int, run: Path) -> None:
                 _take_by_name(run)
                 return
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EINTR):
-                raise disk_error(error, run / NAME, "nothing was changed") from error
+                raise
         if time.monotonic() > deadline:
             raise _taken(run)
         time.sleep(0.05)
@@ -114,6 +110,20 @@ def named_holder(run: Path) -> Holder | None:
         values = json.loads((run / NAME).read_bytes())
         return Holder(int(values["process"]), str(values["host"]), str(values["since"]))
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def ended_without_word(run: Path) -> str | None:
+    """How training came to its end where nobody trains any more; None while somebody does, or may on another machine.
+
+    Folders of versions without a lock say nothing.
+    """
+    gone = killed_holder(run)
+    if gone is not None:
+        return f"process {gone.process} was killed"
+    try:
+        return "training ended" if (run / NAME).stat().st_size == 0 else None
+    except OSError:
         return None
 
 

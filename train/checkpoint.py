@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +18,6 @@ from torch import Tensor, nn
 from sora_spec import output
 from sora_spec.checkpoints import AVERAGE, FORMAT, MODEL, OPTIMIZER, STATE, State
 from sora_spec.checksums import write_checksums
-from sora_spec.disk import number_of
 from sora_spec.errors import UserError
 from sora_spec.run_folder import StageFolder
 from sora_spec.train.ema import MovingAverage
@@ -58,10 +59,10 @@ def _plain_faults(path: Path) -> Generator[None]:
     try:
         yield
     except SafetensorError as error:
-        number = number_of(error)
+        number = re.search(r"os error (\d+)", str(error))
         if number is None:
             raise
-        raise OSError(number, str(error), str(path)) from error
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def load_checkpoint(checkpoint: Path, trained: Trained, step: int) -> None:

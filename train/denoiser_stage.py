@@ -44,7 +44,9 @@ SHOWN = 8
 class DenoiserTask:
     """See `Task`."""
 
-    def __init__(self, spec: Spec, run: RunFolder | None, ranks: Ranks, fresh: bool = True) -> None:
+    def __init__(
+        self, spec: Spec, run: RunFolder | None, ranks: Ranks, fresh: bool = True, lacking: bool = False
+    ) -> None:
         if isinstance(spec.condition, TextCondition):
             raise UserError(
                 f"{spec.name}: condition.kind 'text' can be validated and planned, but not trained",
@@ -57,7 +59,9 @@ class DenoiserTask:
         framing = Framing(spec.clip.height, spec.clip.width, flip=spec.train.flip, center=centre)
         self.dataset = open_clips(spec, self.settings.data, framing, spec.clip.frames)
         own = run is not None and run.stage("vae").latest() is not None
-        self.codec: Codec = (load_codec(run) if run and own else load_named_codec(spec)).to(ranks.device)
+        self.codec: Codec = (load_codec(run, lacking=lacking) if run and own else load_named_codec(spec)).to(
+            ranks.device
+        )
         with seeded(spec.train.seed, "denoiser"):
             self.module = build_denoiser(spec)
         if fresh:

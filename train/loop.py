@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from sora_spec import output
 from sora_spec.checkpoints import State, read_state
-from sora_spec.disk import disk_error
 from sora_spec.errors import UserError
+from sora_spec.os_errors import refusal
 from sora_spec.run_folder import RunFolder, StageFolder
 from sora_spec.train.checkpoint import load_checkpoint, save_checkpoint
 from sora_spec.train.data.loader import Batch, load_batches
@@ -72,8 +72,13 @@ class Loop:
             return Outcome("already finished", first, None, 0.0)
         try:
             stopped = self._train(first)
-        except OSError as error:
-            raise disk_error(error, self.folder.path, f"training stopped at step {self._kept()}") from error
+        except (OSError, RuntimeError, MemoryError) as error:
+            if self._place is not None:
+                self._check_place()
+            refused = refusal(error, f"training stopped at step {self._kept()}")
+            if refused is None:
+                raise
+            raise refused from error
         return Outcome(
             "interrupted" if stopped else "finished", self.state.step, self.last_loss, time.perf_counter() - begin
         )

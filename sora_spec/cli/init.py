@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sora_spec import output
+from sora_spec.atomic import sweep, write_atomically
 from sora_spec.diagnostics import nearest
 from sora_spec.errors import UserError
 from sora_spec.packaged import packaged_names, packaged_path
@@ -36,8 +37,8 @@ def init(
     target = path / f"{source}.yaml" if path.is_dir() else path
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(text)
+        sweep(target.parent, target.name)
+        write_atomically(target, text, replace=force)
     except FileExistsError as error:
         raise UserError(f"{target} exists already", "name another file, or overwrite it with --force") from error
     except OSError as error:

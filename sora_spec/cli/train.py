@@ -36,6 +36,13 @@ def train(
     change: Annotated[
         bool, typer.Option("--change", help="With --resume: go on with other data or settings, not bit for bit.")
     ] = False,
+    origin: Annotated[
+        Path | None, typer.Option("--from", metavar="RUN", help="Start a new run from the weights of another one.")
+    ] = None,
+    no_ema: Annotated[
+        bool,
+        typer.Option("--no-ema", help="Take weights, not their moving average: with --from, or of a codec without."),
+    ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; a GPU where there is one.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Start although the plan says that it does not fit.")] = False,
     hardware: Annotated[
@@ -51,16 +58,27 @@ def train(
         output.set_verbosity(-1)
     if change and not resume:
         raise UserError("--change goes with --resume", f"sora-spec train {spec} --resume --change")
+    if origin is not None and resume:
+        raise UserError("--from begins a new run, and --resume goes on with one", "leave one of them out")
     loaded, path = _load(spec, overrides or [], run, resume or dry_run)
     if dry_run:
         from sora_spec.train.start import try_stage
 
-        _show(try_stage(loaded, path, stage, device, force, hardware, change), as_json)
+        _show(try_stage(loaded, path, stage, device, force, hardware, change, origin, not no_ema), as_json)
         return
     from sora_spec.train.start import train_stage
 
     outcome = train_stage(
-        loaded, path, stage, resume=resume, change=change, device=device, force=force, hardware=hardware
+        loaded,
+        path,
+        stage,
+        resume=resume,
+        change=change,
+        origin=origin,
+        ema=not no_ema,
+        device=device,
+        force=force,
+        hardware=hardware,
     )
     if os.environ.get("RANK", "0") == "0":
         _report(outcome, path, stage, as_json)

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from sora_spec.run_folder import STAGES, RunFolder, StageFolder, StageName, step_of
+from sora_spec.run_lock import ended_without_word
 from sora_spec.watch.metrics import Curve, Metrics, MetricsReader
 from sora_spec.watch.prediction import Compared, capacity_bytes, compare_with_plan
 
@@ -148,6 +149,8 @@ class RunWatch:
         ended = _touched(folder.measured_path) > touched - _LAST_WORDS  # an older note is of a run that was resumed
         if status in ("running", "starting") and ended and _interrupted(measured, step):
             status, why = "stopped", f"interrupted at step {step:,}; {_kept(checkpoints)}"
+        if status in ("running", "starting") and (ending := ended_without_word(folder.path.parent)):
+            status, why = "stopped", f"{ending} at step {step:,}; {_kept(checkpoints)}"
         left = None if schedule.steps is None or rate is None else max(0, schedule.steps - step) * rate
         return StageState(
             name=name,

@@ -156,7 +156,7 @@ def test_a_crash_while_writing_leaves_nothing_that_counts(
         original(tensors, path)
 
     monkeypatch.setattr(checkpoint_module, "save_file", failing)
-    with pytest.raises(UserError, match=r"the disk is full; training stopped at step 6; the last checkpoint is .*003"):
+    with pytest.raises(UserError, match=r"stopped at step 6; the last checkpoint is .*003: no space is left"):
         train_stage(spec, tmp_path / "run")
     monkeypatch.undo()
     stage = StageFolder(tmp_path / "run" / "denoiser")

@@ -19,6 +19,10 @@ from sora_spec.builders.weights.run import load_denoiser
 from sora_spec.errors import UserError
 from sora_spec.run_folder import RunFolder
 from sora_spec.run_lock import NAME, killed_holder, locked
+from sora_spec.train.data.loader import load_batches
+from sora_spec.train.data.order import BatchOrder
+from sora_spec.train.denoiser_stage import DenoiserTask
+from sora_spec.train.ranks import Ranks
 from sora_spec.train.start import train_stage
 
 CHECKPOINTS = Path("denoiser/checkpoints")
@@ -268,3 +272,40 @@ def test_a_folder_that_goes_away_while_training(tiny_spec, tmp_path: Path, monke
     with pytest.raises(UserError, match="was deleted or moved while training; training stopped at step 5"):
         train_stage(tiny_spec(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_data_that_goes_away_is_named_by_a_background_process_too(tiny_spec, digits: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits, tmp_path / "data")
+    spec = tiny_spec(train__data=str(tmp_path / "data"), train__workers=1)
+    dataset = DenoiserTask(spec, None, Ranks(0, 1, torch.device("cpu"))).dataset
+    shutil.rmtree(tmp_path / "data")
+    with pytest.raises(UserError, match=r"8 damaged files in a row") as caught:
+        next(load_batches(dataset, BatchOrder(8, 6), workers=1))
+    assert "Traceback" not in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_new_run_starts_from_the_weights_of_another(tiny_spec, run: Path, tmp_path: Path, capsys) -> None:
+    newest = run / CHECKPOINTS / "step-00000006"
+    longer = {"clip__frames": 6, "train__optimizer": {"kind": "adamw", "lr": 1e-30}, "train__steps": 1}
+    for ema, file in ((True, "ema"), (False, "model")):
+        target = tmp_path / file
+        train_stage(tiny_spec(**longer), target, origin=run, ema=ema)
+        began = load_file(target / CHECKPOINTS / "step-00000001/model.safetensors")
+        for name, tensor in load_file(newest / f"{file}.safetensors").items():
+            assert torch.equal(began[name], tensor), name
+        assert RunFolder.open(target).load_spec().backbone.weights == str(newest / f"{file}.safetensors")
+        line = json.loads((target / "history.jsonl").read_text())
+        assert line["from"] == {"run": str(run), "step": 6, "average": ema}
+        assert "clip.frames 4 → 6" in capsys.readouterr().err
+    refused = (
+        ({"backbone__width": 48}, "does not fit"),
+        ({"backbone__weights": "w.safetensors"}, "only one of them can be the start"),
+    )
+    for fields, told in refused:
+        with pytest.raises(UserError, match=told):
+            train_stage(tiny_spec(**fields), tmp_path / "other", origin=run)
+    shutil.rmtree(run / "denoiser")
+    with pytest.raises(UserError, match="has no checkpoint of the denoiser"):
+        train_stage(tiny_spec(), tmp_path / "other", origin=run)
+    assert not (tmp_path / "other").exists()

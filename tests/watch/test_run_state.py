@@ -10,8 +10,10 @@ from statistics import median
 
 import pytest
 
+from sora_spec.atomic import this_host
 from sora_spec.errors import UserError
 from sora_spec.plan.interval import Interval
+from sora_spec.run_lock import locked
 from sora_spec.watch.prediction import Compared
 from sora_spec.watch.run import RunState, RunWatch, StageState, find_runs
 
@@ -232,3 +234,21 @@ def test_a_user_error_is_what_a_wrong_picture_raises(run: Path) -> None:
 
     with pytest.raises(UserError):
         read_png(run / "spec.yaml")
+
+
+def test_a_killed_run_is_known_at_once(run: Path) -> None:
+    """By the lock that its process no longer holds, not by the minutes of silence that a long step may take too."""
+    cut(run, 52, [40])
+    lock = run / "train.lock"
+    held = {"process": 2**22 + 1, "host": this_host(), "since": "2026-01-01 00:00:00"}
+    lock.write_text(json.dumps(held))
+    stage = denoiser(run)
+    assert stage.status == "stopped"
+    assert stage.why == f"process {2**22 + 1} was killed at step 52; the checkpoint of step 40 is kept"
+    lock.write_text(json.dumps(held | {"host": "another-machine"}))
+    assert denoiser(run).status == "running"
+    lock.write_text("")
+    assert denoiser(run).why.startswith("training ended at step 52")
+    lock.unlink()
+    with locked(run):
+        assert denoiser(run).status == "running"

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sora_spec import output
+from sora_spec.errors import UserError
 from sora_spec.train.data.clips import ClipDataset, Sample
 from sora_spec.train.data.order import BatchOrder
 
@@ -43,6 +44,27 @@ def collate(samples: list[Sample]) -> Batch:
     frames = torch.from_numpy(np.stack([sample.frames for sample in samples]))
     labels = torch.tensor([sample.label for sample in samples])
     return Batch(frames, labels, tuple(text for sample in samples for text in sample.damaged))
+
+
+@dataclass(frozen=True)
+class _Carrying:
+    """A data set whose errors are values: torch would rebuild one of a worker from a text with its traceback."""
+
+    dataset: ClipDataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, number: int) -> Sample | Exception:
+        try:
+            return self.dataset[number]
+        except (UserError, OSError) as error:
+            return error
+
+
+def _collate(samples: list[Sample | Exception]) -> Batch | Exception:
+    failed = next((sample for sample in samples if isinstance(sample, Exception)), None)
+    return failed or collate([sample for sample in samples if isinstance(sample, Sample)])
 
 
 def _start_worker(_: int) -> None:
@@ -69,10 +91,10 @@ def load_batches(dataset: ClipDataset, order: BatchOrder, workers: int) -> Itera
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["sora_spec.train.data.loader"])
     loader = DataLoader(
-        dataset,  # pyright: ignore[reportArgumentType]  map-style by protocol
+        _Carrying(dataset),  # pyright: ignore[reportArgumentType]  map-style by protocol
         batch_sampler=order,  # pyright: ignore[reportArgumentType]
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_collate,
         worker_init_fn=_start_worker,
         multiprocessing_context=context,
         prefetch_factor=4 if workers else None,
@@ -81,8 +103,10 @@ def load_batches(dataset: ClipDataset, order: BatchOrder, workers: int) -> Itera
     return _reporting(iter(loader))
 
 
-def _reporting(batches: Iterator[Batch]) -> Iterator[Batch]:
+def _reporting(batches: Iterator[Batch | Exception]) -> Iterator[Batch]:
     for batch in batches:
+        if isinstance(batch, Exception):
+            raise batch
         for text in batch.damaged:
             output.warn(f"damaged, another file is taken in its place: {text}")
         given = [batch]

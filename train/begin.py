@@ -1,0 +1,132 @@
+"""Before the first step: whether and from where a stage may be trained in a folder, and the files that say so."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sora_spec import output
+from sora_spec.atomic import sweep, write_atomically
+from sora_spec.checkpoints import AVERAGE, MODEL, OPTIMIZER, Checkpoint, Damaged, State, examine, find_checkpoint
+from sora_spec.errors import UserError
+from sora_spec.history import Change, append_history
+from sora_spec.loading import dump_spec
+from sora_spec.run_folder import STAGES, RunFolder, StageName, check_free
+from sora_spec.run_lock import locked
+from sora_spec.schema.spec import Spec
+from sora_spec.train.from_run import Origin
+from sora_spec.train.loop import Loop
+from sora_spec.train.resume import check_same_data, check_same_run, joined_classes
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Where a stage begins."""
+
+    run: RunFolder | None
+    """None where the run folder is to be made."""
+    fresh: bool = True
+    """Whether it begins at step 0."""
+    checkpoint: Checkpoint | None = None
+    """What it goes on from; known to the first rank only."""
+    damaged: tuple[Damaged, ...] = ()
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def step(self) -> int:
+        """Updates done."""
+        return 0 if self.checkpoint is None else self.checkpoint.step
+
+    def clips(self, batch: int) -> int:
+        """Clips seen by then. `batch`: that of the steps to come."""
+        if self.checkpoint is None:
+            return 0
+        if self.checkpoint.state.clips is not None:
+            return self.checkpoint.state.clips
+        before = (change.before for change in self.changes if change.path in ("train.batch", "vae.training.batch"))
+        return self.step * int(next(before, batch))
+
+
+def check_run(spec: Spec, path: Path, stage: StageName, resume: bool, change: bool = False, main: bool = True) -> Begin:
+    """Whether and from where this stage may be trained in `path`. Changes nothing.
+
+    Only the `main` rank reads checkpoints through. Raises UserError when the stage has begun and `resume` is not given,
+    when the spec is another one, or when a file of the run is damaged.
+    """
+    if not (path / "spec.yaml").exists():
+        check_free(path)
+        if resume:
+            output.note(f"{path} does not exist yet: starting from the beginning")
+        return Begin(None)
+    run = RunFolder.open(path)
+    if run.stage(stage).path.exists() and not resume:
+        raise UserError(
+            f"{path} already holds a {stage} stage",
+            f"go on with it: sora-spec train {path} --stage {stage} --resume; or start another: --run {path}-2",
+        )
+    fresh = run.stage(stage).latest() is None
+    if not main:
+        return Begin(run, fresh)
+    run.info()  # damaged, they end it here
+    run.classes()
+    checkpoint, damaged = find_checkpoint(run.stage(stage), (MODEL, OPTIMIZER, AVERAGE))
+    states: dict[StageName, State] = {} if checkpoint is None else {stage: checkpoint.state}
+    for other in STAGES:
+        newest = run.stage(other).latest()
+        if other != stage and newest is not None:
+            examined = examine(newest, other, ())
+            if isinstance(examined, Checkpoint):  # a damaged one is told of where its weights are read
+                states[other] = examined.state
+    changes = check_same_run(run, spec, stage, states, change)
+    return Begin(run, fresh, checkpoint, tuple(damaged), tuple(changes))
+
+
+def check_data(begin: Begin, loop: Loop, change: bool) -> list[Change]:
+    """All changes that are to be noted, those of the data included. Raises UserError for what is not allowed."""
+    if begin.run is None or begin.checkpoint is None:
+        return list(begin.changes)
+    now, source = loop.state, loop.settings.data
+    moved = check_same_data(begin.run, source, begin.checkpoint.state, now.data, now.step, change)
+    if begin.checkpoint.state.data != now.data:
+        joined_classes(begin.run, source, loop.task.dataset.classes)
+    return [*begin.changes, *moved]
+
+
+def make_run(spec: Spec, path: Path, begin: Begin, held: ExitStack) -> RunFolder:
+    """The run folder, locked; made now if there was none."""
+    if begin.run is not None:
+        return begin.run
+    path.mkdir(parents=True, exist_ok=True)
+    held.enter_context(locked(path))
+    return RunFolder.create(path, dump_spec(spec))
+
+
+def record_run(
+    run: RunFolder, spec: Spec, begin: Begin, loop: Loop, changes: Sequence[Change], origin: Origin | None
+) -> None:
+    """Bring the run folder up to date, after every check."""
+    state, classes = loop.state, loop.task.dataset.classes
+    if begin.checkpoint is not None and begin.checkpoint.state.data != state.data:
+        classes = joined_classes(run, loop.settings.data, classes)
+    for left in (run.path, loop.folder.path, loop.folder.checkpoints_path):
+        sweep(left)
+    versions = {name: metadata.version(name) for name in ("sora-spec", "torch", "numpy", "av")}
+    if state.step < loop.settings.steps:
+        event = "changed" if changes else "started" if begin.fresh else "resumed"
+        facts: dict[str, Any] = {"ranks": loop.ranks.world, "versions": versions}
+        if origin is not None:
+            origin.warn_of_classes(classes)
+            facts["from"] = origin.facts()
+        append_history(run.history_path, loop.settings.stage, state.step, event, changes, facts)
+        for bad in begin.damaged:
+            loop.folder.set_aside(bad.path)
+    if classes is not None:
+        write_atomically(run.classes_path, json.dumps(classes) + "\n")
+    run.record(python=platform.python_version(), versions=versions)
+    write_atomically(run.spec_path, dump_spec(spec))
