@@ -44,7 +44,7 @@ class VaeTask:
         assert isinstance(vae, ImageKlVae | Causal3dVae)
         self.spec, self.ranks, self.vae = spec, ranks, vae
         frames = vae.training.frames or spec.clip.frames
-        self.dataset = open_clips(spec, self.settings.data, _crop_framing(spec), frames)
+        self.dataset = open_clips(spec, self.settings.data, _crop_framing(spec), frames, labelled=False)
         with seeded(spec.train.seed, "vae"):
             self.module = build_codec(spec)
         if fresh:

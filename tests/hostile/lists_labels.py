@@ -12,7 +12,13 @@ def labels() -> Iterable[Listed]:
     yield Listed(
         "numbers for themselves", "l.csv", "path,label\na.mp4,7\nb.mp4,3\n", [("a.mp4", "7", 7), ("b.mp4", "3", 3)]
     )
-    yield Listed("leading zeros", "l.csv", "path,label\na.mp4,07\nb.mp4,7\n", [("a.mp4", "07", 7), ("b.mp4", "7", 7)])
+    yield Listed(
+        "leading zeros",
+        "l.csv",
+        "path,label\na.mp4,07\nb.mp4,7\n",
+        [("a.mp4", "07", 7), ("b.mp4", "7", 7)],
+        ("'07' and '7' are one class, 7",),
+    )
     yield Listed(
         "numbers as pandas writes them",
         "l.csv",

@@ -78,6 +78,17 @@ def test_missing_files_are_no_short_clips(digits: Path, tiny_spec, tmp_path: Pat
     assert "1 of 3 files" in clips.report.warnings[0]
 
 
+def test_a_codec_needs_no_labels(digits: Path, tiny_spec, tmp_path: Path) -> None:
+    shutil.copyfile(digits / "0/00000.mp4", tmp_path / "a.mp4")
+    (tmp_path / "l.csv").write_text("path,label\na.mp4,cat\na.mp4,dog\n")
+    for source in (tmp_path, tmp_path / "l.csv"):
+        with pytest.raises(UserError):
+            open_clips(tiny_spec(), str(source), Framing(16, 16), 4)
+        clips = open_clips(tiny_spec(), str(source), Framing(16, 16), 4, labelled=False)
+        assert clips.classes is None
+        assert set(clips.labels) == {0}
+
+
 @pytest.mark.parametrize(
     ("content", "hint"), [(b"no video", "data check"), (None, "give longer clips")], ids=["damaged", "short"]
 )

@@ -163,14 +163,16 @@ def exact_fps(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(10_000)
 
 
-def open_clips(spec: Spec, source: str, framing: Framing, frames: int) -> ClipDataset:
+def open_clips(spec: Spec, source: str, framing: Framing, frames: int, labelled: bool = True) -> ClipDataset:
     """Scan `source` for clips of `frames` at the spec's rate, with labels where the condition is a class.
+
+    `labelled`: labels are used; without, a source that has none, or others, will do.
 
     Raises UserError when the source is missing, has no usable file, or its labels do not fit the spec.
     """
     read = read_source(source)
     fps = exact_fps(spec.clip.fps)
-    numbering = label_source(read, spec.condition)
+    numbering = label_source(read, spec.condition, labelled)
     missing = find_missing(read)
     refuse_all_missing(read, missing)
     gone = set(missing)
@@ -178,16 +180,26 @@ def open_clips(spec: Spec, source: str, framing: Framing, frames: int) -> ClipDa
     asked = read.entries.chosen(tried) if gone else read.entries
     found = scan(asked, frames, fps, spec.train.short, spec.train.stills)
     classes = spec.condition.classes if isinstance(spec.condition, ClassCondition) else None
-    report = make_report(read, missing, found, numbering, classes)
+    report = make_report(read, missing, found, numbering if labelled else None, classes)
     refuse_unusable(report)
     numbers, names = numbering if numbering is not None else ([0] * len(read.entries), None)
     labels = [numbers[tried[place]] for place in found.kept]
     loop = spec.train.short == "loop"
-    return ClipDataset(found.files, labels, framing, frames, fps, spec.train.seed, names, report, loop)
+    return ClipDataset(
+        found.files, labels, framing, frames, fps, spec.train.seed, names if labelled else None, report, loop
+    )
 
 
-def label_source(read: Source, condition: Condition) -> tuple[list[int], list[str]] | None:
-    """Label number of every entry, and class names in label order, where the condition is a class."""
+def label_source(read: Source, condition: Condition, needed: bool = True) -> tuple[list[int], list[str]] | None:
+    """Label number of every entry, and class names in label order, where the condition is a class.
+
+    Raises UserError for labels that do not fit it, where they are `needed`.
+    """
     if not isinstance(condition, ClassCondition):
         return None
-    return number_labels(read.entries, condition.classes, read.path, read)
+    try:
+        return number_labels(read.entries, condition.classes, read.path, read)
+    except UserError:
+        if needed:
+            raise
+        return None

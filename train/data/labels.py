@@ -110,7 +110,7 @@ def number_labels(
     Raises UserError when an entry has no label, when a file has two, when the layout is not one of classes, and when
     there are more classes than `condition.classes`.
     """
-    refuse_bare(entries, source)
+    refuse_bare(entries, source, read is not None and read.headless)
     if read is not None and read.conflict is not None:
         raise UserError(*read.conflict)
     if read is not None and read.is_folder:
@@ -126,14 +126,14 @@ def number_labels(
     return [numbering.numbers[label] for label in labels], numbering.names
 
 
-def refuse_bare(entries: Entries, source: str | Path) -> None:
-    """Raise UserError when an entry has no label."""
+def refuse_bare(entries: Entries, source: str | Path, headless: bool = False) -> None:
+    """Raise UserError when an entry has no label. `headless`: a list has a second column, but no headings."""
     bare = entries.labels.count(None)
     if not bare:
         return
     first = entries.place(entries.labels.index(None))
     hint = _HOW_TO_LABEL
-    if bare == len(entries) and any(entries.captions) and entries.lines[0]:
+    if headless:
         hint = "write `path,label` as the first line of the list if its second column is the label; otherwise " + hint
     raise UserError(f"{bare} of {len(entries)} files in {source} have no label, the first is {first}", hint)
 
@@ -145,17 +145,22 @@ def label_warnings(labels: Iterable[str | None], counts: Counter[str]) -> list[s
         seen = "".join(char for char in label if unicodedata.category(char) != "Cf")  # of no width
         folded = re.sub(r"[\s_\-]+", " ", unicodedata.normalize("NFKC", seen).casefold())
         alike.setdefault(folded, []).append(label)
-    said = [
+    same: dict[str, list[str]] = {}
+    for label in (name for names in alike.values() for name in names):
+        same.setdefault(_canonical(label), []).append(label)
+    said = [f"{' and '.join(map(repr, names))} are one class, {number}" for number, names in same.items() if names[1:]]
+    said += [
         f"{' and '.join(f'{name!r} ({counts[name]})' for name in names)} are different classes; are they meant to be?"
         for names in alike.values()
         if len({_canonical(name) for name in names}) > 1
     ]
-    return said + [
+    said += [
         f"{name!r} is taken as the name of a class ({counts[name]} files); a missing label is an empty cell or null"
         for folded, names in alike.items()
         for name in names
         if folded in _MISSING_WORDS
     ]
+    return said
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -53,6 +53,7 @@ _ROUGHLY_TIMED = frozenset({"mpeg", "mpegts"})
 """Containers that stamp pieces of the stream, not frames: where two frames get one time, frames are counted."""
 _RATELESS = frozenset({"mjpeg", "h261", "obu"})  # bare streams that state no rate at all
 _FRAMES_LOOKED_AT = 60  # where it is in doubt whether timestamps name frames
+_PROBED_AT_ONCE = 4096
 _JOIN_SECONDS = 1  # decoding times that go back by more are two recordings in one file
 
 
@@ -325,11 +326,13 @@ def scan(entries: Sequence[Entry], frames: int, fps: Fraction, short: str = "ski
 
     result = Scan([], [], [])
     with output.progress("reading files", len(entries)) as advance, ThreadPoolExecutor(4) as pool:
-        for index, (entry, found) in enumerate(zip(entries, pool.map(examine, entries), strict=True)):
-            if isinstance(found, FileInfo):
-                result.files.append(found)
-                result.kept.append(index)
-            else:
-                result.skipped.append((entry.path, found))
-            advance(1)
+        for begin in range(0, len(entries), _PROBED_AT_ONCE):  # a million waiting at once would take gigabytes
+            part = entries[begin : begin + _PROBED_AT_ONCE]
+            for index, (entry, found) in enumerate(zip(part, pool.map(examine, part), strict=True), start=begin):
+                if isinstance(found, FileInfo):
+                    result.files.append(found)
+                    result.kept.append(index)
+                else:
+                    result.skipped.append((entry.path, found))
+                advance(1)
     return result

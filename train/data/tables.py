@@ -117,6 +117,7 @@ def read_table(path: Path) -> Source:
         source.remarks.append(f"comment lines: {lines.comments}")
     if layout.unread:
         source.remarks.append(f"columns that are not read: {', '.join(layout.unread)}")
+    source.headless = not layout.headed and layout.width > 1
     if not layout.headed and len(source.entries):
         columns = "the first column is the path" if layout.width == 1 else "the columns are path and caption"
         source.remarks.append(f"no headings: {columns}")
