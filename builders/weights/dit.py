@@ -7,6 +7,7 @@ cross-attention and one modulation for all blocks they are PixArt-α's and Open-
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -69,6 +70,8 @@ SINGLE = (
 SCALES = (1.0, 0.5, 2.0, 2 / 3, 1.5)
 """What published networks divide positions by, beside the spec's own."""
 
+MOST_TOKENS = 1 << 16
+"""Tokens of a frame up to which a stored table is told."""
 TABLE_TOLERANCE = 5e-3
 """How far a stored sine-cosine table may be from the computed one: bfloat16's rounding."""
 
@@ -109,6 +112,11 @@ def from_official(state: Mapping[str, Tensor], spec: Spec, where: str = "the che
     if "patch_in.proj.weight" in given:
         return _from_own(given, spec, where)
     _check_frame_positions(given, spec)
+    return fit_official(given, spec, where)
+
+
+def fit_official(given: Mapping[str, Tensor], spec: Spec, where: str) -> dict[str, Tensor]:
+    """Tensors with official names as ours in float32. Raises UserError as `from_official` does."""
     own = own_state(spec)
     expected = {name: tensor.shape for name, tensor in to_official(own, spec).items()}
     given = _with_fitting_tables(given, spec)
@@ -150,6 +158,19 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
         output.note(f"{path} is a checkpoint of a run: its {'moving average' if average else 'weights'} are taken")
         return checkpoint_state(folder)
     return read_state(folder, subfolder="transformer")
+
+
+def rename_official(given: Mapping[str, Tensor], spec: Spec) -> dict[str, Tensor]:
+    """Our names as the official ones; filters of patches get their shape back, of one frame where they cannot span the
+    spec's."""
+    named = _renamed(given, spec)
+    weight, kernel = named["x_embedder.proj.weight"], _kernel(spec)
+    image = (spec.vae.channels, spec.patch.space, spec.patch.space)
+    for shape in (kernel, image):
+        if weight.ndim == 2 and weight.shape[1] == math.prod(shape):
+            named["x_embedder.proj.weight"] = weight.reshape(weight.shape[0], *shape)
+            break
+    return named
 
 
 def own_state(spec: Spec) -> dict[str, Tensor]:
@@ -270,10 +291,14 @@ def _grid_of(table: Tensor, width: int, scales: Iterable[float]) -> tuple[int, i
     if table.ndim != 3 or table.shape[0] != 1 or table.shape[2] != width or width % 4:
         return None
     tokens = table.shape[1]
+    if tokens > MOST_TOKENS:
+        return None
     grids = [(rows, tokens // rows) for rows in range(1, tokens + 1) if tokens % rows == 0]
     candidates = ((*grid, scale) for scale in dict.fromkeys(scales) for grid in grids)
     return next((found for found in candidates if _close(table, spatial_table(width, *found))), None)
 
 
 def _close(table: Tensor, computed: Tensor) -> bool:
+    if table.layout != torch.strided or not table.is_floating_point():
+        return False
     return table.shape == computed.shape and torch.allclose(table.float(), computed, rtol=0, atol=TABLE_TOLERANCE)

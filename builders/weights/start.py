@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sora_spec.builders.backbones.interface import Denoiser
-from sora_spec.builders.weights.dit import load_official
+from sora_spec.builders.weights.dit import read_weights
+from sora_spec.builders.weights.image_start import start_state
 from sora_spec.schema.spec import Spec
 
 
@@ -11,11 +12,12 @@ def load_start(denoiser: Denoiser, spec: Spec) -> bool:
     """Load `backbone.weights` into a freshly built network, before it is sharded; False where the spec names none.
 
     Official DiT, SiT, Latte and Open-Sora 1.0 files, diffusers folders and our own safetensors are told apart by their
-    names.
+    names. An image model's weights may start a video model, and a table of other labels is left out; both are said.
 
     Raises UserError when the file cannot be read or does not fit.
     """
-    if spec.backbone.weights is None:
+    path = spec.backbone.weights
+    if path is None:
         return False
-    denoiser.load_state_dict(load_official(spec.backbone.weights, spec))
+    denoiser.load_state_dict(start_state(read_weights(path), denoiser.state_dict(), spec, str(path)))
     return True

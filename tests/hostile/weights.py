@@ -524,6 +524,9 @@ def sharded(change: Callable[[dict[str, str]], Any] = lambda _: None, **files: d
     return {f"{STEM}.safetensors.index.json": index} | {shard: save(part) for shard, part in parts.items()}
 
 
+STATE = json.dumps({"step": 5, "stage": "denoiser", "data": "x"}).encode()
+
+
 def folders() -> Iterator[Case]:
     whole, other = save(FLAT), save(FLAT_OTHER)
     yield case("folder", folder_of({f"{STEM}.safetensors": whole}))
@@ -557,7 +560,7 @@ def folders() -> Iterator[Case]:
         "deep": b"[" * 100_000,
     }.items():
         yield case(f"index: {name}", folder_of({index: content}), ("not an index",))
-    average = {"model.safetensors": save(OTHER), "ema.safetensors": save(OWN), "state.json": b'{"step": 5}'}
+    average = {"model.safetensors": save(OTHER), "ema.safetensors": save(OWN), "state.json": STATE}
     yield case("checkpoint of a run", folder_of(average, "step-00000005"), says=("moving average",))
     yield case("absent", lambda folder: folder / "none.pt", ("does not exist",))
 
