@@ -10,17 +10,29 @@ import shlex
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sora_spec.plan.whatif import WhatIf
+from sora_spec.plan import hardware, planner
+from sora_spec.plan.fastest import Fastest
+from sora_spec.plan.fixes import Fix
+from sora_spec.plan.interval import Interval, exactly
+from sora_spec.plan.job import Job
+from sora_spec.plan.planner import Times
+from sora_spec.plan.solve import Solution
+from sora_spec.plan.terms import Phase, Term, estimated, exact
+from sora_spec.plan.timing import StepTime
+from sora_spec.plan.whatif import Advice, Answer, WhatIf
+from sora_spec.tui import app as app_module
 from sora_spec.tui.app import SoraSpecApp
-from sora_spec.tui.headless import settled
+from sora_spec.tui.headless import settled, steady
 from sora_spec.tui.session import open_session
 
 SPECS = Path(__file__).with_name("specs")
+GIB = 2**30
 Scene = Callable[[Any], Awaitable[None]]
 
 
@@ -80,3 +92,123 @@ def printed() -> Iterator[Callable[[str], dict[str, Any]]]:
 
     yield run
     gc.enable()  # the command is made for short processes
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+# Pictures show what the screens make of a plan, not what the planner says: its numbers are invented, and so are those
+# of the devices. A planner or a table that learns better redraws none.
+
+
+def weights(ranks: int) -> list[Term]:
+    """What a rank keeps: 3 GiB of weights, and twice and once as much of moments and average."""
+    return [
+        exact("denoiser weights: attention", GIB / ranks, "backbone.heads"),
+        exact("denoiser weights: MLP", 2 * GIB / ranks, "backbone.mlp_ratio"),
+        exact("AdamW moments", 6 * GIB / ranks, "train.optimizer"),
+        exact("moving average", 3 * GIB / ranks, "train.ema"),
+        exact("codec weights, frozen", GIB / 2, "vae"),
+    ]
+
+
+def outside() -> list[Term]:
+    """What the allocator and the driver take."""
+    return [
+        estimated("fragmentation", GIB / 2, GIB, 2 * GIB, level="reserved"),
+        estimated("CUDA context", GIB / 4, GIB / 2, GIB, level="device"),
+    ]
+
+
+def invented_phases(job: Job) -> list[Phase]:
+    """3/4 GiB of activations a clip, a quarter of it with recomputation, and half a GiB in the codec."""
+    if job.mode == "generate":
+        kept = [term for term in weights(1) if "weights" in term.name]
+        working = exact("activations: attention", job.generated * GIB, "backbone.heads")
+        decoding = exact("codec activations: codec levels", job.generated * GIB / 2, "vae.multipliers")
+        return [
+            Phase("denoise", (*kept, working, *outside())),
+            Phase("decode", (*kept, decoding, *outside())),
+        ]
+    clips = job.micro_batch * (0.25 if job.spec.train.recompute.kind == "blocks" else 1.0)
+    kept, gradients = weights(job.ranks), exact("gradients", 3 * GIB / job.ranks, "train.optimizer")
+    encoding = exact("codec activations: codec levels", job.micro_batch * GIB / 2, "vae.multipliers")
+    passes = [
+        exact("activations: MLP", clips * GIB / 2, "backbone.mlp_ratio"),
+        exact("activations: attention", clips * GIB / 4, "backbone.heads"),
+        exact("FSDP2: gathered weights", GIB / 8, "parallel.shard"),
+    ]
+    return [
+        Phase("encode", (*kept, encoding, *outside())),
+        Phase("forward and backward", (*kept, gradients, *passes, *outside())),
+        Phase("optimizer", (*kept, gradients, *outside())),
+    ]
+
+
+def around(seconds: float) -> Interval:
+    """A guess of a time."""
+    return Interval(0.75 * seconds, seconds, 1.5 * seconds)
+
+
+def invented_times(job: Job) -> Times:
+    """A clip takes as many seconds as 10 TFLOP do on the device; a sampler calls the network fifty times."""
+    clip = 10e12 / job.device.rates["fp32"]
+    if job.mode == "generate":
+        step = StepTime({"denoise": around(clip * job.generated), "decode": exactly(0)})
+        seconds, devices = step.seconds.times(50), 1
+    else:
+        whole = around(clip * job.micro_batch)
+        parts = {"forward and backward": 0.75, "encode": 0.2, "optimizer": 0.05}
+        step, devices = StepTime({name: whole.times(share) for name, share in parts.items()}), job.ranks
+        seconds = step.seconds.times(job.spec.train.steps)
+    hours, price = seconds.times(devices / 3600), job.device.usd_per_hour
+    return Times(step, seconds, hours, None if price is None else hours.times(price))
+
+
+def invented_advice(answer: Answer) -> Advice:
+    """Two fixes of what does not fit; more clips and another precision for what does."""
+    plan = answer.plan
+    if plan is None:
+        return Advice()
+    if plan.fits:
+        largest = Solution("batch", "48 clips a step, 6 a pass", ("train.batch=48",), (), plan)
+        return Advice((), largest, Fastest(("train.precision=bf16", "parallel.reshard=false"), (), plan))
+    small = replace(plan, phases=(Phase("optimizer", (*weights(plan.job.ranks), *outside())),))
+    return Advice(
+        fixes=(
+            Fix(("4 clips a pass instead of 32",), ("train.accumulation=8",), plan.job.count, small),
+            Fix(("recompute every block", "64 devices"), ("train.recompute={kind: blocks}",), 64, small),
+        )
+    )
+
+
+@pytest.fixture
+def invented(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices and plans with round numbers that nobody claims."""
+    monkeypatch.setattr(hardware, "TABLE", Path(__file__).with_name("devices.yaml"))
+    monkeypatch.setattr(planner, "bare_phases", invented_phases)
+    monkeypatch.setattr(planner, "_whole", lambda _, phase: phase)
+    monkeypatch.setattr(planner, "times_of", invented_times)
+    monkeypatch.setattr(planner, "assumptions", lambda _: ["a thing that was taken for granted, as long as it gets"])
+    monkeypatch.setattr(planner, "not_counted", lambda _: ["a thing that was left out", "and another one"])
+    monkeypatch.setattr(app_module, "advise", invented_advice)
+
+
+@pytest.fixture
+def photograph(snap_compare: Any, invented: None) -> Callable[..., None]:
+    """Compare the screen, once keys were pressed and all has come to rest, with its picture."""
+
+    def compare(app: SoraSpecApp, size: tuple[int, int], theme: str, keys: list[str], then: Any = None) -> None:
+        async def ready(pilot: Any) -> None:
+            app.theme = theme
+            await settled(app)
+            for key in keys:
+                await pilot.press(key)
+                await settled(app)
+            if then is not None:
+                await then()
+                await settled(app)
+            steady(app)
+            await settled(app)
+
+        assert snap_compare(app, terminal_size=size, run_before=ready)
+
+    return compare

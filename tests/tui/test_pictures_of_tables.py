@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
 
-from sora_spec.tui.headless import settled
 from sora_spec.tui.runs import RunsScreen
 
 RECORDED = Path(__file__).with_name("recorded") / "digits"
@@ -40,46 +42,51 @@ def runs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 async def looked(app: Any) -> None:
     """What follows files has been read too."""
     if isinstance(app.screen, RunsScreen):
-        for _ in range(500):
+        until = monotonic() + 120
+        while app.screen.view.run is None:
+            assert monotonic() < until, "no run was read"
             await asyncio.sleep(0.01)
-            if app.screen.view.run is not None:
-                return
 
 
-def compare(snap_compare: Any, app: Any, size: tuple[int, int], theme: str, keys: list[str]) -> None:
-    async def ready(pilot: Any) -> None:
-        app.theme = theme
-        await settled(app)
-        await looked(app)
-        await pilot.pause(0.2)
-        for key in keys:
-            await pilot.press(key)
-        await settled(app)
-        await pilot.pause(0.1)
+@pytest.fixture
+def compare(photograph) -> Callable[..., None]:
+    def compared(app: Any, size: tuple[int, int], theme: str, keys: list[str]) -> None:
+        photograph(app, size, theme, keys, partial(looked, app))
 
-    assert snap_compare(app, terminal_size=size, run_before=ready)
+    return compared
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
+LOOKS = [
+    (size, theme) if theme == THEMES[0] or size == SIZES[1] else pytest.param(size, theme, marks=pytest.mark.slow)
+    for size in SIZES
+    for theme in THEMES
+]
+
+
+def named(value: Any) -> str:
+    """A size or a theme as a word."""
+    return value if isinstance(value, str) else "x".join(map(str, value))
+
+
+@pytest.mark.parametrize(("size", "theme"), LOOKS, ids=named)
 @pytest.mark.parametrize("scene", SCENES)
-def test_a_screen_looks_as_it_did(scene: str, size: tuple[int, int], theme: str, snap_compare, make_app) -> None:
+def test_a_screen_looks_as_it_did(scene: str, size: tuple[int, int], theme: str, compare, make_app) -> None:
     specs, keys = SCENES[scene]
-    compare(snap_compare, make_app(*specs, screen=scene), size, theme, keys)
+    compare(make_app(*specs, screen=scene), size, theme, keys)
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_without_unicode(scene: str, snap_compare, make_app) -> None:
+def test_without_unicode(scene: str, compare, make_app) -> None:
     specs, keys = SCENES[scene]
-    compare(snap_compare, make_app(*specs, screen=scene, ascii_only=True), (80, 24), "textual-dark", keys)
+    compare(make_app(*specs, screen=scene, ascii_only=True), (80, 24), "textual-dark", keys)
 
 
-def test_runs_without_colour(snap_compare, make_app, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_without_colour(compare, make_app, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    compare(snap_compare, make_app("image.yaml", screen="runs"), (80, 24), "textual-dark", [])
+    compare(make_app("image.yaml", screen="runs"), (80, 24), "textual-dark", [])
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_at_the_ends_of_the_range(scene: str, snap_compare, make_app) -> None:
+def test_at_the_ends_of_the_range(scene: str, compare, make_app) -> None:
     specs, keys = SCENES[scene]
-    compare(snap_compare, make_app(*specs, screen=scene), (60, 20), "textual-dark", keys)
+    compare(make_app(*specs, screen=scene), (60, 20), "textual-dark", keys)
