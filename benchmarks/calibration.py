@@ -90,7 +90,8 @@ def device_at(name: str, slower: Slower, matrix: float | None = None, memory: fl
 
 def plan_of(run: dict[str, Any], device: Device) -> Plan:
     """A run of `published.yaml` on a device."""
-    spec = load_record(run["spec"], list(run["set"]))
+    # Whether a program let matrices be multiplied in TF32 is its own matter, and stands among its settings.
+    spec = load_record(run["spec"], ["train.tf32=false", *run["set"]])
     return make_plan(Job(spec, device, 1, run["mode"], **run.get("settings", {})))
 
 

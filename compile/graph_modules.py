@@ -18,11 +18,13 @@ class DenoiserGraph(nn.Module):
         self.denoiser = denoiser
         self.dtype = dtype
 
-    def forward(self, latents: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
-        """latents (B, C, F, H, W), time (B,), condition → prediction (B, Cout, F, H, W)."""
+    def forward(
+        self, latents: Tensor, time: Tensor, condition: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """latents (B, C, F, H, W), time (B,), condition, its mask → prediction (B, Cout, F, H, W)."""
         if condition is not None and condition.is_floating_point():
             condition = condition.to(self.dtype)
-        return self.denoiser(latents.to(self.dtype), time, condition).float()
+        return self.denoiser(latents.to(self.dtype), time, condition, mask).float()
 
 
 class DecoderGraph(nn.Module):

@@ -25,6 +25,7 @@ class Settings:
     warmup: int
     schedule: Literal["constant", "cosine"]
     clip_grad: float | None
+    clip_grad_from: int
     ema: float
     ema_device: Literal["device", "cpu"]
     ema_warmup: bool
@@ -62,6 +63,7 @@ def _denoiser_settings(spec: Spec) -> Settings:
         warmup=train.warmup,
         schedule=train.schedule,
         clip_grad=train.clip_grad,
+        clip_grad_from=train.clip_grad_from,
         ema=train.ema,
         ema_device=train.ema_device,
         ema_warmup=train.ema_warmup,
@@ -99,6 +101,7 @@ def _vae_settings(spec: Spec) -> Settings:
         warmup=training.warmup,
         schedule=training.schedule,
         clip_grad=training.clip_grad,
+        clip_grad_from=0,
         ema=training.ema,
         ema_device=train.ema_device,
         ema_warmup=train.ema_warmup,

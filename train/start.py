@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sora_spec.builders.tf32 import set_tf32
 from sora_spec.errors import UserError
 from sora_spec.plan.values import plan_values
 from sora_spec.run_folder import RunFolder, StageFolder, StageName
@@ -36,6 +37,7 @@ def build_task(
 
     `fresh`: start from the weights that the spec names, if any. `ema` off: a codec's moving average may be missing.
     """
+    set_tf32(spec.train.tf32)
     task: Task
     if stage == "vae":
         from sora_spec.train.vae_stage import VaeTask

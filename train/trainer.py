@@ -77,7 +77,8 @@ class Trainer:
             for name, value in self._backward(batch, step, order.positions(micro)).items():
                 terms[name] = terms.get(name, 0.0) + value / self.settings.accumulation
         terms = dict(zip(terms, self.ranks.mean(list(terms.values())), strict=True))
-        norm = clip_gradients(self.trained.module, self.settings.clip_grad)
+        limit = self.settings.clip_grad if step >= self.settings.clip_grad_from else None
+        norm = clip_gradients(self.trained.module, limit)
         if not (math.isfinite(terms["loss"]) and math.isfinite(norm)):
             raise NotFiniteError(f"the loss is {terms['loss']:g} and the gradient's norm {norm:g}")
         optimizer.step()

@@ -36,7 +36,7 @@ def sample_ddpm(
     Raises:
         UserError: a learned variance from a network that has none.
     """
-    schedule = respaced(build_schedule(objective), sampler.steps)
+    schedule = respaced(build_schedule(objective), sampler.steps, sampler.spacing)
     for i in reversed(range(schedule.steps)):
         prediction, values = network(x, float(schedule.timesteps[i]))
         clean = clean_from_prediction(objective, float(schedule.alpha_bar[i]), x, prediction)
@@ -62,7 +62,7 @@ def _deviation(objective: Ddpm, schedule: Schedule, i: int, values: Array, xp: A
 
 def sample_ddim(objective: Ddpm, sampler: DdimSampler, network: GuidedNetwork, x: Array, draw: Draw) -> Array:
     """DDIM (arXiv 2010.02502 eq. 12) on the same respaced steps; a learned variance is ignored."""
-    schedule = respaced(build_schedule(objective), sampler.steps)
+    schedule = respaced(build_schedule(objective), sampler.steps, sampler.spacing)
     for i in reversed(range(schedule.steps)):
         alpha_bar, previous = float(schedule.alpha_bar[i]), float(schedule.alpha_bar_previous[i])
         prediction, _ = network(x, float(schedule.timesteps[i]))

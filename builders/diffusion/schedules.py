@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sora_spec.errors import UserError
-from sora_spec.schema.objective import Ddpm
+from sora_spec.noise_levels import beta_ends, counts_by_stride, fixed_stride
+from sora_spec.schema.objective import Ddpm, Spacing
 
 Table = NDArray[np.float64]
 
@@ -103,7 +104,13 @@ def build_schedule(objective: Ddpm) -> Schedule:
     if objective.schedule == "cosine":
         betas = cosine_betas(objective.steps)
     else:
-        betas = linear_betas(objective.steps, objective.beta_start, objective.beta_end)
+        start, end = beta_ends(objective)
+        if end >= 1:
+            raise UserError(
+                f"objective.steps {objective.steps}: betas of 0.02 · 1000/steps reach {end:g}, and 1 leaves no signal",
+                "set `objective.beta_end` below 1, or use more than 20 steps",
+            )
+        betas = linear_betas(objective.steps, start, end)
     if objective.zero_terminal_snr:
         if objective.prediction == "noise":
             raise UserError(
@@ -139,9 +146,26 @@ def spaced_timesteps(total: int, count: int) -> list[int]:
     return steps
 
 
-def respaced(schedule: Schedule, count: int) -> Schedule:
+def strided_timesteps(total: int, count: int) -> list[int]:
+    """`count` steps from 0 on, at the smallest fixed stride that gives so many (`ddimN` of ADM's `space_timesteps`).
+
+    Raises:
+        UserError: no stride gives this number of steps.
+    """
+    stride = fixed_stride(total, count)
+    if stride is None:
+        near = ", ".join(map(str, counts_by_stride(total, count)[:3]))
+        raise UserError(
+            f"sampler.steps {count}: no fixed stride visits exactly {count} of {total} steps",
+            f"set `sampler.steps` to one of {near}, or `sampler.spacing: even`",
+        )
+    return list(range(0, total, stride))
+
+
+def respaced(schedule: Schedule, count: int, spacing: Spacing = "even") -> Schedule:
     """The diffusion over `count` of the steps of `schedule`, with betas that keep ᾱ at the steps kept."""
-    kept = np.array(spaced_timesteps(schedule.steps, count), np.int64)
+    visited = spaced_timesteps if spacing == "even" else strided_timesteps
+    kept = np.array(visited(schedule.steps, count), np.int64)
     alpha_bar = schedule.alpha_bar[kept]
     betas = 1 - alpha_bar / np.append(1.0, alpha_bar[:-1])
     return schedule_from_betas(betas, schedule.timesteps[kept])

@@ -94,11 +94,13 @@ def _bundle_stages(bundle: Bundle, spec: Spec, backend: Backend, offload: bool) 
 
 def _run_stages(run: RunFolder, spec: Spec, ema: bool, offload: bool) -> list[Stage]:
     from sora_spec.builders.codec import set_pieces
+    from sora_spec.builders.tf32 import set_tf32
     from sora_spec.builders.weights.codec_run import load_codec
     from sora_spec.builders.weights.run import load_denoiser
     from sora_spec.compile.executors.torch_stage import TorchStage
     from sora_spec.compile.graph_modules import DecoderGraph, DenoiserGraph
 
+    set_tf32(spec.train.tf32)
     codec = load_codec(run, lacking=not ema)
     set_pieces(codec, spec.vae)
     modules = (DenoiserGraph(load_denoiser(run, ema=ema)), DecoderGraph(codec))

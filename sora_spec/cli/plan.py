@@ -65,7 +65,9 @@ def plan(
     rms_norm: Annotated[
         str, typer.Option(metavar="fused|composite", help="RMS norm in one kernel, as PyTorch does it, or written out.")
     ] = "",
-    tf32: Annotated[bool, typer.Option("--tf32", help="Let fp32 matrix products use TF32, unlike PyTorch.")] = False,
+    tf32: Annotated[
+        bool, typer.Option("--tf32", help="Let fp32 matrix products use TF32, as train.tf32 does.")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Only the verdict.")] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Build the real module and compare prediction and truth.")

@@ -44,13 +44,18 @@ class Job:
     attention: Kernel | None = None
     """An attention kernel in place of the one that PyTorch picks; `flash` for the network, the others everywhere."""
     tf32: bool = False
-    """Whether fp32 matrix products may use TF32, which PyTorch's default forbids."""
+    """Whether fp32 matrix products may use TF32 although the spec's `train.tf32` does not say so."""
     temporal_attention: Kernel | None = None
     """The network's attention kernel across frames, where it is another one than across space."""
     rms_norm: RmsNorm | None = None
     """RMS norm as one kernel or written out; as PyTorch does it on the device when left out."""
     typed: frozenset[str] = NOTHING
     """Paths of what arguments said of the ranks' layout (`layout.typed_paths`), which nothing overrules."""
+
+    @property
+    def allows_tf32(self) -> bool:
+        """Whether fp32 matrix products may use TF32, which PyTorch's default forbids."""
+        return self.tf32 or self.spec.train.tf32
 
     @property
     def precision(self) -> Precision:

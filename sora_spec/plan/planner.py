@@ -162,11 +162,11 @@ def _training_times(job: Job) -> Times:
 
 
 def _generation_times(job: Job) -> Times:
-    call = compute_seconds(generate_phases.network_work(job).rows, job.device, job.precision, job.tf32)
+    call = compute_seconds(generate_phases.network_work(job).rows, job.device, job.precision, job.allows_tf32)
     decoder = generate_phases.decode_work(job)
     decode = ZERO
     if decoder is not None:
-        once = compute_seconds(decoder.rows, job.device, job.precision, job.tf32)
+        once = compute_seconds(decoder.rows, job.device, job.precision, job.allows_tf32)
         decode = once.times(generate_phases.decode_calls(job))
     calls = sampler_calls(job.spec)
     sampling = Interval(*[calls[end] * call[end] for end in range(3)])
@@ -179,7 +179,7 @@ def _text_seconds(job: Job) -> Interval:
     work, condition = generate_phases.text_work(job), job.spec.condition
     if work is None or condition.kind != "text":
         return ZERO
-    return compute_seconds(work.rows, job.device, condition.precision, job.tf32)
+    return compute_seconds(work.rows, job.device, condition.precision, job.allows_tf32)
 
 
 def _priced(job: Job, step: StepTime, seconds: Interval, devices: int) -> Times:

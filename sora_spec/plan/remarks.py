@@ -30,7 +30,7 @@ def _machine(job: Job) -> list[str]:
         f"of the device's rates, matrix products reach {matrix}, attention {attention}, memory {memory} "
         f"({device.sources['efficiency']})",
     ]
-    if job.precision == "fp32" and not job.tf32:
+    if job.precision == "fp32" and not job.allows_tf32:
         found.append("fp32 matrix products run outside the tensor cores, convolutions in TF32 (PyTorch's defaults)")
     return found
 

@@ -226,11 +226,11 @@ def optimizer_seconds(job: Job, work: Workload) -> Interval:
 
 def train_step(job: Job, work: Workload) -> StepTime:
     """One optimiser step on one rank; all ranks take as long."""
-    compute = compute_seconds(work.rows, job.device, job.precision, job.tf32)
+    compute = compute_seconds(work.rows, job.device, job.precision, job.allows_tf32)
     parts = {"forward and backward": compute}
     if job.stage == "denoiser" and job.has_codec:
         encode = job.work("vae_encode", job.micro_batch, "fp32")
-        parts["encode"] = compute_seconds(encode.rows, job.device, "fp32", job.tf32)
+        parts["encode"] = compute_seconds(encode.rows, job.device, "fp32", job.allows_tf32)
     if job.ranks > 1 or job.states_on_host:
         messages = sharding_seconds(job, work).plus(host_seconds(job, work))
         parts["messages"] = exposed(messages, compute).plus(sequence_seconds(job, work))

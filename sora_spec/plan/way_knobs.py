@@ -64,7 +64,9 @@ def _placement_settings(at: Situation) -> list[Setting]:
 
 
 def _tf32_settings(at: Situation) -> list[Setting]:
-    return [Setting("off", replace(at.whatif, tf32=False)), Setting("on", replace(at.whatif, tf32=True))]
+    off = replace(at.whatif, tf32=False)
+    off = off.having("train.tf32", "false") if at.job.spec.train.tf32 else off
+    return [Setting("off", off), Setting("on", at.whatif if at.job.allows_tf32 else replace(at.whatif, tf32=True))]
 
 
 def _layout(at: Situation, shard: int, sequence: int, replicate: int) -> WhatIf:
@@ -251,7 +253,7 @@ WAY_KNOBS: tuple[Knob, ...] = (
     ),
     Knob(
         *("tf32", "TF32", "Whether fp32 matrix products may use TF32, which PyTorch's default forbids."),
-        shown=lambda at: "on" if at.whatif.tf32 else "off",
+        shown=lambda at: "on" if at.job.allows_tf32 else "off",
         settings=_tf32_settings,
         applies=lambda at: on_cuda(at) and at.job.precision == "fp32",
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sora_spec.noise_levels import beta_ends, counts_by_stride, fixed_stride
 from sora_spec.rules.problem import At, Problem
 
 if TYPE_CHECKING:
@@ -116,13 +117,32 @@ def sampler_steps_fit_training(spec: Spec) -> Iterator[Problem]:
             (At("objective.steps", f"{objective.steps} steps"),),
             f"Use up to {objective.steps} sampling steps.",
         )
+    elif sampler.spacing == "stride" and fixed_stride(objective.steps, sampler.steps) is None:
+        near = ", ".join(map(str, counts_by_stride(objective.steps, sampler.steps)[:3]))
+        yield Problem(
+            "E318",
+            f"no fixed stride visits exactly {sampler.steps} of {objective.steps} training steps",
+            At("sampler.steps", f"{sampler.steps} steps"),
+            (At("sampler.spacing", "a fixed stride"), At("objective.steps", f"{objective.steps} steps")),
+            f"Use {near} steps, or `spacing: even`.",
+        )
 
 
 def noise_levels_rise(spec: Spec) -> Iterator[Problem]:
     """E319."""
     objective = spec.objective
     if objective.kind == "ddpm" and objective.schedule == "linear":
-        low, high, names = objective.beta_start, objective.beta_end, ("beta_start", "beta_end")
+        low, high = beta_ends(objective)
+        names = ("beta_start", "beta_end")
+        if high >= 1:  # only left out: what is given is below 1
+            yield Problem(
+                "E319",
+                f"over {objective.steps} steps the last beta is 0.02 · 1000/{objective.steps} = {high:g}, beyond 1",
+                At("objective.steps", f"{objective.steps} steps"),
+                (),
+                "Use more than 20 steps, or give `beta_end`, for example 0.5.",
+            )
+            return
     elif objective.kind == "interpolant" and objective.path == "vp":
         low, high, names = objective.sigma_min, objective.sigma_max, ("sigma_min", "sigma_max")
     else:

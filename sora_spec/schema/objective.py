@@ -17,10 +17,10 @@ class Ddpm(Section):
     """Number of noise levels in training."""
     schedule: Literal["linear", "cosine"] = "linear"
     """`linear`: betas from `beta_start` to `beta_end`. `cosine`: squared-cosine alphas (arXiv 2102.09672 eq. 17)."""
-    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
-    """First beta of the linear schedule."""
-    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """Last beta of the linear schedule."""
+    beta_start: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """First beta of the linear schedule; left out, 1e-4 · 1000/steps, as upstream."""
+    beta_end: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Last beta of the linear schedule; left out, 0.02 · 1000/steps, as upstream."""
     prediction: Literal["noise", "velocity"] = "noise"
     """What the network predicts: ε, or v = √ᾱ ε − √(1−ᾱ) x₀ (arXiv 2202.00512)."""
     variance: Literal["learned_range", "fixed_small", "fixed_large"] = "learned_range"
@@ -48,13 +48,18 @@ class Interpolant(Section):
 Objective = Annotated[Ddpm | Interpolant, Field(discriminator="kind")]
 
 
+Spacing = Literal["even", "stride"]
+"""Which training steps a sampler visits."""
+
+
 class Guided(Section):
     """What every sampler has."""
 
     guidance: Annotated[float, Field(ge=0.0, le=1000.0)] = 1.0
     """Classifier-free guidance scale; 1 is off. Above 1 the condition must have been dropped out in training."""
     guidance_channels: Small | None = None
-    """How many latent channels are guided, all when left out. DiT and SiT guide the first 3 of 4."""
+    """How many latent channels are guided, all when left out, as in Latte. DiT, SiT, OpenDiT and Open-Sora guide the
+    first 3 of 4: their pictures need `guidance_channels: 3`."""
 
 
 class DdpmSampler(Guided):
@@ -62,7 +67,10 @@ class DdpmSampler(Guided):
 
     kind: Literal["ddpm"]
     steps: Annotated[int, Field(ge=1, le=100_000)] = 250
-    """Denoising steps, spread evenly over the training steps."""
+    """Denoising steps, out of the training steps."""
+    spacing: Spacing = "even"
+    """`even`: spread from the first to the last training step (`"250"` upstream). `stride`: every n-th from the first
+    on (`"ddim250"` upstream), which leaves out the noisiest few; only some numbers of steps can be had so."""
 
 
 class DdimSampler(Guided):
@@ -73,6 +81,9 @@ class DdimSampler(Guided):
     """Denoising steps."""
     eta: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """0 is deterministic, 1 is DDPM's noise."""
+    spacing: Spacing = "even"
+    """`even`: spread from the first to the last training step (`"50"` upstream). `stride`: every n-th from the first on
+    (`"ddim50"` upstream), which leaves out the noisiest few; only some numbers of steps can be had so."""
 
 
 class EulerSampler(Guided):
