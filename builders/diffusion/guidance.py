@@ -63,14 +63,16 @@ def build_guided(
     labels: Array | None,
     xp: Arrays,
     progress: Callable[[int], object] | None = None,
+    null: Array | None = None,
 ) -> GuidedNetwork:
     """The guided network of `spec` for samples of the batch and shape of `latents`.
 
     `labels` of None asks for unconditional samples: a class-conditional network then gets its null label throughout.
+    `null`: what stands for no condition, one for each sample, where that is not a label: the features of the empty
+    prompt, or the network's own table (`Denoiser.null_context`).
 
     Raises:
-        UserError: guidance or unconditional sampling without a trained null label, or a text condition, whose empty
-            prompt is not known here.
+        UserError: guidance or unconditional sampling without a trained null label, or a text condition without `null`.
     """
     sampler = spec.sampler
     channels = min(sampler.guidance_channels or latents.shape[1], latents.shape[1])
@@ -78,9 +80,9 @@ def build_guided(
     if isinstance(spec.condition, NoCondition):
         labels = None
     elif labels is None:
-        labels = _null_labels(spec, latents, xp)
+        labels = _null_labels(spec, latents, xp) if null is None else null
     elif is_guided(spec):
-        null_labels = _null_labels(spec, latents, xp)
+        null_labels = _null_labels(spec, latents, xp) if null is None else null
     return GuidedNetwork(network, xp, labels, null_labels, sampler.guidance, channels, progress)
 
 
@@ -90,7 +92,7 @@ def _null_labels(spec: Spec, latents: Array, xp: Arrays) -> Array:
     if isinstance(condition, TextCondition):
         raise UserError(
             "sampler.guidance: guiding a text-conditional network needs the features of the empty prompt",
-            "set `sampler.guidance=1` and pass the features of a prompt",
+            "pass them as `null`, or set `sampler.guidance=1` and pass the features of a prompt",
         )
     assert isinstance(condition, ClassCondition)
     if condition.dropout == 0:

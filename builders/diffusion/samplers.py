@@ -38,6 +38,7 @@ def sample(
     draw: Draw,
     xp: Arrays,
     progress: Callable[[int], object] | None = None,
+    null: Array | None = None,
 ) -> Array:
     """Latents (B, C, F, H, W) drawn from `network` as `spec.sampler` says.
 
@@ -47,16 +48,17 @@ def sample(
             Time is the original training step 0..steps−1 for DDPM, and 0 (noise) to 1 (data) for interpolants. Under
             guidance b is 2·B: the conditional half first, then the half with the null label.
         initial: standard normal noise (B, C, F, H, W).
-        labels: (B,) int64, or None for unconditional samples.
+        labels: (B,) int64, or a text's features (B, ...), or None for unconditional samples.
         draw: fresh standard normal noise in the shape of `initial`, called once per noisy step.
         xp: `NUMPY`, or `TORCH` of `torch_arrays`.
+        null: what stands for no condition where that is no label: (B, ...), shaped as `labels`.
         progress: called with 1 after every call of the network; `count_steps` is their number.
 
     Raises:
         UserError: objective and sampler do not belong together, guidance without a null label, a coefficient that is
             infinite where sampling starts, or (dopri5) a network whose output is not finite.
     """
-    model = build_guided(spec, network, initial, labels, xp, progress)
+    model = build_guided(spec, network, initial, labels, xp, progress, null)
     if isinstance(spec.objective, Ddpm):
         return _sample_discrete(spec, spec.objective, model, initial, draw, xp)
     return _sample_interpolant(spec, spec.objective, model, initial, draw, xp)

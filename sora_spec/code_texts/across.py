@@ -148,14 +148,16 @@ CODES = (
     Code(
         "E318",
         "more sampling steps than training steps",
-        "`ddpm` and `ddim` visit a subset of the training steps, so they cannot take more of them.",
+        "`ddpm` and `ddim` visit a subset of the training steps, so they cannot take more of them. With "
+        "`spacing: stride` they visit every n-th, which gives only some numbers of steps.",
         "objective: {kind: ddpm, variance: fixed_small, steps: 40}\nsampler: {kind: ddim, steps: 50}",
         "objective: {kind: ddpm, variance: fixed_small, steps: 50}\nsampler: {kind: ddim, steps: 50}",
     ),
     Code(
         "E319",
         "noise that does not grow",
-        "The first beta (or sigma) is the smallest, the last one the largest.",
+        "The first beta (or sigma) is the smallest, the last one the largest, and no beta reaches 1. Betas that are "
+        "left out grow as the number of steps shrinks: 1e-4 and 0.02 times 1000/steps.",
         "objective: {kind: interpolant, path: vp, sigma_min: 20.0, sigma_max: 0.1}",
         "objective: {kind: interpolant, path: vp, sigma_min: 0.1, sigma_max: 20.0}",
     ),
@@ -243,7 +245,9 @@ CODES = (
         "W302",
         "a switch that changes nothing",
         "`parallel.reshard` says how long gathered weights are kept: they are gathered on several ranks, in bf16, and "
-        "under `parallel.offload`. `train.ema_device` says where the average is kept, which a decay of 0 leaves out.",
+        "under `parallel.offload`. `train.ema_device` says where the average is kept, which a decay of 0 leaves out. "
+        "`train.clip_grad_from` says when clipping begins, `condition.masked` and `no_prompt` speak of a prompt's "
+        "tokens, and `temporal.frame_positions` of the sine-cosine table over frames.",
         "train: {ema: 0.0, ema_device: cpu}",
         "train: {ema: 0.9999, ema_device: cpu}",
     ),

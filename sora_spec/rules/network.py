@@ -127,6 +127,39 @@ def condition_reaches_blocks(spec: Spec) -> Iterator[Problem]:
         )
 
 
+def text_switches_switch(spec: Spec) -> Iterator[Problem]:
+    """W302."""
+    condition = spec.condition
+    if condition.kind != "text" or not condition.pooled:
+        return
+    for name, idle in (("masked", condition.masked), ("no_prompt", condition.no_prompt == "table")):
+        if idle:
+            yield Problem(
+                "W302",
+                f"`condition.{name}` changes nothing: a pooled prompt has no tokens",
+                At(f"condition.{name}", "about tokens"),
+                (At("condition.pooled", "one vector"),),
+                "Remove it.",
+                severity="warning",
+            )
+
+
+def frame_positions_are_read(spec: Spec) -> Iterator[Problem]:
+    """W302."""
+    backbone, temporal = spec.backbone, spec.temporal
+    if backbone.kind != "transformer" or temporal.kind != "factorized":
+        return
+    if temporal.frame_positions != "tokens" and backbone.position.kind != "sincos":
+        yield Problem(
+            "W302",
+            f"`frame_positions: {temporal.frame_positions}` changes nothing: there is no table over frames",
+            At("temporal.frame_positions", "about the sine-cosine table"),
+            (At("backbone.position.kind", f"{backbone.position.kind}"),),
+            "Remove it, or use `position: {kind: sincos}`.",
+            severity="warning",
+        )
+
+
 def text_width_is_the_encoders(spec: Spec) -> Iterator[Problem]:
     """E326."""
     if spec.condition.kind != "text":
@@ -185,6 +218,8 @@ RULES = (
     sincos_fits_width,
     condition_reaches_blocks,
     text_width_is_the_encoders,
+    text_switches_switch,
+    frame_positions_are_read,
     parameters_are_bounded,
     temporal_has_time,
 )

@@ -121,6 +121,15 @@ def switches_switch(spec: Spec) -> Iterator[Problem]:
             "Remove it.",
             severity="warning",
         )
+    if train.clip_grad_from and train.clip_grad is None:
+        yield Problem(
+            "W302",
+            f"`train.clip_grad_from: {train.clip_grad_from}` changes nothing: gradients are not clipped",
+            At("train.clip_grad_from", "nothing begins here"),
+            (At("train.clip_grad", "no clipping"),),
+            "Remove it, or give `train.clip_grad` a norm such as 1.0.",
+            severity="warning",
+        )
     averaged = train.ema > 0
     if spec.vae.kind == "image_kl" or spec.vae.kind == "causal3d":
         averaged = averaged or spec.vae.training.ema > 0

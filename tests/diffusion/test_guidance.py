@@ -110,6 +110,20 @@ def test_guidance_without_a_trained_null_label(make_spec, latents):
         guided(make_spec, LabelledNetwork(), latents, np.zeros((2, 512)), text, guidance=2.0)
 
 
+def test_a_text_is_guided_by_what_stands_for_no_prompt(make_spec, latents):
+    def network(x, time, context):
+        return np.repeat(context.mean(axis=(1, 2)), 4).reshape(-1, 4, 1, 1, 1) + 0 * x
+
+    text = {"kind": "text", "encoder": "t5", "tokens": 3, "width": 2}
+    prompts, null = np.stack([np.full((3, 2), 5.0), np.full((3, 2), 7.0)]), np.full((2, 3, 2), 1.0)
+    spec = make_spec(LINEAR, {"kind": "euler", "steps": 1, "guidance": 3.0, "guidance_channels": 3}, text)
+    out = sample(spec, network, latents, prompts, lambda: latents, NUMPY, null=null)
+    expected = np.array([[1 + 3 * 4] * 3 + [5], [1 + 3 * 6] * 3 + [7]]).reshape(2, 4, 1, 1, 1)
+    np.testing.assert_allclose(out - latents, expected + 0 * latents, rtol=1e-5)
+    out = sample(spec, network, latents, None, lambda: latents, NUMPY, null=null)
+    np.testing.assert_allclose(out - latents, 1 + 0 * latents, rtol=1e-5)
+
+
 def test_guidance_reaches_the_samples(make_spec, latents):
     # One Euler step from t = 0 to 1 on the linear path adds the guided velocity.
     spec = make_spec(LINEAR, {"kind": "euler", "steps": 1, "guidance": 3.0, "guidance_channels": 3}, CLASSES)

@@ -128,3 +128,54 @@ def test_noise_prediction_cannot_start_from_pure_noise():
     with pytest.raises(UserError) as caught:
         schedules.build_schedule(Ddpm(kind="ddpm", prediction="noise", zero_terminal_snr=True))
     assert "prediction: velocity" in (caught.value.hint or "")
+
+
+def test_betas_that_are_left_out_grow_as_steps_shrink():
+    # `get_named_beta_schedule("linear", 250)` of ADM, DiT, Latte and Open-Sora: 4 times those of 1000 steps.
+    quarter = schedules.build_schedule(Ddpm(kind="ddpm", steps=250))
+    np.testing.assert_array_equal(quarter.betas, np.linspace(4e-4, 0.08, 250))
+    assert quarter.alpha_bar[-1] == pytest.approx(schedules.build_schedule(Ddpm(kind="ddpm")).alpha_bar[-1], rel=0.4)
+    thousands = schedules.build_schedule(Ddpm(kind="ddpm", steps=4000))
+    np.testing.assert_array_equal(thousands.betas, np.linspace(2.5e-5, 0.005, 4000))
+
+
+def test_betas_that_are_given_are_taken_as_they_are():
+    given = schedules.build_schedule(Ddpm(kind="ddpm", steps=250, beta_start=1e-4, beta_end=0.02))
+    np.testing.assert_array_equal(given.betas, np.linspace(1e-4, 0.02, 250))
+    half = schedules.build_schedule(Ddpm(kind="ddpm", steps=250, beta_end=0.5))
+    assert half.betas[[0, -1]].tolist() == [4e-4, 0.5]
+
+
+@pytest.mark.parametrize("steps", [2, 10, 20])
+def test_so_few_steps_that_a_beta_reaches_one_are_refused(steps):
+    with pytest.raises(UserError, match="leaves no signal"):
+        schedules.build_schedule(Ddpm(kind="ddpm", steps=steps))
+    assert schedules.build_schedule(Ddpm(kind="ddpm", steps=21)).betas[-1] < 1
+
+
+def published_stride(total: int, count: int) -> list[int] | None:
+    """ADM's rule for "ddimN", from its description: the first integer stride that gives N steps."""
+    for stride in range(1, total):
+        if len(range(0, total, stride)) == count:
+            return list(range(0, total, stride))
+    return None
+
+
+@pytest.mark.parametrize("total", [2, 7, 21, 100, 1000])
+def test_a_fixed_stride_is_adms(total):
+    for count in range(1, total + 2):
+        published = published_stride(total, count)
+        if published is None:
+            with pytest.raises(UserError, match=f"exactly {count} of {total}"):
+                schedules.strided_timesteps(total, count)
+        else:
+            assert schedules.strided_timesteps(total, count) == published
+
+
+def test_ddim50_and_ddim250_visit_every_twentieth_and_fourth_step():
+    full = schedules.build_schedule(Ddpm(kind="ddpm"))
+    assert schedules.respaced(full, 50, "stride").timesteps.tolist() == list(range(0, 1000, 20))
+    assert schedules.respaced(full, 250, "stride").timesteps[[1, -1]].tolist() == [4, 996]
+    with pytest.raises(UserError, match="exactly 61 of 1000") as refused:
+        schedules.strided_timesteps(1000, 61)
+    assert "59, 63, 56" in (refused.value.hint or "")

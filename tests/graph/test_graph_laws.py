@@ -25,7 +25,7 @@ def small_spec(depth: int = 4, **changes: Any) -> Spec:
         "patch": {"time": 1, "space": 4},
         "backbone": {"kind": "transformer", "depth": depth, "width": 32, "heads": 2, "qk_norm": True},
         "condition": {"kind": "class", "classes": 10},
-        "objective": {"kind": "ddpm", "steps": 10},
+        "objective": {"kind": "ddpm", "steps": 30},
         "sampler": {"kind": "ddpm", "steps": 5},
     }
     return spec_from_values(values | changes)

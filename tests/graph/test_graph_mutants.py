@@ -76,7 +76,7 @@ def cases() -> list[tuple[Case, list[Event]]]:
     single = rope | {"conditioning": {"kind": "adaln_single"}, "learn_sigma": False}
     score = {"kind": "interpolant", "path": "gvp", "prediction": "score", "weighting": "velocity"}
     noise = {"kind": "interpolant", "path": "vp", "prediction": "noise", "weighting": "likelihood"}
-    velocity = {"kind": "ddpm", "steps": 10, "prediction": "velocity", "variance": "learned_range"}
+    velocity = {"kind": "ddpm", "steps": 30, "prediction": "velocity", "variance": "learned_range"}
     ddpm = {"sampler": {"kind": "ddpm", "steps": 5}}
     learned = rope | {"learn_sigma": True}
     flash, math = Setting(batch=2, attention="flash"), Setting(batch=3, attention="math", precision="bf16")

@@ -24,9 +24,9 @@ CONDITIONS: list[dict[str, Any]] = [
 ]
 TEXT: dict[str, Any] = {"kind": "text", "encoder": "any", "tokens": 5, "width": 24}
 DDPM: list[dict[str, Any]] = [
-    {"kind": "ddpm", "steps": 10, "variance": "learned_range"},
-    {"kind": "ddpm", "steps": 10, "prediction": "velocity", "variance": "learned_range"},
-    {"kind": "ddpm", "steps": 10, "variance": "fixed_small"},
+    {"kind": "ddpm", "steps": 30, "variance": "learned_range"},
+    {"kind": "ddpm", "steps": 30, "prediction": "velocity", "variance": "learned_range"},
+    {"kind": "ddpm", "steps": 30, "variance": "fixed_small"},
 ]
 INTERPOLANT: list[dict[str, Any]] = [
     {"kind": "interpolant", "path": path, "prediction": prediction, "weighting": weighting}

@@ -104,6 +104,30 @@ def test_gradients_are_scaled_to_the_limit_and_the_norm_is_that_before() -> None
     assert module.bias.grad.item() == pytest.approx(0.8, rel=1e-5)
 
 
+def test_gradients_are_clipped_from_the_step_that_is_asked_for(tiny_spec) -> None:
+    def after(**train: object) -> torch.Tensor:
+        trained = weights(run_steps(tiny_spec(**train), 2)[0])
+        return torch.cat([tensor.flatten() for tensor in trained.values()])
+
+    never, late = after(train__clip_grad=None), after(train__clip_grad=1e-9, train__clip_grad_from=2)
+    second, always = after(train__clip_grad=1e-9, train__clip_grad_from=1), after(train__clip_grad=1e-9)
+    assert torch.equal(late, never)
+    assert not torch.equal(second, late)
+    assert not torch.equal(second, always)
+
+
+def test_tf32_is_switched_as_the_spec_says(tiny_spec) -> None:
+    switch = torch.backends.cuda.matmul
+    before = switch.allow_tf32
+    try:
+        for allowed in (True, False):
+            build_task(tiny_spec(train__tf32=allowed), "denoiser", None, CPU)
+            assert switch.allow_tf32 is allowed
+            assert torch.backends.cudnn.allow_tf32
+    finally:
+        switch.allow_tf32 = before
+
+
 def test_accumulation_is_the_same_maths(tiny_spec) -> None:
     one, losses = run_steps(tiny_spec(), 3)
     two, other = run_steps(tiny_spec(train__accumulation=4), 3)
