@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from sora_spec.characters import harmful
 from sora_spec.diagnostics import Diagnostic, SpecErrors, has_errors
 from sora_spec.errors import UserError
 from sora_spec.grammar import check_tree
@@ -126,8 +127,17 @@ def _spec(document: Document) -> Spec:
     return spec
 
 
-def dump_spec(spec: Spec) -> str:
-    """The resolved spec, defaults included, as YAML that loads back to an equal spec."""
+def dump_spec(spec: Spec, ascii_only: bool = False) -> str:
+    """The resolved spec, defaults included, as YAML that loads back to an equal spec.
+
+    Texts that could drive a terminal, and with `ascii_only` all that are no ASCII, are quoted with YAML's own escapes.
+    """
+    values = _kind_first(spec.model_dump(mode="json"))
+    text = _yaml(values, not ascii_only)
+    return _yaml(values, unicode=False) if harmful(text) else text
+
+
+def _yaml(values: dict[str, Any], unicode: bool) -> str:
     from io import StringIO
 
     from ruamel.yaml import YAML
@@ -136,8 +146,9 @@ def dump_spec(spec: Spec) -> str:
     yaml.default_flow_style = None  # lists and innermost mappings on one line
     yaml.sort_base_mapping_type_on_output = False
     yaml.width = 160
+    yaml.allow_unicode = unicode
     stream = StringIO()
-    yaml.dump(_kind_first(spec.model_dump(mode="json")), stream)
+    yaml.dump(values, stream)
     return stream.getvalue()
 
 

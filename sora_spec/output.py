@@ -109,6 +109,15 @@ def data(text: str, command: bool = False) -> None:
         raise refusal(error, "standard output cannot be written") or error from error
 
 
+def encodable(text: str) -> bool:
+    """Whether stdout has every character of the text, so that a file made of it says the same."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def json_data(values: Any, indent: int | None = None) -> None:
     """Print values as JSON on stdout, in ASCII: no character of a name reaches the terminal, none is lost."""
     data(json.dumps(values, indent=indent))

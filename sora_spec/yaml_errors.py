@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from sora_spec.diagnostics import Diagnostic, Note
 from sora_spec.span import Span, Text
 
@@ -61,11 +63,19 @@ _SENTENCES = (
 )
 
 
+_HUGE_ESCAPE = re.compile(r"\\U(?!0010|000)[0-9a-fA-F]{8}")
+"""An escape beyond the last character, U+10FFFF."""
+
+
 def syntax_diagnostic(error: BaseException, text: Text, offset: int) -> Diagnostic:
     """E104 for whatever ended the scanner. `offset` is where its text starts inside `text`."""
     problem = str(getattr(error, "problem", None) or error or type(error).__name__)
     context = str(getattr(error, "context", None) or "")
-    span = _mark(getattr(error, "problem_mark", None), text, offset)
+    keyless = "could not find expected ':'" in problem  # noticed on a later line than the key's
+    span = _mark(getattr(error, "context_mark" if keyless else "problem_mark", None), text, offset)
+    if isinstance(error, ValueError | OverflowError):  # no mark: chr() refuses what an escape names
+        span = _huge_escape(text, offset) or span
+        problem = "an escape that names no character"
     message, help = _sentence(problem, context)
     message = f"not valid YAML: {message}"
     if any(word in context for word in ("quoted scalar", "flow mapping", "flow sequence")) and "escape" not in problem:
@@ -73,6 +83,11 @@ def syntax_diagnostic(error: BaseException, text: Text, offset: int) -> Diagnost
         if opened.start < span.start:
             return Diagnostic("E104", message, opened, "opened here", (Note(span, "still open here"),), help)
     return Diagnostic("E104", message, span, "", (), help)
+
+
+def _huge_escape(text: Text, offset: int) -> Span | None:
+    found = _HUGE_ESCAPE.search(text.content, offset)
+    return None if found is None else Span(text, found.start(), found.end())
 
 
 def _sentence(problem: str, context: str) -> tuple[str, str]:

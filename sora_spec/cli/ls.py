@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -19,7 +18,7 @@ def ls(as_json: Annotated[bool, typer.Option("--json", help="Print the list as J
     """List the packaged reference specs. Every verb takes their names in place of a file."""
     rows = [_describe(path) for name in packaged_names() if (path := packaged_path(name)) is not None]
     if as_json:
-        output.data(json.dumps(rows, indent=2))
+        output.json_data(rows, indent=2)
         return
     table = [("NAME", "SYSTEM", "CLIP", "TOKENS", "WHAT IT IS")]
     table += [(row["name"], row["system"], row["clip"], f"{row['tokens']:,}", row["about"]) for row in rows]

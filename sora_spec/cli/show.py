@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -57,10 +56,11 @@ def show(
     shapes = derive_shapes(spec)
     if as_json:
         values = {"spec": spec.model_dump(mode="json"), "shapes": shape_values(spec, shapes)}
-        output.data(json.dumps(values, indent=2))
+        output.json_data(values, indent=2)
     else:
         comments = "".join(f"# {line}\n" for line in _summary(spec, shapes))
-        output.data(comments + dump_spec(spec))
+        text = dump_spec(spec)
+        output.data(comments + (text if output.encodable(text) else dump_spec(spec, ascii_only=True)))
 
 
 def shape_values(spec: Spec, shapes: Shapes) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sora_spec.characters import in_one_line
 from sora_spec.graph.picture import Box, Picture
 
 _COLOURS = {
@@ -38,7 +39,8 @@ def _box(box: Box, indent: str) -> list[str]:
 
 def _escaped(text: str) -> str:
     return (
-        text.replace("&", "&amp;")
+        in_one_line(text)
+        .replace("&", "&amp;")
         .replace('"', "&quot;")
         .replace("<", "&lt;")
         .replace("[", "&#91;")
@@ -47,4 +49,4 @@ def _escaped(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    return '"' + text.replace('"', "'") + '"'
+    return '"' + in_one_line(text).replace("\\", "\\\\").replace('"', "'") + '"'

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from sora_spec.characters import visible
 from sora_spec.graph.picture import Box, Picture
 
 _FONT = "ui-sans-serif, system-ui, 'DejaVu Sans', sans-serif"
@@ -68,7 +69,7 @@ class _Drawing:
             '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
             'orient="auto"><path d="M0 0L8 4L0 8z" fill="#444444"/></marker></defs>'
         )
-        title = f"<title>{escape(self.picture.title)}</title>"
+        title = f"<title>{escape(visible(self.picture.title))}</title>"
         paper = '<rect width="100%" height="100%" fill="#ffffff"/>'
         caption = _text(_MARGIN, _MARGIN + 12, self.picture.title, 17, bold=True)
         return "\n".join([head, title, marker, paper, caption, *boxes, *arrows, "</svg>"])
@@ -125,7 +126,7 @@ def _any_inputs(boxes: tuple[Box, ...]) -> bool:
 
 def _text(x: float, y: float, text: str, size: int, bold: bool = False) -> str:
     weight = ' font-weight="600"' if bold else ""
-    return f'<text x="{x:g}" y="{y:g}" font-size="{size}"{weight} fill="#1f1f1f">{escape(text)}</text>'
+    return f'<text x="{x:g}" y="{y:g}" font-size="{size}"{weight} fill="#1f1f1f">{escape(visible(text))}</text>'
 
 
 def _path(line: str) -> str:

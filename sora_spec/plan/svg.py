@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
+from sora_spec.characters import visible
+
 INK, FAINT, GRID = "#1f2933", "#6b7785", "#e4e8ec"
 SERIES = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9"),
@@ -46,7 +48,7 @@ class Canvas:
         fill = colour if filled else "#ffffff"
         self._parts.append(
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" fill="{fill}" stroke="{colour}" stroke-width="1.4">'
-            f"<title>{escape(title)}</title></circle>"
+            f"<title>{escape(visible(title))}</title></circle>"
         )
 
     def bar(self, box: tuple[float, float, float, float], colour: str, filled: bool, title: str) -> None:
@@ -55,7 +57,7 @@ class Canvas:
         fill = colour if filled else "#ffffff"
         self._parts.append(
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{max(height, 0.5):.1f}" fill="{fill}" '
-            f'stroke="{colour}" stroke-width="1.4"><title>{escape(title)}</title></rect>'
+            f'stroke="{colour}" stroke-width="1.4"><title>{escape(visible(title))}</title></rect>'
         )
 
     def text(
@@ -72,7 +74,7 @@ class Canvas:
         turned = f' transform="rotate({turn:g} {x:.1f} {y:.1f})"' if turn else ""
         self._parts.append(
             f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size:g}" fill="{colour}" text-anchor="{anchor}"{turned}>'
-            f"{escape(words, quote=False)}</text>"
+            f"{escape(visible(words), quote=False)}</text>"
         )
 
     def render(self) -> str:

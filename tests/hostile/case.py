@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import subprocess
@@ -55,6 +57,25 @@ class Result:
     def accepted(self) -> str | None:
         """None if this ended with exit code 0; otherwise what is wrong."""
         return self.fault() or (f"exit code {self.code}: {self.err[-400:]}" if self.code else None)
+
+
+def sora_spec_here(*arguments: str, encoding: str = "utf-8") -> Result:
+    """Run the command line in this process, on streams of an encoding; for verbs whose start would be most of it."""
+    from sora_spec import output
+    from sora_spec.cli.main import run
+
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True) for _ in range(2)]
+    before, sys.argv, output.VERBOSITY.level = sys.argv, ["sora-spec", *arguments], 0
+    code: object = None
+    try:
+        with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+            run()
+    except SystemExit as stop:
+        code = stop.code
+    finally:
+        sys.argv = before
+    out, err = (stream.buffer.getvalue().decode(encoding, "replace") for stream in streams)  # pyright: ignore
+    return Result(code if isinstance(code, int) else int(code is not None), out, err)
 
 
 def sora_spec(
