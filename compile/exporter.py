@@ -1,4 +1,4 @@
-"""Run folder → bundle: both graphs exported, checked, measured and described."""
+"""Run folder, or spec with weights → bundle: both graphs exported, checked, measured and described."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from typing import NamedTuple
 import torch
 
 from sora_spec import output
-from sora_spec.builders.codec import unset_pieces
+from sora_spec.builders.codec import Codec, unset_pieces
+from sora_spec.builders.denoiser import Denoiser
 from sora_spec.builders.weights.codec_run import load_codec
 from sora_spec.builders.weights.run import load_denoiser
-from sora_spec.checkpoints import Weights, pick_weights
+from sora_spec.checkpoints import pick_weights
 from sora_spec.compile.bundle import CLASSES, SPEC, Bundle, record_file, write_manifest, writing_bundle
 from sora_spec.compile.contract import contract_of
 from sora_spec.compile.engines import add_engines, plan_targets
 from sora_spec.compile.executors.onnx_stage import OnnxStage, import_onnxruntime
+from sora_spec.compile.executors.opening import source_spec
+from sora_spec.compile.executors.spec_source import SpecSource
 from sora_spec.compile.executors.torch_stage import TorchStage
 from sora_spec.compile.graph_modules import DecoderGraph, DenoiserGraph
 from sora_spec.compile.manifest import Manifest, Parity, Precision, Source, Stage, StageName
 from sora_spec.compile.onnx_export import OPSETS, TORCH_DTYPES, ExportedGraph, export_onnx, hash_weights
 from sora_spec.compile.parity import measure_parity, plan_comparison, random_inputs
 from sora_spec.errors import UserError
-from sora_spec.loading import dump_spec, load_spec
+from sora_spec.loading import dump_spec
 from sora_spec.run_folder import RunFolder
 from sora_spec.schema.spec import Spec
 from sora_spec.tiles import cut_of, streams
@@ -56,27 +59,45 @@ class Module(NamedTuple):
     module: DenoiserGraph | DecoderGraph
 
 
-def export_run(run: RunFolder, target: Path, settings: ExportSettings) -> Bundle:
-    """Export both stages of `run` into the bundle `target`, which appears whole or not at all.
+def export_run(source: RunFolder | SpecSource, target: Path, settings: ExportSettings) -> Bundle:
+    """Export both stages of `source` into the bundle `target`, which appears whole or not at all.
 
     Raises UserError when a stage has no weights, cannot be traced, or differs from eager by more than the limit.
     """
     overrides = [f"export.precision={settings.precision}"] if settings.precision else []
-    spec = load_spec(str(run.spec_path), overrides)
+    spec = source_spec(source, overrides)
     import_onnxruntime()
     plan_targets(settings.targets)
     with writing_bundle(target, settings.force) as folder:
-        weights = pick_weights(run, "denoiser", settings.ema)
-        codec = load_codec(run, lacking=not settings.ema)
-        unset_pieces(codec)  # the graph decodes one tile, of whole length
+        loaded = _load(source, settings)
+        unset_pieces(loaded.codec)  # the graph decodes one tile, of whole length
         modules = (
-            Module("denoiser", DenoiserGraph(load_denoiser(run, settings.ema, weights))),
-            Module("vae_decoder", DecoderGraph(codec)),
+            Module("denoiser", DenoiserGraph(loaded.denoiser)),
+            Module("vae_decoder", DecoderGraph(loaded.codec)),
         )
         stages: dict[StageName, Stage] = {module.name: export_stage(spec, module, folder) for module in modules}
-        manifest = write_bundle_files(folder, run, spec, stages, weights)
+        manifest = write_bundle_files(folder, source.classes(), spec, stages, loaded.origin)
         add_engines(Bundle(folder, manifest), settings.targets, _earlier(target))
     return Bundle.open(target)
+
+
+class Loaded(NamedTuple):
+    """A source's networks, and where their weights come from."""
+
+    denoiser: Denoiser
+    codec: Codec
+    origin: Source
+
+
+def _load(source: RunFolder | SpecSource, settings: ExportSettings) -> Loaded:
+    if isinstance(source, SpecSource):
+        origin = Source(run=source.load_spec().name, step=None, ema=False, random=source.drawn())
+        return Loaded(source.load_denoiser(), source.load_codec(), origin)
+    weights = pick_weights(source, "denoiser", settings.ema)
+    codec = load_codec(source, lacking=not settings.ema)
+    denoiser = load_denoiser(source, settings.ema, weights)
+    step, averaged = (None, False) if weights is None else (weights.step, weights.averaged)
+    return Loaded(denoiser, codec, Source(run=source.path.resolve().name, step=step, ema=averaged))
 
 
 def _earlier(target: Path) -> Bundle | None:
@@ -88,19 +109,18 @@ def _earlier(target: Path) -> Bundle | None:
 
 
 def write_bundle_files(
-    folder: Path, run: RunFolder, spec: Spec, stages: dict[StageName, Stage], weights: Weights | None
+    folder: Path, classes: list[str] | None, spec: Spec, stages: dict[StageName, Stage], origin: Source
 ) -> Manifest:
     """Write spec, class names and manifest beside the exported graphs."""
     text = dump_spec(spec)
     (folder / SPEC).write_text(text)
-    if (classes := run.classes()) is not None:
+    if classes is not None:
         (folder / CLASSES).write_text(json.dumps(classes) + "\n")
-    step, averaged = (None, False) if weights is None else (weights.step, weights.averaged)
     manifest = Manifest(
         name=spec.name,
         spec_sha256=hashlib.sha256(text.encode()).hexdigest(),
         precision=spec.export.precision,
-        source=Source(run=run.path.resolve().name, step=step, ema=averaged),
+        source=origin,
         packages=installed_packages(PACKAGES),
         stages=stages,
         files=tuple(record_file(folder, file) for file in sorted(folder.iterdir()) if file.is_file()),

@@ -123,10 +123,12 @@ class Source(Record):
     """Which weights were exported."""
 
     run: str
-    """Name of the run folder."""
+    """Name of the run folder, or of the spec."""
     step: int | None
     """Optimiser steps behind the denoiser's weights."""
     ema: bool
+    random: tuple[StageName, ...] = ()
+    """Stages whose weights were drawn at random, to try an engine."""
 
 
 class Manifest(Record):

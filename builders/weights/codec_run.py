@@ -48,6 +48,13 @@ def load_named_codec(spec: Spec, untrained: str | None = None) -> Codec:
     return filled(spec, state or {})
 
 
+def draw_codec(spec: Spec, seed: int) -> Codec:
+    """The codec with the weights that training would start from, without a file; frozen, in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_codec(spec).eval().requires_grad_(False)
+
+
 def start_codec(codec: Codec, spec: Spec) -> bool:
     """Load `vae.weights` into a freshly built codec before the vae stage trains it; False where the spec names none."""
     state = named_state(spec)

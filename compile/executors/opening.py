@@ -1,13 +1,14 @@
-"""A run folder or a bundle → the two stages that generation needs, on the backend that was asked for."""
+"""A run folder, a bundle or a spec with weights → the two stages of generation, on the backend that was asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from sora_spec.compile.bundle import Bundle
 from sora_spec.compile.contract import contract_of
+from sora_spec.compile.executors.spec_source import SpecSource, is_spec
 from sora_spec.compile.executors.stage import Backend, Stage
 from sora_spec.compile.manifest import STAGES
 from sora_spec.compile.pipeline import Pipeline
@@ -19,10 +20,24 @@ from sora_spec.schema.spec import Spec
 Asked = Literal["auto", "torch", "onnx", "tensorrt"]
 
 
-def open_source(path: Path) -> RunFolder | Bundle:
-    """The run folder or bundle at `path`. Raises UserError when it is neither."""
+Source: TypeAlias = RunFolder | Bundle | SpecSource
+_MAKE = "`sora-spec train SPEC` makes a run, `sora-spec export RUN` a bundle"
+
+
+def open_source(path: Path, overrides: Sequence[str] = (), random: bool = False) -> Source:
+    """The run folder, bundle or spec at `path`; a packaged spec by its name.
+
+    `overrides` are for a spec, and `random`: draw the weights that it names no file for. Raises UserError when `path`
+    is none of these.
+    """
+    if not path.is_dir() and is_spec(path):
+        source = SpecSource(path, tuple(overrides), random)
+        source.check_weights()
+        return source
+    if random:
+        raise UserError(f"{path} is no spec: --random-weights goes with one", "sora-spec export SPEC --random-weights")
     if not path.exists():
-        raise UserError(f"{path} does not exist", "give a run folder or a bundle; `sora-spec train SPEC` makes a run")
+        raise UserError(f"{path} does not exist", f"give a run folder, a bundle or a spec with weights; {_MAKE}")
     if path.is_dir() and not (path / "manifest.json").exists() and any(path.glob("*.onnx")):
         raise UserError(f"{path} is an incomplete bundle: it has no manifest.json", "copy the bundle again")
     if RunFolder.is_run(path):
@@ -31,24 +46,26 @@ def open_source(path: Path) -> RunFolder | Bundle:
         return Bundle.open(path)
     raise UserError(
         f"{path} is neither a run folder (spec.yaml) nor a bundle (manifest.json)",
-        "give a run folder or a bundle; `sora-spec train SPEC` makes a run, `sora-spec export RUN` a bundle",
+        f"give a run folder or a bundle; {_MAKE}",
     )
 
 
-def source_spec(source: RunFolder | Bundle, overrides: Sequence[str]) -> Spec:
-    """The spec of a run or bundle with `key=value` overrides."""
-    return source.load_spec(overrides) if isinstance(source, Bundle) else load_spec(str(source.spec_path), overrides)
+def source_spec(source: Source, overrides: Sequence[str]) -> Spec:
+    """The spec of a source with `key=value` overrides."""
+    return load_spec(str(source.spec_path), overrides) if isinstance(source, RunFolder) else source.load_spec(overrides)
 
 
-def choose_backend(source: RunFolder | Bundle, asked: Asked) -> Backend:
+def choose_backend(source: Source, asked: Asked) -> Backend:
     """What `auto` means for `source`, and whether it can be had at all.
 
-    A run is always eager; a bundle takes engines where they run and ONNX Runtime elsewhere. Raises UserError otherwise.
+    A run and a spec are always eager; a bundle takes engines where they run and ONNX Runtime elsewhere. Raises
+    UserError otherwise.
     """
-    if isinstance(source, RunFolder):
+    if not isinstance(source, Bundle):
         if asked in ("onnx", "tensorrt"):
+            kind = "a run folder" if isinstance(source, RunFolder) else "a spec"
             raise UserError(
-                f"{source.path} is a run folder: --backend {asked} runs bundles",
+                f"{source.path} is {kind}: --backend {asked} runs bundles",
                 f"make one: sora-spec export {source.path}, then sora-spec generate BUNDLE",
             )
         return "torch"
@@ -63,9 +80,7 @@ def choose_backend(source: RunFolder | Bundle, asked: Asked) -> Backend:
     return asked
 
 
-def open_pipeline(
-    source: RunFolder | Bundle, spec: Spec, backend: Backend, ema: bool = True, offload: bool = False
-) -> Pipeline:
+def open_pipeline(source: Source, spec: Spec, backend: Backend, ema: bool = True, offload: bool = False) -> Pipeline:
     """Load both stages, or with `offload` prepare to load each when it runs.
 
     `spec` is the source's, perhaps with another sampler or clip length; of a run also with other tiles or streaming.
@@ -74,7 +89,7 @@ def open_pipeline(
     if isinstance(source, Bundle):
         stages = _bundle_stages(source, trained, backend, offload)
     else:
-        stages = _run_stages(source, trained.model_copy(update={"vae": spec.vae}), ema, offload)
+        stages = _eager_stages(source, trained.model_copy(update={"vae": spec.vae}), ema, offload)
     denoiser, decoder = stages
     return Pipeline(spec, denoiser, decoder)
 
@@ -92,7 +107,7 @@ def _bundle_stages(bundle: Bundle, spec: Spec, backend: Backend, offload: bool) 
     ]
 
 
-def _run_stages(run: RunFolder, spec: Spec, ema: bool, offload: bool) -> list[Stage]:
+def _eager_stages(source: RunFolder | SpecSource, spec: Spec, ema: bool, offload: bool) -> list[Stage]:
     from sora_spec.builders.codec import set_pieces
     from sora_spec.builders.tf32 import set_tf32
     from sora_spec.builders.weights.codec_run import load_codec
@@ -101,9 +116,12 @@ def _run_stages(run: RunFolder, spec: Spec, ema: bool, offload: bool) -> list[St
     from sora_spec.compile.graph_modules import DecoderGraph, DenoiserGraph
 
     set_tf32(spec.train.tf32)
-    codec = load_codec(run, lacking=not ema)
+    if isinstance(source, SpecSource):
+        codec, denoiser = source.load_codec(), source.load_denoiser()
+    else:
+        codec, denoiser = load_codec(source, lacking=not ema), load_denoiser(source, ema=ema)
     set_pieces(codec, spec.vae)
-    modules = (DenoiserGraph(load_denoiser(run, ema=ema)), DecoderGraph(codec))
+    modules = (DenoiserGraph(denoiser), DecoderGraph(codec))
     return [
         TorchStage(name, module, contract_of(spec, name), offload) for name, module in zip(STAGES, modules, strict=True)
     ]

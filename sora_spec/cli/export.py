@@ -13,6 +13,8 @@ from sora_spec.errors import UserError
 
 if TYPE_CHECKING:
     from sora_spec.compile.bundle import Bundle
+    from sora_spec.compile.executors.opening import Source
+    from sora_spec.compile.executors.spec_source import SpecSource
     from sora_spec.run_folder import RunFolder
 
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -20,8 +22,13 @@ Precision = Literal["fp32", "fp16", "bf16"]
 
 def export(
     source: Annotated[
-        Path, typer.Argument(metavar="RUN|BUNDLE", help="Run folder to export, or bundle to add engines to.")
+        Path,
+        typer.Argument(metavar="RUN|BUNDLE|SPEC", help="Run folder or spec to export, or bundle to add engines to."),
     ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Fields of a spec to set, such as backbone.weights=FILE."),
+    ] = None,
     onnx: Annotated[
         bool, typer.Option("--onnx", help="Write ONNX graphs only, whatever `export.backends` says.")
     ] = False,
@@ -30,7 +37,9 @@ def export(
         list[str] | None,
         typer.Option(help="GPU to build engines for: rtx4090, a6000, sm89; may be given several times."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Bundle to write; RUN/bundle when left out.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Bundle to write; RUN/bundle, or bundles/NAME of a spec.")
+    ] = None,
     precision: Annotated[Precision | None, typer.Option(help="In place of the spec's `export.precision`.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier bundle.")] = False,
     check: Annotated[
@@ -39,11 +48,15 @@ def export(
     no_ema: Annotated[
         bool, typer.Option("--no-ema", help="Export the denoiser's weights, not their moving average.")
     ] = False,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Draw what a spec names no weights for, to try an engine.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON report.")] = False,
 ) -> None:
     """Export a trained run to a bundle: ONNX graphs of denoiser and decoder, checked against eager, and engines.
 
-    Prints the bundle's path. A bundle appears whole or not at all. Given a bundle, `--trt --target GPU` adds engines.
+    Prints the bundle's path. A bundle appears whole or not at all. Given a bundle, `--trt --target GPU` adds engines. A
+    spec is exported with the weights that it names: `sora-spec export dit backbone.weights=FILE vae.weights=FOLDER`.
     """
     from sora_spec.compile.bundle import Bundle
     from sora_spec.compile.executors.opening import open_source
@@ -52,7 +65,8 @@ def export(
         raise UserError(
             "--onnx asks for graphs only, --trt and --target for engines", "leave --onnx out: graphs come first"
         )
-    opened = open_source(source)
+    opened = open_source(source, overrides or (), random_weights)
+    _refuse_overrides(opened, overrides or [], no_ema)
     if check:
         _find_compiler(opened, target)
     if isinstance(opened, Bundle):
@@ -61,11 +75,31 @@ def export(
         _add_engines(bundle, target, wanted=bool(trt or target))
     else:
         engines = bool(trt or target) or (not onnx and "tensorrt" in opened.load_spec().export.backends)
-        bundle = _export_run(opened, out or opened.path / "bundle", target, precision, force, not no_ema, engines)
+        bundle = _export_run(opened, out or _default_target(opened), target, precision, force, not no_ema, engines)
     refused = _refused(bundle, target) if check else {}
     _report(bundle, refused, as_json, check)
     if any(refused.values()):
         raise typer.Exit(1)
+
+
+def _refuse_overrides(source: Source, overrides: list[str], no_ema: bool) -> None:
+    """What only a spec, or only a run, can be told."""
+    from sora_spec.compile.executors.spec_source import SpecSource
+
+    if isinstance(source, SpecSource):
+        if no_ema:
+            raise UserError("--no-ema goes with a run folder: a spec names its weights", "leave --no-ema out")
+    elif overrides:
+        raise UserError(
+            f"{overrides[0]!r}: the spec of {source.path} is fixed by training",
+            "fields can be set for a spec: sora-spec export SPEC backbone.weights=FILE",
+        )
+
+
+def _default_target(source: RunFolder | SpecSource) -> Path:
+    from sora_spec.run_folder import RunFolder
+
+    return source.path / "bundle" if isinstance(source, RunFolder) else Path("bundles") / source.load_spec().name
 
 
 def _refuse_for_bundle(bundle: Bundle, out: Path | None, precision: str | None, engines: bool) -> None:
@@ -79,7 +113,7 @@ def _refuse_for_bundle(bundle: Bundle, out: Path | None, precision: str | None, 
 
 
 def _export_run(
-    run: RunFolder,
+    run: RunFolder | SpecSource,
     out: Path,
     target: list[str] | None,
     precision: Precision | None,
@@ -96,14 +130,14 @@ def _export_run(
     return export_run(run, out, ExportSettings(precision=precision, ema=ema, force=force, targets=tuple(targets)))
 
 
-def _find_compiler(source: RunFolder | Bundle, target: list[str] | None) -> None:
+def _find_compiler(source: Source, target: list[str] | None) -> None:
     """Fail before the export rather than after it where there is no TensorRT to check with."""
     from sora_spec.compile.engines import plan_targets
 
     plan_targets(_targets(source, target))
 
 
-def _targets(source: RunFolder | Bundle, target: list[str] | None) -> list[str]:
+def _targets(source: Source, target: list[str] | None) -> list[str]:
     from sora_spec.compile.engines import default_target
 
     return target or [default_target(source.load_spec())]
@@ -126,6 +160,10 @@ def _report(bundle: Bundle, refused: dict[Any, list[str]], as_json: bool, check:
     manifest = bundle.manifest
     for name, stage in manifest.stages.items():
         output.note(f"{name}: opset {stage.opset}, {stage.nodes} nodes, {_parity_text(stage.parity)}")
+    for name in manifest.source.random:
+        output.warn(
+            f"{name}: its weights are random, as the manifest says: this bundle tries engines, it makes no video"
+        )
     for engine in manifest.engines:
         output.note(f"{engine.path}: {engine.sm} ({engine.target}), built in {engine.build_seconds:.1f} s")
     for name, nodes in refused.items():

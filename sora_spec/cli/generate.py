@@ -20,12 +20,15 @@ Asked = Literal["auto", "torch", "onnx", "tensorrt"]
 
 
 def generate(
-    source: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="Run folder (eager) or bundle (exported).")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="RUN|BUNDLE|SPEC", help="Run folder (eager), bundle (exported), spec with weights."),
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="sampler.KEY=VALUE",
-            help="Sampler settings in place of the spec's; for a run folder also vae.tiling and vae.streaming.",
+            metavar="[KEY=VALUE]...",
+            help="sampler.KEY in place of the spec's; of a run also vae.tiling and vae.streaming; of a spec any field.",
         ),
     ] = None,
     label: Annotated[
@@ -58,16 +61,25 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the record of the job as JSON.")] = False,
 ) -> None:
     """Generate video: one mp4 per clip, PNG of images, a contact sheet and generate.json. Prints the files."""
+    from sora_spec.compile.bundle import Bundle
     from sora_spec.compile.executors.opening import choose_backend, open_pipeline, open_source, source_spec
+    from sora_spec.compile.executors.spec_source import SpecSource
     from sora_spec.compile.labels import check_names, plan_labels
 
-    opened = open_source(source)
+    opened = open_source(source, overrides or ())
     chosen = choose_backend(opened, backend)
-    spec = source_spec(opened, _overrides(overrides or (), chosen == "torch", steps, guidance, frames))
+    short = _short(steps, guidance, frames)
+    if isinstance(opened, SpecSource):
+        spec = source_spec(opened, short)
+    else:
+        _check_overrides(overrides or (), chosen == "torch")
+        spec = source_spec(opened, [*(overrides or ()), *short])
     if prompt is not None and spec.condition.kind != "text":
         raise UserError(
             f"{spec.name} is not steered by text: its condition is {spec.condition.kind}", "leave --prompt out"
         )
+    if no_ema and isinstance(opened, SpecSource):
+        raise UserError("--no-ema goes with a run folder: a spec names its weights", "leave --no-ema out")
     if no_ema and chosen != "torch":
         raise UserError(
             "--no-ema goes with a run folder: a bundle holds one set of weights", "sora-spec export RUN --no-ema"
@@ -82,6 +94,9 @@ def generate(
 
     from sora_spec.compile.generation import Job, choose_folder, clip_name, run_job
 
+    if isinstance(opened, Bundle):
+        for name in opened.manifest.source.random:
+            output.warn(f"the weights of {name} in {source} are random: its clips show nothing")
     files = [clip_name(spec, index, value, seed) for index, value in enumerate(wanted)]
     folder = choose_folder(out, f"{spec.name}-{chosen}", files, force)
     pipeline = open_pipeline(opened, spec, chosen, ema=not no_ema, offload=offload or spec.export.offload)
@@ -89,10 +104,8 @@ def generate(
     _report(spec, folder, record, as_json)
 
 
-def _overrides(
-    given: Sequence[str], eager: bool, steps: int | None, guidance: float | None, frames: int | None
-) -> list[str]:
-    """`key=value` arguments and their short forms. Raises UserError for one that would change the trained model."""
+def _check_overrides(given: Sequence[str], eager: bool) -> None:
+    """Raise UserError for a `key=value` that would change the trained model."""
     pieces = ("vae.tiling", "vae.streaming")
     for override in given:
         path, equals, _ = override.partition("=")
@@ -103,8 +116,12 @@ def _overrides(
                 f"{override!r} is not a setting of the sampler; the rest of the spec is fixed by training",
                 "for example sampler.steps=50 or sampler.guidance=4",
             )
+
+
+def _short(steps: int | None, guidance: float | None, frames: int | None) -> list[str]:
+    """The short options as `key=value`."""
     short = {"sampler.steps": steps, "sampler.guidance": guidance, "clip.frames": frames}
-    return [*given, *(f"{path}={value}" for path, value in short.items() if value is not None)]
+    return [f"{path}={value}" for path, value in short.items() if value is not None]
 
 
 def _check_seed(seed: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,15 +12,21 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import load_file
 
+from sora_spec.builders.weights.dit import to_official
+from sora_spec.cli.export import export
 from sora_spec.cli.generate import generate
 from sora_spec.compile.bundle import Bundle
 from sora_spec.compile.executors.opening import open_pipeline
+from sora_spec.compile.executors.spec_source import SpecSource
 from sora_spec.compile.labels import check_names, plan_labels
 from sora_spec.compile.pipeline import Pipeline, default_batch
 from sora_spec.errors import UserError
+from sora_spec.loading import dump_spec
 from sora_spec.run_folder import RunFolder
 
 LABELS = [0, 1, 2, 3, 0]
@@ -279,6 +286,93 @@ def test_class_names_are_checked(toys: Any, names: Any) -> None:
         return
     with pytest.raises(UserError, match=r"classes\.json"):
         check_names(names, toys.spec(), "classes.json")
+
+
+@pytest.fixture
+def image_spec(image_run: RunFolder, toys: Any, tmp_path: Path) -> Path:
+    """The run's spec, with its weights as a file in DiT's layout."""
+    spec = toys.spec(**IMAGES)
+    state = load_file(image_run.stage("denoiser").checkpoint_path(10) / "model.safetensors")
+    torch.save({"ema": to_official(state, spec)}, tmp_path / "dit.pt")
+    (tmp_path / "dit.yaml").write_text(dump_spec(spec))
+    return tmp_path / "dit.yaml"
+
+
+def test_a_spec_with_weights_gives_the_runs_clips(image_spec: Path, image_run: RunFolder, tmp_path: Path) -> None:
+    weights = f"backbone.weights={image_spec.with_name('dit.pt')}"
+    generate(image_spec, [weights, "sampler.guidance=3"], label=["1"], steps=3, out=tmp_path / "spec")
+    generate(image_run.path, ["sampler.guidance=3"], label=["1"], steps=3, out=tmp_path / "run")
+    name = "000-label1-seed0.png"
+    assert (tmp_path / "spec" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "settings", "message"),
+    [
+        ([], {}, r"is a spec, and its backbone\.weights names no file"),
+        (["backbone.weights=none.pt"], {}, "none.pt does not exist"),
+        (["backbone.weights=dit.pt", "backbone.depth=3"], {}, "dit.pt: the checkpoint does not fit"),
+        (["backbone.weights=dit.pt", "condition.classes=3"], {}, "does not fit"),
+        (["backbone.weights=dit.pt"], {"label": ["4"]}, "4 is the null label"),
+        (["backbone.weights=dit.pt"], {"no_ema": True}, "--no-ema goes with a run folder"),
+        (["backbone.weights=dit.pt"], {"backend": "onnx"}, "is a spec: --backend onnx runs bundles"),
+    ],
+)
+def test_what_a_spec_cannot_give_is_refused(
+    image_spec: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    overrides: list[str],
+    settings: dict[str, Any],
+    message: str,
+) -> None:
+    monkeypatch.chdir(image_spec.parent)
+    with pytest.raises(UserError, match=message):
+        generate(image_spec, overrides, **settings)
+    assert not Path("out").exists()
+
+
+def test_a_packaged_spec_needs_both_weights() -> None:
+    with pytest.raises(UserError, match=r"backbone\.weights and vae\.weights name no file") as caught:
+        generate(Path("dit"))
+    assert "add backbone.weights=FILE vae.weights=FILE" in (caught.value.hint or "")
+
+
+def test_a_bundle_of_random_weights_says_so(
+    image_spec: Path, tiny_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert SpecSource(image_spec, random=True).drawn() == ("denoiser",), "an identity has no weights"
+    assert SpecSource(image_spec).drawn() == ()
+    path = Path(shutil.copytree(tiny_bundle.path, tmp_path / "b"))
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["source"]["random"] = ["denoiser"]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    generate(path, count=1, out=tmp_path / "clips")
+    assert f"the weights of denoiser in {path} are random" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_random_weights_are_marked(image_spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="names no file"):
+        export(image_spec, out=tmp_path / "b")
+    export(image_spec, ["backbone.depth=1"], random_weights=True, out=tmp_path / "b")
+    assert "its weights are random" in capsys.readouterr().err
+    source = Bundle.open(tmp_path / "b").manifest.source
+    assert (source.run, source.step, source.ema, source.random) == ("tiny", None, False, ("denoiser",))
+    generate(tmp_path / "b", count=1, out=tmp_path / "clips")
+    assert "the weights of denoiser" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"random_weights": True}, "is no spec: --random-weights"),
+        ({"overrides": ["backbone.depth=1"]}, "is fixed by training"),
+    ],
+)
+def test_what_only_a_spec_takes(image_run: RunFolder, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        export(image_run.path, out=tmp_path / "b", **settings)
+    assert not (tmp_path / "b").exists()
 
 
 def test_what_is_neither_run_nor_bundle_is_refused(tiny_run: RunFolder, tmp_path: Path) -> None:
