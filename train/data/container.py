@@ -52,9 +52,13 @@ def require_plain_file(path: Path) -> None:
 
 @contextmanager
 def open_video(path: Path) -> Generator[InputContainer]:
-    """The container at `path`. Names such as `clip:01.mp4` or `http:x.mp4` are files, not protocols."""
+    """The container at `path`, read as a file. Names such as `clip:01.mp4` or `http:x.mp4` are files, not protocols."""
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
-    with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
+    try:
+        opened = av.open(f"file:{path}", options=options, metadata_errors="replace")
+    except av.error.ArgumentError:  # FFmpeg's answer to a format that is not on the list
+        raise UnusableFileError("not readable as video: a playlist, picture or text, whatever its name says") from None
+    with opened as container:
         yield container
 
 

@@ -51,7 +51,7 @@ def turn_of(frame: VideoFrame) -> Turn:
 def guessed_bt709(frame: VideoFrame) -> bool:
     """Whether a frame without a colour tag is taken for BT.709: from 1280 columns or 577 rows on, as mpv does."""
     large = frame.width >= 1280 or frame.height > 576
-    return large and int(frame.colorspace) == _UNTAGGED and not frame.format.is_rgb
+    return large and int(frame.colorspace) == _UNTAGGED and not (frame.format.is_rgb or frame.format.name == "pal8")
 
 
 def check_colour(frame: VideoFrame) -> None:

@@ -145,32 +145,34 @@ class _Track:
     stream: VideoStream
     packets: int = 0
     """All of them, also those that an edit list hides."""
-    shown: int = 0
     times: list[int | None] = field(default_factory=list[int | None])
     """Presentation timestamps in the order of decoding, of the packets that are shown."""
     durations: dict[int, int] = field(default_factory=dict[int, int])
     """Longest duration of a packet at the latest timestamp."""
     first_key: int | None = None
+    went_back: bool = False
+    """Decoding times descend somewhere."""
     joined: bool = False
     """Decoding times start anew in the middle: two recordings in one file."""
     decoded_until: int | None = None
+    """Decoding time of the packet before."""
 
     def add(self, packet: Packet) -> None:
         if packet.size and packet.is_corrupt:
             return  # cut off in its middle
         self.packets += 1
+        if packet.is_keyframe and self.first_key is None:
+            self.first_key = packet.pts  # also one that an edit list hides: what follows leans on it
         if not packet.size or packet.is_discard:
             return
         if packet.dts is not None:
             back = 0 if self.decoded_until is None else self.decoded_until - packet.dts
+            self.went_back = self.went_back or back > 0
             self.joined = self.joined or back * (packet.time_base or 0) > _JOIN_SECONDS
             self.decoded_until = packet.dts
-        if packet.pts is not None:
-            if packet.is_keyframe and self.first_key is None:
-                self.first_key = packet.pts
-            if not self.durations or packet.pts >= max(self.durations):
-                known = self.durations.get(packet.pts, 0)
-                self.durations = {packet.pts: max(known, packet.duration or 0)}
+        if packet.pts is not None and (not self.durations or packet.pts >= max(self.durations)):
+            known = self.durations.get(packet.pts, 0)
+            self.durations = {packet.pts: max(known, packet.duration or 0)}
         self.times.append(packet.pts)
 
     @property
@@ -204,8 +206,9 @@ def _probe_video(path: Path) -> FileInfo:
     with open_video(path) as container:
         stream = container.streams.video[track.number]
         info = _described(path, stream, _first_frame(container, stream), track.number)
-        counted = kind in _COUNTED or track.joined or None in track.times
-        counted = counted or (kind in _ROUGHLY_TIMED and len(set(track.times)) < len(track.times))
+        shared = len(set(track.times)) < len(track.times)
+        joined = track.joined or (shared and track.went_back and kind not in _ROUGHLY_TIMED)
+        counted = kind in _COUNTED or joined or None in track.times or (kind in _ROUGHLY_TIMED and shared)
         counted = counted or (_evenly_ascending(track.times) and _names_no_frame(container, stream, kind))
         rate = stream.codec_context.framerate or stream.guessed_rate if kind in _COUNTED else None
         rate = rate or stream.average_rate or stream.guessed_rate or Fraction(25)
@@ -215,7 +218,7 @@ def _probe_video(path: Path) -> FileInfo:
         remarks.append(f"cut off: {len(track.times)} of the {promised} frames its header promises")
     if kind in _RATELESS:
         remarks.append(f"no frame rate in the file, {float(rate):g} frames a second assumed")
-    if track.joined:
+    if joined:
         remarks.append("timestamps start anew in the middle: frames are counted at a constant rate")
     info = replace(info, remarks=tuple(remarks))
     if counted:
