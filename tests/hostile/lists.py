@@ -6,8 +6,9 @@ Everything runs in this process on files that hold one byte: what is in a clip i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
-from tests.hostile.case import Case
+from tests.hostile.case import Case, sora_spec
 from tests.hostile.listed import BARE, TWO, Listed
 from tests.hostile.lists_formats import encodings, json_lists
 from tests.hostile.lists_labels import folders, labels, paths
@@ -130,6 +131,24 @@ def listed() -> list[Listed]:
     return [each for group in GROUPS for each in group()]
 
 
+def _command(content: bytes, *words: str) -> Callable[[Path], str | None]:
+    """`train` in a process of its own refuses the list, saying all `words`, and leaves no run folder behind."""
+
+    def run(folder: Path) -> str | None:
+        (folder / "l.csv").write_bytes(content)
+        arguments = ("train.data=l.csv", "--run", "run", "--device", "cpu")
+        wrong = sora_spec("train", "tiny-sit-digits", *arguments, cwd=folder).refused(*words)
+        return wrong or ("a run folder was made" if (folder / "run").exists() else None)
+
+    return run
+
+
 def cases() -> Iterable[Case]:
     """See `Case`."""
-    return [Case(each.name, each.run) for each in listed()]
+    yield from (Case(each.name, each.run) for each in listed())
+    yield Case("train: a comma", _command(b"path,label\na.mp4,a, b\n", "l.csv:2", "quote"))
+    yield Case(
+        "train: nothing exists", _command(b"path,label\na.mp4,0\n", "1 of 1 files", "a.mp4 (line 2)", "looked in")
+    )
+    yield Case("train: escapes", _command(b"path,label\n\x1b]52;c;eA==\x07.mp4,0\n", "do not exist", "x1b]52"))
+    yield Case("train: not UTF-8", _command(b"path,label\n\xe9.mp4,0\n", "l.csv:2", "0xE9"))

@@ -108,6 +108,8 @@ def paths() -> Iterable[Listed]:
     yield Listed(
         "a colon", "l.csv", "path,label\nclip:01.mp4,cat\n", [("clip:01.mp4", "cat", 0)], files=("clip:01.mp4",)
     )
+    for address in ("file://", "file://[x", "file://host/a.mp4", "file:///a%00.mp4"):
+        yield Listed(f"a wrong {address}", "l.csv", f"path,label\n{address},cat\n", None, ("l.csv:2",))
     yield Listed("a file address", "l.csv", "path,label\nfile:///tmp/a%20b.mp4,cat\n", [("/tmp/a b.mp4", "cat", 0)])
     home = os.path.expanduser("~")
     yield Listed("~", "l.csv", "path,label\n~/a.mp4,cat\n", [(f"{home}/a.mp4", "cat", 0)])

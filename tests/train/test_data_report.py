@@ -62,6 +62,13 @@ def test_the_report_comes_before_training(mixed: Path, tiny_spec, capsys: pytest
     assert "condition.classes is 10, the data has 2: numbers 2 to 9 are not trained" in told
 
 
+def test_a_name_with_a_line_end_stays_on_its_line(digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "l.jsonl").write_text(json.dumps({"path": f"{digits}/0/00000.mp4", "label": "x\ny\rz"}))
+    check = check_source(str(tmp_path / "l.jsonl"), None)
+    assert r"class 0  x\x0ay\x0dz  1 of 1 files" in table(check).split("\n")
+    assert check.report.summary()[1] == r"classes: 0 x\x0ay\x0dz (1)"
+
+
 def test_missing_files_are_no_short_clips(digits: Path, tiny_spec, tmp_path: Path) -> None:
     listing = tmp_path / "l.csv"
     listing.write_text("path,label\nx/1.mp4,0\nx/2.mp4,1\n")

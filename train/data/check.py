@@ -13,7 +13,7 @@ from sora_spec.train.data.entries import Source
 from sora_spec.train.data.labels import number_names
 from sora_spec.train.data.missing import find_missing
 from sora_spec.train.data.probe import FileInfo, scan
-from sora_spec.train.data.report import ClassCount, DataReport, make_report
+from sora_spec.train.data.report import ClassCount, DataReport, make_report, on_one_line
 from sora_spec.train.data.sources import read_source
 
 Row = dict[str, Any]
@@ -107,7 +107,7 @@ def table(check: Check) -> str:
         lines.append(f"not looked at: {count} × {reason}: {first}")
     lines += report.remarks
     lines += report.summary()[:1]
-    return "\n".join([*lines, f"{report.clips + report.stills} of {report.named} files can be used"])
+    return "\n".join([*map(on_one_line, lines), f"{report.clips + report.stills} of {report.named} files can be used"])
 
 
 def _class_line(each: ClassCount) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from sora_spec import output
 from sora_spec.atomic import write_atomically
+from sora_spec.characters import escaped
 from sora_spec.errors import UserError
 from sora_spec.train.data.entries import Ignored, Source
 from sora_spec.train.data.labels import label_warnings
@@ -125,17 +126,22 @@ class DataReport:
         }
 
 
+def on_one_line(text: str) -> str:
+    """A line end in a name must not make a line of its own in a report."""
+    return "".join(escaped(char) if char in "\r\n\t" else char for char in text)
+
+
 def _many(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _class(each: ClassCount) -> str:
     name = "" if each.name == str(each.number) else f" {each.name}"
-    return f"{each.number}{name} ({each.clips + each.stills:,})"
+    return on_one_line(f"{each.number}{name} ({each.clips + each.stills:,})")
 
 
 def _names(skipped: Sequence[Skipped]) -> str:
-    lines = [f"  {file.path}: {file.reason}" for file in skipped[:_SHOWN_FILES]]
+    lines = [on_one_line(f"  {file.path}: {file.reason}") for file in skipped[:_SHOWN_FILES]]
     if len(skipped) > _SHOWN_FILES:
         lines.append(f"  … and {len(skipped) - _SHOWN_FILES} more")
     return "\n".join(lines)

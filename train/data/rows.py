@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from sora_spec.errors import UserError
 from sora_spec.train.data.entries import Entries
@@ -74,6 +74,7 @@ def choose_columns(headings: Sequence[str], where: str) -> tuple[Columns | None,
 
 _UNUSUAL = re.compile(r"[\\\x00]|://|^~|^file:", re.IGNORECASE)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
+_LOCAL = re.compile(r"file://(?:localhost)?(/.+)", re.IGNORECASE)
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
@@ -91,20 +92,19 @@ class Paths:
         """
         path = text.strip()
         if _UNUSUAL.search(path):
-            return self._unusual(path, f"{self.source}:{line}")
+            return self._unusual(path, line)
         if not path:
             raise UserError(f"{self.source}:{line}: no path", "every row needs the path of a video or image")
         return path
 
-    def _unusual(self, path: str, where: str) -> str:
+    def _unusual(self, path: str, line: int) -> str:
+        where = f"{self.source}:{line}"
         if "\0" in path:
             raise UserError(f"{where}: the path {path!r} holds a zero character", "no file can have such a name")
         if self._is_there(path):
             return path
-        if path.lower().startswith("file://"):
-            address = urlsplit(path)
-            if address.netloc in ("", "localhost"):
-                return unquote(address.path)
+        if local := _LOCAL.fullmatch(path):
+            return self.read(unquote(local[1]), line)
         if _ADDRESS.match(path):
             raise UserError(
                 f"{where}: {path} is an address, not a file", "download the files and name them by their paths"
