@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,39 +20,22 @@ from sora_spec.train.data.container import UnusableFileError, open_video, requir
 from sora_spec.train.data.display import check_colour, check_size, guessed_bt709, remarks_on, turn_of
 from sora_spec.train.data.entries import Entry
 from sora_spec.train.data.pillow import TICKS_PER_SECOND, is_moving, moving_frames, open_picture, upright
+from sora_spec.train.data.tracks import (
+    Track,
+    best_track,
+    evenly_ascending,
+    frame_rate,
+    names_no_frame,
+    remarks_on_track,
+)
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-_ATTACHED_PICTURE = 1024  # of FFmpeg's dispositions: cover art
-_COUNTED = frozenset(
-    {
-        "h261",
-        "h263",
-        "h264",
-        "hevc",
-        "vvc",
-        "evc",
-        "m4v",
-        "mpegvideo",
-        "mjpeg",
-        "dirac",
-        "cavsvideo",
-        "avs2",
-        "avs3",
-        "vc1",
-    }
-)
-"""Containers that are bare streams: FFmpeg makes their times up, 25 frames a second whatever the stream says."""
-_ROUGHLY_TIMED = frozenset({"mpeg", "mpegts"})
-"""Containers that stamp pieces of the stream, not frames: where two frames get one time, frames are counted."""
-_RATELESS = frozenset({"mjpeg", "h261", "obu"})  # bare streams that state no rate at all
-_FRAMES_LOOKED_AT = 60  # where it is in doubt whether timestamps name frames
+
 _PROBED_AT_ONCE = 4096
-_JOIN_SECONDS = 1  # decoding times that go back by more are two recordings in one file
 
 
 @dataclass(frozen=True)
@@ -136,69 +117,9 @@ def _probe_picture(path: Path) -> FileInfo:
     return FileInfo(path, len(shown), rate, base, 0, end, width, height, moving_picture=True, manner="moving picture")
 
 
-@dataclass
-class _Track:
-    """The packets of one video stream, without their data."""
-
-    number: int
-    """Among the file's video streams."""
-    stream: VideoStream
-    packets: int = 0
-    """All of them, also those that an edit list hides."""
-    times: list[int | None] = field(default_factory=list[int | None])
-    """Presentation timestamps in the order of decoding, of the packets that are shown."""
-    durations: dict[int, int] = field(default_factory=dict[int, int])
-    """Longest duration of a packet at the latest timestamp."""
-    first_key: int | None = None
-    went_back: bool = False
-    """Decoding times descend somewhere."""
-    joined: bool = False
-    """Decoding times start anew in the middle: two recordings in one file."""
-    decoded_until: int | None = None
-    """Decoding time of the packet before."""
-
-    def add(self, packet: Packet) -> None:
-        if packet.size and packet.is_corrupt:
-            return  # cut off in its middle
-        self.packets += 1
-        if packet.is_keyframe and self.first_key is None:
-            self.first_key = packet.pts  # also one that an edit list hides: what follows leans on it
-        if not packet.size or packet.is_discard:
-            return
-        if packet.dts is not None:
-            back = 0 if self.decoded_until is None else self.decoded_until - packet.dts
-            self.went_back = self.went_back or back > 0
-            self.joined = self.joined or back * (packet.time_base or 0) > _JOIN_SECONDS
-            self.decoded_until = packet.dts
-        if packet.pts is not None and (not self.durations or packet.pts >= max(self.durations)):
-            known = self.durations.get(packet.pts, 0)
-            self.durations = {packet.pts: max(known, packet.duration or 0)}
-        self.times.append(packet.pts)
-
-    @property
-    def area(self) -> int:
-        return self.stream.codec_context.width * self.stream.codec_context.height
-
-
-def _best_track(container: InputContainer) -> _Track:
-    """The largest video stream that moves: neither cover art nor a single picture beside a film."""
-    if not container.streams.video:
-        raise UnusableFileError("no video stream")
-    known = [_Track(k, s) for k, s in enumerate(container.streams.video) if s.codec_context is not None]
-    if not known:
-        raise UnusableFileError("no decoder for its video: the codec is unknown")
-    tracks = [track for track in known if not int(track.stream.disposition) & _ATTACHED_PICTURE]
-    if not tracks:
-        raise UnusableFileError("holds cover art only, no video")
-    by_index = {track.stream.index: track for track in tracks}
-    for packet in container.demux(*(track.stream for track in tracks)):
-        by_index[packet.stream.index].add(packet)
-    return max(tracks, key=lambda track: (min(len(track.times), 2), track.area, len(track.times), -track.number))
-
-
 def _probe_video(path: Path) -> FileInfo:
     with open_video(path) as container:
-        track = _best_track(container)
+        track = best_track(container)
         stream, kind = track.stream, container.format.name
         check_size(max(1, stream.codec_context.width), max(1, stream.codec_context.height))
     if not track.times:
@@ -206,52 +127,18 @@ def _probe_video(path: Path) -> FileInfo:
     with open_video(path) as container:
         stream = container.streams.video[track.number]
         info = _described(path, stream, _first_frame(container, stream), track.number)
-        shared = len(set(track.times)) < len(track.times)
-        joined = track.joined or (shared and track.went_back and kind not in _ROUGHLY_TIMED)
-        counted = kind in _COUNTED or joined or None in track.times or (kind in _ROUGHLY_TIMED and shared)
-        counted = counted or (_evenly_ascending(track.times) and _names_no_frame(container, stream, kind))
-        rate = stream.codec_context.framerate or stream.guessed_rate if kind in _COUNTED else None
-        rate = rate or stream.average_rate or stream.guessed_rate or Fraction(25)
-        base, promised = stream.time_base or 1 / rate, stream.frames
-    remarks = list(info.remarks)
-    if track.packets < promised:
-        remarks.append(f"cut off: {len(track.times)} of the {promised} frames its header promises")
-    if kind in _RATELESS:
-        remarks.append(f"no frame rate in the file, {float(rate):g} frames a second assumed")
-    if joined:
-        remarks.append("timestamps start anew in the middle: frames are counted at a constant rate")
-    info = replace(info, remarks=tuple(remarks))
+        info = replace(info, remarks=info.remarks + remarks_on_track(track, stream, kind))
+        counted = track.is_counted(kind)
+        counted = counted or (evenly_ascending(track.times) and names_no_frame(container, stream, kind))
+        rate = frame_rate(stream, kind)
+        base = stream.time_base or 1 / rate
     if counted:
         count = len(track.times)
         return replace(info, frames=count, rate=rate, time_base=1 / rate, first=0, end=count, timed=False)
     return _with_times(info, track, rate, base)
 
 
-def _evenly_ascending(times: Sequence[int | None]) -> bool:
-    """Whether the timestamps of packets ascend in the order of decoding at one pace."""
-    steps = [later - earlier for earlier, later in pairwise(time for time in times if time is not None)]
-    return not steps or (min(steps) > 0 and max(steps) - min(steps) <= 1)
-
-
-def _names_no_frame(container: InputContainer, stream: VideoStream, kind: str) -> bool:
-    """Whether such timestamps are times of decoding, as the decoder gives the frames in another order.
-
-    AVI has no others. Elsewhere frames out of order show it, among the first after the one already decoded.
-    Counting the frames as they come out gives the right ones.
-    """
-    if not stream.codec_context.has_b_frames:
-        return False
-    if kind == "avi":
-        return True
-    times: list[int] = []
-    with suppress(FFmpegError):  # damage further on is met, and named, where it is read
-        times.extend(
-            frame.pts for frame in islice(container.decode(stream), _FRAMES_LOOKED_AT) if frame.pts is not None
-        )
-    return times != sorted(times)
-
-
-def _with_times(info: FileInfo, track: _Track, rate: Fraction, base: Fraction) -> FileInfo:
+def _with_times(info: FileInfo, track: Track, rate: Fraction, base: Fraction) -> FileInfo:
     """`info` of a file whose packets carry the times at which frames are shown."""
     # Frames before the first key frame lean on some that are not there.
     times = sorted(
