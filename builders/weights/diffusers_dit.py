@@ -1,13 +1,13 @@
-"""diffusers' DiT (`Transformer2DModel` with `ada_norm_zero`) → the flat official layout.
+"""diffusers' DiT (`DiTTransformer2DModel`) ⇄ the flat official layout.
 
-The reverse of diffusers' `scripts/convert_dit_to_diffusers.py`, which writes the embedders of time and label into every
-block and splits the fused query, key and value.
+As diffusers' `scripts/convert_dit_to_diffusers.py`, and its reverse. That layout has the embedders of time and label in
+every block, and query, key and value apart.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -62,6 +62,29 @@ def flat_from_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
         parts = [flat.pop(f"{prefix}.{part}.{kind}") for part in QKV]
         flat[f"{prefix.replace('transformer_blocks', 'blocks')}.attn.qkv.{kind}"] = torch.cat(parts)
     return flat
+
+
+def diffusers_from_flat(flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The official layout as diffusers': the table of positions is computed there and not stored."""
+    depth = 1 + max(int(match[1]) for name in flat if (match := re.match(r"blocks\.(\d+)\.", name)))
+    top = {ours: theirs for theirs, ours in TOP.items()}
+    shared, block = ({ours: theirs for theirs, ours in names.items()} for names in (SHARED, BLOCK))
+    state: dict[str, Tensor] = {}
+    for name, tensor in flat.items():
+        stem, _, kind = name.rpartition(".")
+        match = re.fullmatch(r"blocks\.(\d+)\.(.+)", stem)
+        if name == "pos_embed":
+            continue
+        if stem in shared:
+            state |= {f"transformer_blocks.{i}.{shared[stem]}.{kind}": tensor for i in range(depth)}
+        elif match and match[2] == "attn.qkv":
+            parts = zip(QKV, tensor.chunk(3), strict=True)
+            state |= {f"transformer_blocks.{match[1]}.{part}.{kind}": third for part, third in parts}
+        elif match:
+            state[f"transformer_blocks.{match[1]}.{block[match[2]]}.{kind}"] = tensor
+        else:
+            state[f"{top[stem]}.{kind}"] = tensor
+    return state
 
 
 def _target(name: str) -> str:

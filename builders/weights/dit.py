@@ -186,7 +186,7 @@ def _renamed(state: Mapping[str, Tensor], spec: Spec) -> dict[str, Tensor]:
 def _kernel(spec: Spec) -> tuple[int, ...]:
     """Shape (C, [t,] p, p) of one official patch filter: three-dimensional where patches may span frames."""
     patch, channels = spec.patch, spec.vae.channels
-    if isinstance(spec.temporal, Joint) or patch.time > 1 or _is_stdit(spec):
+    if isinstance(spec.temporal, Joint) or patch.time > 1 or is_stdit(spec):
         return (channels, patch.time, patch.space, patch.space)
     return (channels, patch.space, patch.space)
 
@@ -195,7 +195,7 @@ def _time_tables(spec: Spec, device: torch.device) -> dict[str, Tensor]:
     """Frozen tables over frames that upstream stores and we compute."""
     assert isinstance(spec.backbone, Transformer)
     position = spec.backbone.position
-    named = isinstance(spec.temporal, Joint | Alternating) or _is_stdit(spec)
+    named = isinstance(spec.temporal, Joint | Alternating) or is_stdit(spec)
     if not isinstance(position, Sincos) or not named:
         return {}
     name = "temp_embed" if isinstance(spec.temporal, Alternating) else "pos_embed_temporal"
@@ -203,7 +203,7 @@ def _time_tables(spec: Spec, device: torch.device) -> dict[str, Tensor]:
         return {name: temporal_table(spec.backbone.width, derive_shapes(spec).grid[0], position.time_scale)}
 
 
-def _is_stdit(spec: Spec) -> bool:
+def is_stdit(spec: Spec) -> bool:
     """Whether the network is Open-Sora's: PixArt-α with a second attention in every block."""
     assert isinstance(spec.backbone, Transformer)
     return isinstance(spec.temporal, Factorized) and isinstance(spec.backbone.conditioning, CrossAttention)
@@ -272,7 +272,7 @@ def _check_time_tables(given: Mapping[str, Tensor], spec: Spec) -> None:
 
 def _check_frame_positions(given: Mapping[str, Tensor], spec: Spec) -> None:
     """Open-Sora's network and one that adds its table over frames to the tokens have the same tensors."""
-    if _is_stdit(spec) and "pos_embed_temporal" in given:
+    if is_stdit(spec) and "pos_embed_temporal" in given:
         assert isinstance(spec.temporal, Factorized)
         if spec.temporal.frame_positions == "tokens":
             raise UserError(

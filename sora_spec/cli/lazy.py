@@ -18,7 +18,7 @@ class Verb:
     """Where a verb lives and what `--help` says about it."""
 
     module: str
-    """Holds `app` (a Typer with sub-commands) or a function with the verb's name."""
+    """Holds `app` (a Typer with sub-commands) or a function with the verb's name, `_` for `-`."""
     help: str
     panel: str
 
@@ -37,6 +37,9 @@ VERBS = {
     "train": Verb("sora_spec.cli.train", "Train the codec or the denoiser of a spec.", "Models"),
     "generate": Verb("sora_spec.cli.generate", "Generate video from a run or a bundle.", "Models"),
     "export": Verb("sora_spec.cli.export", "Export a run to ONNX and TensorRT.", "Models"),
+    "export-weights": Verb(
+        "sora_spec.cli.export_weights", "Write a run's weights in the official or diffusers' layout.", "Models"
+    ),
     "probe": Verb("sora_spec.cli.probe", "Measure this machine and write a device for `plan`.", "Machine"),
     "doctor": Verb("sora_spec.cli.doctor", "Check this machine: what works, what is missing.", "Machine"),
 }
@@ -69,7 +72,7 @@ def _verbosity(quiet: Quiet = False, verbose: Verbose = False) -> None:
 def load_verb(name: str) -> Any:
     """Import a verb and build its command, `-q` and `-v` included."""
     module = import_module(VERBS[name].module)
-    found = getattr(module, "app", None) or getattr(module, name)
+    found = getattr(module, "app", None) or getattr(module, name.replace("-", "_"))
     command: Any = get_command(found if isinstance(found, typer.Typer) else _single(found))
     command.name = name
     carrier: Any = get_command(_single(_verbosity))
