@@ -205,8 +205,19 @@ def _cut_off(folder: Path) -> str | None:
     info = probe(Entry(path))
     if not any("cut off" in remark and "32" in remark for remark in info.remarks):
         return f"{info.frames} frames, remarks {info.remarks}"
-    got = shown(info, 0, 8)
-    return None if got == list(range(8)) else f"read {got}"
+    got = shown(info, 0, info.frames)
+    return None if got == list(range(info.frames)) and info.frames > 8 else f"read {got}"
+
+
+def _cut_without_a_count(folder: Path) -> str | None:
+    """Matroska's header holds a duration, no number of frames."""
+    path = write_film(folder / "a.mkv", options={"g": "1"})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    info = probe(Entry(path))
+    got = shown(info, 0, info.frames)
+    if not any("cut off" in remark and "2 s" in remark for remark in info.remarks):
+        return f"{info.frames} frames, remarks {info.remarks}"
+    return None if got == list(range(info.frames)) and info.frames > 8 else f"read {got}"
 
 
 def _still_for_a_clip(folder: Path) -> str | None:
@@ -243,8 +254,8 @@ def cases() -> Iterator[Case]:
         yield Case(f"cover first, {name}", partial(_cover, name, flagged))
     functions: list[Callable[[Path], str | None]] = [
         _pipe, _device, _directory, _dead_link, _null_in_the_name, _unknown_codec, _unknown_codec_beside_good_files,
-        _headers_size, _no_video, _cover_alone, _two_films, _metadata_not_utf8, _cut_off, _still_for_a_clip,
-        _sixteen_bits, _squashed, _a_strip,
+        _headers_size, _no_video, _cover_alone, _two_films, _metadata_not_utf8, _cut_off,
+        _cut_without_a_count, _still_for_a_clip, _sixteen_bits, _squashed, _a_strip,
     ]  # fmt: skip
     for function in functions:
         yield Case(function.__name__.strip("_").replace("_", " "), function)

@@ -53,7 +53,9 @@ def _joined(folder: Path) -> str | None:
     info = probe(Entry(joined))
     got = shown(info, 0, 96, info.rate)
     want = [*range(48), *range(48)]
-    return None if got == want and info.remarks else f"{info.frames} frames, {got}, {info.remarks}"
+    return (
+        None if got == want and info.frames == 96 and info.remarks else f"{info.frames} frames, {got}, {info.remarks}"
+    )
 
 
 def _starts_in_the_middle(folder: Path) -> str | None:

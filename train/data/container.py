@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import av
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.stream import VideoStream
 
 
@@ -60,6 +61,21 @@ def open_video(path: Path) -> Generator[InputContainer]:
         raise UnusableFileError("not readable as video: a playlist, picture or text, whatever its name says") from None
     with opened as container:
         yield container
+
+
+def whole_packets(container: InputContainer, *streams: VideoStream) -> Iterator[Packet]:
+    """Packets of the streams in the order of decoding, without a last one that is torn where the file was cut off.
+
+    A torn packet in the middle is given: transport streams mark whole ones, too, where two recordings meet.
+    """
+    torn: dict[int, Packet] = {}
+    for packet in container.demux(*streams):
+        if packet.size and (held := torn.pop(packet.stream_index, None)) is not None:
+            yield held
+        if packet.size and packet.is_corrupt:
+            torn[packet.stream_index] = packet
+        else:
+            yield packet
 
 
 def set_decoder(stream: VideoStream) -> None:

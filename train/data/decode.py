@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from av.error import FFmpegError
 
-from sora_spec.train.data.container import UnusableFileError, open_video, set_decoder
+from sora_spec.train.data.container import UnusableFileError, open_video, set_decoder, whole_packets
 from sora_spec.train.data.display import Pixels, to_pixels
 from sora_spec.train.data.pillow import moving_frames, read_still, resized
 from sora_spec.train.data.probe import FileInfo
@@ -142,7 +142,7 @@ def _timed(
     awaited: list[int] = []  # timestamps of packets whose frame has not come out
     complete = stream.codec_context.name in _ONE_FRAME_A_PACKET
     count = 0
-    for packet in container.demux(stream):
+    for packet in whole_packets(container, stream):
         if packet.pts is not None and packet.size and not packet.is_discard:
             heappush(awaited, packet.pts)
         for frame in packet.decode():

@@ -127,7 +127,7 @@ def _probe_video(path: Path) -> FileInfo:
     with open_video(path) as container:
         stream = container.streams.video[track.number]
         info = _described(path, stream, _first_frame(container, stream), track.number)
-        info = replace(info, remarks=info.remarks + remarks_on_track(track, stream, kind))
+        info = replace(info, remarks=info.remarks + remarks_on_track(track, container, stream))
         counted = track.is_counted(kind)
         counted = counted or (evenly_ascending(track.times) and names_no_frame(container, stream, kind))
         rate = frame_rate(stream, kind)

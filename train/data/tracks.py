@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from av.error import FFmpegError
 
-from sora_spec.train.data.container import UnusableFileError
+from sora_spec.train.data.container import UnusableFileError, whole_packets
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -42,6 +43,7 @@ _ROUGHLY_TIMED = frozenset({"mpeg", "mpegts"})
 """Containers that stamp pieces of the stream, not frames: where two frames get one time, frames are counted."""
 _RATELESS = frozenset({"mjpeg", "h261", "obu"})  # bare streams that state no rate at all
 _FRAMES_LOOKED_AT = 60  # where it is in doubt whether timestamps name frames
+_DURATIONS_PER_SECOND = 1_000_000  # FFmpeg's unit for a whole container
 _JOIN_SECONDS = 1  # decoding times that go back by more are two recordings in one file
 
 
@@ -68,8 +70,6 @@ class Track:
 
     def add(self, packet: Packet) -> None:
         """Note the next packet of the file."""
-        if packet.size and packet.is_corrupt:
-            return  # cut off in its middle
         self.packets += 1
         if packet.is_keyframe and self.first_key is None:
             self.first_key = packet.pts  # also one that an edit list hides: what follows leans on it
@@ -89,6 +89,11 @@ class Track:
     def area(self) -> int:
         """Of its picture, as the header has it."""
         return self.stream.codec_context.width * self.stream.codec_context.height
+
+    def reaches(self, stream: VideoStream) -> float:
+        """When its last frame ends, in seconds."""
+        last = max(self.durations, default=0)
+        return float((last + self.durations.get(last, 0)) * (stream.time_base or 0))
 
     @property
     def shares_times(self) -> bool:
@@ -116,7 +121,7 @@ def best_track(container: InputContainer) -> Track:
     if not tracks:
         raise UnusableFileError("holds cover art only, no video")
     by_index = {track.stream.index: track for track in tracks}
-    for packet in container.demux(*(track.stream for track in tracks)):
+    for packet in whole_packets(container, *(track.stream for track in tracks)):
         by_index[packet.stream.index].add(packet)
     return max(tracks, key=lambda track: (min(len(track.times), 2), track.area, len(track.times), -track.number))
 
@@ -151,11 +156,28 @@ def frame_rate(stream: VideoStream, kind: str) -> Fraction:
     return stated or stream.average_rate or stream.guessed_rate or Fraction(25)
 
 
-def remarks_on_track(track: Track, stream: VideoStream, kind: str) -> tuple[str, ...]:
+def _promised_end(container: InputContainer, stream: VideoStream) -> float | None:
+    """When the last frame ends by the header, in seconds, where the header says it and no count of frames."""
+    if stream.frames:
+        return None
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    stated = re.fullmatch(r"(\d+):(\d\d):(\d\d\.\d+)", stream.metadata.get("DURATION", ""))  # Matroska
+    if stated is not None:
+        hours, minutes, seconds = stated.groups()
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    alone = len(container.streams) == 1 and container.format.name not in _COUNTED
+    return container.duration / _DURATIONS_PER_SECOND if alone and container.duration else None
+
+
+def remarks_on_track(track: Track, container: InputContainer, stream: VideoStream) -> tuple[str, ...]:
     """What should be said of a file whose packets are these."""
     said: list[str] = []
+    kind, promised = container.format.name, _promised_end(container, stream)
     if track.packets < stream.frames:
         said.append(f"cut off: {len(track.times)} of the {stream.frames} frames its header promises")
+    elif promised is not None and promised - (reached := track.reaches(stream)) > max(0.5, promised / 20):
+        said.append(f"cut off: {reached:.3g} of the {promised:.3g} s its header promises")
     if kind in _RATELESS:
         said.append(f"no frame rate in the file, {float(frame_rate(stream, kind)):g} frames a second assumed")
     if track.is_joined(kind):
