@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := sora_spec builders train compile tui tests benchmarks
 
-.PHONY: help demo test test-slow coverage check format types benchmarks constraints schema pictures clean
+.PHONY: help demo test test-slow test-reference coverage check format types benchmarks constraints schema pictures clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,12 @@ test: $(VENV)/.development  ## the test suite without the checks marked slow: un
 
 test-slow: $(VENV)/.development  ## the checks marked slow: more kernels, more settings, more random specs; about an hour
 	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
+
+# timm would bring a torchvision, and one that does not fit torch keeps diffusers from importing; neither needs it here.
+test-reference: $(VENV)/.development  ## official programs as the oracle: OFFICIAL=FOLDER of checkouts, see docs/parity.md
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt requests
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt diffusers timm
+	OMP_NUM_THREADS=1 OFFICIAL="$(OFFICIAL)" $(BIN)/python -m pytest -m reference tests/reference $(PYTEST_FLAGS)
 
 # Tracing every line doubles the time on Python 3.11, hence a target of its own.
 coverage: $(VENV)/.development  ## what `make test` runs, and which lines it reaches: at least 90 %, in twice the time
