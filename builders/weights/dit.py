@@ -27,6 +27,7 @@ from sora_spec.builders.weights.names import unnested, unprefixed
 from sora_spec.builders.weights.values import as_float32
 from sora_spec.errors import UserError
 from sora_spec.schema.backbone import Alternating, CrossAttention, Factorized, Joint, Sincos, Transformer
+from sora_spec.schema.condition import NoCondition
 from sora_spec.schema.spec import Spec
 from sora_spec.shapes import derive_shapes
 
@@ -111,7 +112,6 @@ def from_official(state: Mapping[str, Tensor], spec: Spec, where: str = "the che
     given = plain_names(state, spec, where)
     if "patch_in.proj.weight" in given:
         return _from_own(given, spec, where)
-    _check_frame_positions(given, spec)
     return fit_official(given, spec, where)
 
 
@@ -129,10 +129,28 @@ def fit_official(given: Mapping[str, Tensor], spec: Spec, where: str) -> dict[st
 def plain_names(state: Mapping[str, Tensor], spec: Spec, where: str) -> dict[str, Tensor]:
     """The network's tensors in the official layout or ours: out of their nest, without prefix, diffusers' renamed."""
     given = _without_text_encoder(unprefixed(unnested(state, where), ANCHORS, where))
+    _check_frame_positions(given, spec)
+    if "patch_in.proj.weight" not in given:
+        _say_guidance(spec, where)
     if is_diffusers(given):
+        output.note(
+            f"{where}: diffusers' own DiTTransformer2DModel divides the exponents of its time embedding by 127, DiT "
+            "and this network by 128, as these weights were trained: pictures differ a little from diffusers'"
+        )
         given = flat_from_diffusers(given)
         given.setdefault("pos_embed", _spatial_table(spec))  # diffusers computes it and does not store it
     return given
+
+
+def _say_guidance(spec: Spec, where: str) -> None:
+    """DiT, SiT, OpenDiT and Open-Sora guide three of four channels, Latte all: left out, the spec guides all."""
+    sampler, latte = spec.sampler, isinstance(spec.temporal, Alternating)
+    guides = sampler.guidance != 1.0 and not isinstance(spec.condition, NoCondition)
+    if guides and sampler.guidance_channels is None and spec.vae.channels == 4 and not latte:
+        output.note(
+            f"{where}: its own program guides the first 3 of 4 latent channels, this spec all: its pictures need "
+            "sampler.guidance_channels=3"
+        )
 
 
 def _from_own(given: Mapping[str, Tensor], spec: Spec, where: str) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from sora_spec import output
 from sora_spec.builders.weights.dit import fit_official, plain_names, rename_official, to_official
 from sora_spec.errors import UserError
-from sora_spec.schema.backbone import Alternating
+from sora_spec.schema.backbone import Alternating, Sincos, Transformer
 from sora_spec.schema.condition import ClassCondition, NoCondition
 from sora_spec.schema.spec import Spec
 
@@ -46,14 +46,14 @@ def start_state(
     fresh = to_official(own, spec)
     is_image = not any(name in given for name in TEMPORAL)
     if is_image:
-        _take_positions(given, fresh, where, say=not ours)
+        _take_positions(given, fresh, spec, where, say=not ours)
         _take_blocks(given, fresh, spec, where, say=not ours)
         _take_patches(given, fresh, where)
     _take_labels(given, fresh, spec, where)
     return fit_official(given, spec, where)
 
 
-def _take_positions(given: dict[str, Tensor], fresh: Mapping[str, Tensor], where: str, say: bool) -> None:
+def _take_positions(given: dict[str, Tensor], fresh: Mapping[str, Tensor], spec: Spec, where: str, say: bool) -> None:
     """Tables under the spec's names, and those that an image model lacks."""
     wanted = next((name for name in SPATIAL if name in fresh), None)
     known = next((name for name in SPATIAL if name in given), None)
@@ -61,7 +61,11 @@ def _take_positions(given: dict[str, Tensor], fresh: Mapping[str, Tensor], where
         given[wanted] = fresh[wanted]
     elif wanted is not None and known is not None:
         given[wanted] = table = given.pop(known)
-        if table.shape != fresh[wanted].shape:
+        position = spec.backbone.position if isinstance(spec.backbone, Transformer) else None
+        if isinstance(position, Sincos) and position.space_scale != 1.0:
+            given[wanted] = fresh[wanted]
+            output.note(f"{where}: its table of positions is made anew for space_scale {position.space_scale:g}")
+        elif table.shape != fresh[wanted].shape:
             output.note(f"{where}: its table of positions is made anew for {fresh[wanted].shape[1]} tokens a frame")
     for name in TEMPORAL:
         if name in fresh:

@@ -335,3 +335,29 @@ def test_a_run_gives_its_average_or_its_weights(tmp_path: Path) -> None:
     assert not loaded.training
     assert loaded(torch.randn(1, 4, 6, 8, 8), torch.tensor([5.0])).isfinite().all()
     assert own_state(LATTE).keys() == trained.keys()
+
+
+@pytest.mark.parametrize(
+    ("sampler", "said"),
+    [
+        ({"guidance": 4.0}, True),
+        ({"guidance": 4.0, "guidance_channels": 3}, False),
+        ({"guidance": 4.0, "guidance_channels": 4}, False),
+        ({"guidance": 1.0}, False),
+    ],
+)
+def test_other_guided_channels_than_the_programs_are_said(
+    sampler: dict[str, Any], said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = SMALL
+    values = spec.model_dump(mode="json")
+    values["sampler"] = {"kind": "ddpm"} | sampler
+    from_official(small_state(), Spec.model_validate(values))
+    assert ("sampler.guidance_channels=3" in capsys.readouterr().err) is said
+
+
+def test_where_diffusers_own_network_differs_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    from_official(diffusers_state(small_state()), SMALL)
+    assert "by 127, DiT and this network by 128" in capsys.readouterr().err
+    from_official(small_state(), SMALL)
+    assert "127" not in capsys.readouterr().err
