@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sora_spec.builders.weights import sd_vae
 from sora_spec.builders.weights.dit import load_official
-from sora_spec.checkpoints import write_checksums
+from sora_spec.checksums import write_checksums
 from sora_spec.cli.export_weights import export_weights
 from sora_spec.errors import UserError
 from sora_spec.run_folder import RunFolder
