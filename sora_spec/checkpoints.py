@@ -50,6 +50,8 @@ class State:
     """Whether a moving average was kept; None where format 1 does not say."""
     spec: dict[str, Any] | None = None
     """The spec of the steps that led here."""
+    measured: bool | None = None
+    """Whether the codec's latents are measured; None before the last step, where nothing is, and in old checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,17 @@ def pick_weights(run: RunFolder, stage: StageName, ema: bool = True, lacking: bo
     found, _ = find_checkpoint(folder, (MODEL, AVERAGE) if ema and not gone else (MODEL,))
     assert found is not None
     _check_meaning(run, spec, stage, found)
+    check_measured(found, spec, f"sora-spec train {run.path} --stage vae --resume")
     return Weights(found.path, found.step, averaged=ema and (found.path / AVERAGE).exists())
+
+
+def check_measured(found: Checkpoint, spec: Spec, command: str) -> None:
+    """Raise UserError for a codec whose training was stopped before its latents were measured.
+
+    `command` goes on with it. A codec per frame has its scale in the spec, and needs no measurement.
+    """
+    if found.state.measured is False and spec.vae.kind == "causal3d":
+        raise UserError(f"{found.path}: the latents of this codec are not measured yet", f"measure them: {command}")
 
 
 def _keeps_average(spec: Spec, stage: StageName) -> bool:

@@ -11,6 +11,7 @@ runs/NAME/
     plan.json                what was predicted for this machine, as `sora-spec plan --json` prints it
     data.json                what it was trained on, as `sora-spec data check --json` prints it, without usable files
     measured.json            what it took: see below
+    latents.json             of the codec: what is measured of its latents after the last step
     metrics.jsonl
     tensorboard/  samples/
     checkpoints/step-00001000/{model,ema,optimizer}.safetensors, state.json, checksums.sha256
@@ -64,6 +65,8 @@ if TYPE_CHECKING:
     from sora_spec.schema.spec import Spec
 
 StageName = Literal["vae", "denoiser"]
+MEASURED_CLIPS = 256
+"""Clips at most whose latents are measured once a codec is trained: `latents.json`."""
 STAGES: tuple[StageName, ...] = ("vae", "denoiser")
 _CHECKPOINT = re.compile(r"step-(\d{8,})")
 
@@ -76,6 +79,7 @@ class StageFolder:
         self.plan_path = path / "plan.json"
         self.data_path = path / "data.json"
         self.measured_path = path / "measured.json"
+        self.latents_path = path / "latents.json"
         self.metrics_path = path / "metrics.jsonl"
         self.samples_path = path / "samples"
         self.tensorboard_path = path / "tensorboard"

@@ -5,7 +5,7 @@ Legend: `B` clips of a micro-batch, `C F H W` one clip's latents.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -43,6 +43,8 @@ SHOWN = 8
 
 class DenoiserTask:
     """See `Task`."""
+
+    measures = False
 
     def __init__(
         self, spec: Spec, run: RunFolder | None, ranks: Ranks, fresh: bool = True, lacking: bool = False
@@ -138,5 +140,6 @@ class DenoiserTask:
         write_contact_sheet(path.with_suffix(".png"), clips)
         write_mp4(path.with_suffix(".mp4"), tile_clips(clips), self.spec.clip.fps)
 
-    def finish(self) -> None:
+    def finish(self, kept: Path, step: int, stopping: Callable[[], bool]) -> bool:
         """Nothing is left to measure."""
+        return True

@@ -64,14 +64,16 @@ class Loop:
         load_checkpoint(checkpoint, self.trainer.trained, saved.step)
         state = self.state
         state.step, state.window, state.window_steps, state.clips = saved.step, saved.window, saved.window_steps, clips
+        state.measured = saved.measured if saved.step >= self.settings.steps else None
 
     def run(self) -> Outcome:
         """Train. Raises UserError when the loss is no longer a finite number, or a disk fails."""
         begin, first = time.perf_counter(), self.state.step
-        if first >= self.settings.steps:
+        done = first >= self.settings.steps
+        if done and self.state.measured is not False:
             return Outcome("already finished", first, None, 0.0)
         try:
-            stopped = self._train(first)
+            stopped = self._measure_again() if done else self._train(first)
         except (OSError, RuntimeError, MemoryError) as error:
             if self._place is not None:
                 self._check_place()
@@ -101,6 +103,13 @@ class Loop:
                 self.log.close()
         self._tell("interrupted" if stopped else "finished")
         return stopped
+
+    def _measure_again(self) -> bool:
+        """Go on with a measurement after the last step that was interrupted; True when asked to stop again."""
+        if self.ranks.is_main:
+            self._place = self._where()
+        with StopRequest() as stop:
+            return self._finish(stop)
 
     def _kept(self) -> str:
         """The step, and what is left of it on disk."""
@@ -196,16 +205,37 @@ class Loop:
             self._check_place()
             self._with_average(self._show)
         if last:
-            self._with_average(self.task.finish)
-            if self.trainer.trained.average is not None:
-                self.trainer.trained.average.copy_buffers()
-        if last or stopping or step % settings.checkpoint_every == 0:
-            self._check_place()
-            save_checkpoint(self.folder, self.trainer.trained, self.state, self.ranks, settings.keep)
-            self._tell("running")
+            return self._finish(stop)
+        if stopping or step % settings.checkpoint_every == 0:
+            self._save()
         elif self.measurement is not None and self.measurement.settled:
             self._tell("running")
-        return stopping and not last
+        return stopping
+
+    def _finish(self, stop: StopRequest) -> bool:
+        """Save the last step, measure what is measured of it, and save that; True when asked to stop before."""
+        if not self.task.measures:
+            self._save()
+            return False
+        self.state.measured = False
+        self._save()
+        self._with_average(lambda: self._measure(stop))
+        if not self.state.measured:
+            return True
+        if self.trainer.trained.average is not None:
+            self.trainer.trained.average.copy_buffers()
+        self._save()
+        return False
+
+    def _measure(self, stop: StopRequest) -> None:
+        self.state.measured = self.task.finish(
+            self.folder.latents_path, self.state.step, lambda: self.ranks.any(stop.requested)
+        )
+
+    def _save(self) -> None:
+        self._check_place()
+        save_checkpoint(self.folder, self.trainer.trained, self.state, self.ranks, self.settings.keep)
+        self._tell("running")
 
     def _show(self) -> None:
         self.task.show(self.folder.samples_path / f"step-{self.state.step:08d}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -50,6 +50,14 @@ class Task(Protocol):
         """Write pictures of what the module can do, to `path` with a suffix appended. All ranks call it."""
         ...
 
-    def finish(self) -> None:
-        """What is measured once, after the last update, with the averaged weights in place. All ranks call it."""
+    @property
+    def measures(self) -> bool:
+        """Whether `finish` has anything to do."""
+        ...
+
+    def finish(self, kept: Path, step: int, stopping: Callable[[], bool]) -> bool:
+        """Measure once, after the last update, which is `step`, with the averaged weights in place.
+
+        `kept`: file of what is measured so far. All ranks call it. False when `stopping` said so before the end.
+        """
         ...

@@ -5,7 +5,7 @@ Legend: `B` clips of a micro-batch, `T Y X` pixels, `C F H W` latents.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +18,13 @@ from sora_spec.builders.vae.causal3d import Causal3dCodec
 from sora_spec.builders.vae.losses import VaeLoss
 from sora_spec.builders.vae.statistics import LatentStatistics
 from sora_spec.builders.weights.codec_run import start_codec
+from sora_spec.run_folder import MEASURED_CLIPS
 from sora_spec.schema.spec import Spec
 from sora_spec.schema.vae import Causal3dVae, ImageKlVae
 from sora_spec.train.data.clips import FrameCache, open_clips
 from sora_spec.train.data.loader import Batch, collate
 from sora_spec.train.data.picture import Framing
+from sora_spec.train.latents import Measuring
 from sora_spec.train.ranks import Cut, Ranks, apply_ranks
 from sora_spec.train.settings import stage_settings
 from sora_spec.train.streams import normal, seeded
@@ -31,12 +33,13 @@ from sora_spec.video import to_uint8, write_contact_sheet
 
 SHOWN = 4
 """Clips of a reconstruction grid."""
-_MEASURED = 256  # clips whose latents are measured at the end
 _ZOOM = 2.0  # crops are taken at up to twice the scale that just covers the clip
 
 
 class VaeTask:
     """See `Task`."""
+
+    measures = True
 
     def __init__(self, spec: Spec, ranks: Ranks, fresh: bool = True) -> None:
         vae = spec.vae
@@ -50,7 +53,7 @@ class VaeTask:
         if fresh:
             start_codec(self.module, spec)
         self.loss = VaeLoss(vae.training).to(ranks.device)
-        apply_ranks(self.module, spec, self.settings.precision, ranks, Cut(cast_inputs=True, methods=("moments",)))
+        apply_ranks(self.module, spec, self.settings.precision, ranks, Cut(cast_inputs=True, methods=("posterior",)))
 
     def terms(self, batch: Batch, step: int, positions: Sequence[int]) -> Terms:
         """See `Task.terms`."""
@@ -85,19 +88,25 @@ class VaeTask:
         write_contact_sheet(path.with_suffix(".png"), [to_uint8(clip) for pair in pairs for clip in pair])
 
     @torch.no_grad()
-    def finish(self) -> None:
+    def finish(self, kept: Path, step: int, stopping: Callable[[], bool]) -> bool:
         """Measure mean and standard deviation of the latents over training clips, as the denoiser will see them."""
         statistics = LatentStatistics(self.module.channels)
-        count = min(_MEASURED, 4 * len(self.dataset))
-        with output.progress("measuring latents", count) as advance:
-            for number in range(count):
-                statistics.add(*self.module.moments(self._videos([number])))
-                advance(1)
+        measuring = Measuring(
+            kept,
+            step,
+            self.dataset.fingerprint(),
+            min(MEASURED_CLIPS, 4 * len(self.dataset)),
+            alone=self.ranks.world == 1,
+            writes=self.ranks.is_main,
+        )
+        if not measuring.run(statistics, lambda number: self.module.posterior(self._videos([number])), stopping):
+            return False
         mean, std = statistics.result()
         if isinstance(self.module, Causal3dCodec):
             self.module.set_latent_statistics(mean, std)
         elif isinstance(self.vae, ImageKlVae):
             output.note(f"latents have standard deviation {std.mean():.4g}; set vae.scale={1 / std.mean():.5g}")
+        return True
 
     def _videos(self, numbers: Sequence[int]) -> Tensor:
         """Whole training clips (B, 3, T, Y, X), as the denoiser stage takes them: scaled to cover, not zoomed."""

@@ -13,7 +13,7 @@ from sora_spec.builders.weights.mismatch import check_same_shapes
 from sora_spec.builders.weights.names import unprefixed
 from sora_spec.builders.weights.sd_vae import load_sd_vae
 from sora_spec.builders.weights.values import as_float32
-from sora_spec.checkpoints import AVERAGE, MODEL, STATE, Damaged, Weights, examine, pick_weights
+from sora_spec.checkpoints import AVERAGE, MODEL, STATE, Damaged, Weights, check_measured, examine, pick_weights
 from sora_spec.errors import UserError
 from sora_spec.run_folder import RunFolder
 from sora_spec.schema.spec import Spec
@@ -71,7 +71,7 @@ def named_state(spec: Spec) -> dict[str, Tensor] | None:
         return None
     path = Path(vae.weights).expanduser()
     if (path / STATE).is_file():
-        state = checkpoint_state(path)
+        state = checkpoint_state(path, spec)
     elif isinstance(vae, ImageKlVae):
         return load_sd_vae(vae.weights, vae)
     else:
@@ -82,14 +82,16 @@ def named_state(spec: Spec) -> dict[str, Tensor] | None:
     return as_float32(state, str(path))
 
 
-def checkpoint_state(checkpoint: Path) -> dict[str, Tensor]:
+def checkpoint_state(checkpoint: Path, spec: Spec | None = None) -> dict[str, Tensor]:
     """Weights of a checkpoint folder that is named itself: its moving average where it keeps one.
 
-    Raises UserError when it is damaged: nothing takes the place of what was named.
+    Raises UserError when it is damaged, as nothing takes the place of what was named, or not finished.
     """
     found = examine(checkpoint, None, (MODEL, AVERAGE))
     if isinstance(found, Damaged):
         raise UserError(f"{checkpoint} is damaged: {found.why}", "name another checkpoint, or copy this one again")
+    if spec is not None:
+        check_measured(found, spec, "sora-spec train RUN --stage vae --resume")
     return tensors_of(Weights(checkpoint, found.step, averaged=(checkpoint / AVERAGE).exists()))
 
 

@@ -16,6 +16,7 @@ from sora_spec.plan.remarks import assumptions, not_counted
 from sora_spec.plan.sampling import sampler_calls
 from sora_spec.plan.terms import Phase
 from sora_spec.plan.timing import StepTime, compute_seconds, train_step
+from sora_spec.run_folder import MEASURED_CLIPS
 
 Verdict = Literal["yes", "tight", "no"]
 """`tight`: the likely need fits, its upper end does not."""
@@ -158,6 +159,10 @@ def _training_times(job: Job) -> Times:
     step = train_step(job, train_phases.step_work(job))
     steps = job.vae_training.steps if job.stage == "vae" else job.spec.train.steps
     seconds = step.seconds.times(steps)
+    if job.stage == "vae":
+        encoded = job.work("vae_encode", 1)
+        once = compute_seconds(encoded.rows, job.device, job.precision, job.allows_tf32)
+        seconds = seconds.plus(once.times(MEASURED_CLIPS))
     return _priced(job, step, seconds, job.ranks)
 
 

@@ -6,6 +6,7 @@ from sora_spec.plan.interval import Interval
 from sora_spec.plan.job import Job
 from sora_spec.plan.sampling import ADAPTIVE
 from sora_spec.plan.text_encoders import unknown_encoder
+from sora_spec.run_folder import MEASURED_CLIPS
 from sora_spec.tiles import cut_of, streams
 
 
@@ -52,6 +53,8 @@ def _training(job: Job) -> list[str]:
         f"{weights}, {job.precision} arithmetic",
         "AdamW as " + ("foreach (CUDA's default)" if together else "a loop over parameters"),
     ]
+    if job.stage == "vae":
+        found.append(f"after the last step the latents of {MEASURED_CLIPS} clips are measured, which the time includes")
     if job.average_on_host:
         found.append("the host has memory enough for what every rank keeps there")
     if parallel.sequence > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from importlib import metadata
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sora_spec.builders.vae.statistics import LatentStatistics
 from sora_spec.builders.weights.codec_run import load_codec
 from sora_spec.errors import UserError
 from sora_spec.run_folder import RunFolder
@@ -17,6 +19,7 @@ from sora_spec.train import vae_stage
 from sora_spec.train.data.clips import open_clips
 from sora_spec.train.data.loader import collate
 from sora_spec.train.data.picture import Framing
+from sora_spec.train.latents import Measuring
 from sora_spec.train.ranks import Ranks
 from sora_spec.train.start import build_task, train_stage
 from sora_spec.train.vae_stage import VaeTask
@@ -69,7 +72,7 @@ def test_stage_by_stage(vae_spec, digits: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def quick_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vae_stage, "_MEASURED", 8)
+    monkeypatch.setattr(vae_stage, "MEASURED_CLIPS", 8)
 
 
 @pytest.mark.usefixtures("quick_measuring")
@@ -117,3 +120,58 @@ def test_an_identity_codec_has_nothing_to_train(tiny_spec, tmp_path: Path) -> No
     with pytest.raises(UserError, match="nothing to train"):
         train_stage(tiny_spec(), tmp_path / "run", "vae")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("quick_measuring")
+def test_an_interrupted_measurement_goes_on_and_ends_with_the_same_bits(
+    vae_spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = vae_spec(vae=TINY | {"training": TINY["training"] | {"steps": 2}})
+    train_stage(spec, tmp_path / "whole", "vae")
+    parts, encoded, usual = tmp_path / "parts", list[int](), VaeTask._videos
+
+    def videos(task: VaeTask, numbers: list[int]) -> torch.Tensor:
+        encoded.extend(numbers)
+        if len(encoded) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return usual(task, numbers)
+
+    monkeypatch.setattr(VaeTask, "_videos", videos)
+    assert train_stage(spec, parts, "vae").status == "interrupted"
+    assert json.loads((parts / "vae/latents.json").read_text())["done"] == 3
+    with pytest.raises(UserError, match="latents of this codec are not measured yet") as refused:
+        load_codec(RunFolder.open(parts))
+    assert "--stage vae --resume" in str(refused.value.hint)
+
+    assert train_stage(spec, parts, "vae", resume=True).status == "finished"
+    assert encoded == list(range(8))
+    one, other = (
+        load_file(run / "vae/checkpoints/step-00000002/ema.safetensors") for run in (tmp_path / "whole", parts)
+    )
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert (one["latent_std"] != 1).all()
+    assert train_stage(spec, parts, "vae", resume=True).status == "already finished"
+    assert load_codec(RunFolder.open(parts)) is not None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["", "{", "[]", '{"step": 1}', '{"step": 5, "data": "d", "clips": 4, "done": 2, "sums": [[1], [2]]}',
+     '{"step": 5, "data": "d", "clips": 4, "done": 9, "sums": [[1, 1], [1, 1], [1, 1]]}',
+     '{"step": 5, "data": "other", "clips": 4, "done": 2, "sums": [[1, 1], [1, 1], [1, 1]]}',
+     '{"step": 5, "data": "d", "clips": 4, "done": 2, "sums": [[NaN, 1], [1, 1], [1, 1]]}'],
+)  # fmt: skip
+def test_sums_that_are_damaged_or_of_other_clips_are_measured_anew(damage: str, tmp_path: Path) -> None:
+    kept, seen = tmp_path / "latents.json", list[int]()
+    kept.write_text(damage)
+
+    def moments(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(number)
+        return torch.full((1, 2, 1, 1, 1), float(number)), torch.full((1, 2, 1, 1, 1), -30.0)
+
+    statistics = LatentStatistics(2)
+    assert Measuring(kept, 5, "d", 4).run(statistics, moments, lambda: False)
+    assert seen == [0, 1, 2, 3]
+    mean, std = statistics.result()
+    assert mean.tolist() == [1.5, 1.5]
+    assert std.tolist() == pytest.approx([5**0.5 / 2] * 2)
