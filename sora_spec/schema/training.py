@@ -49,7 +49,8 @@ class Train(Section):
     """Training of the denoiser."""
 
     data: str | None = None
-    """Folder of video files (class = name of the parent folder), or a CSV or JSONL list of path and label."""
+    """Folder of videos (class = the folder directly in it that a file lies below), or a list of path and label: CSV,
+    TSV, JSON or text."""
     batch: Size = 8
     """Clips per optimiser step over all ranks: micro_batch × accumulation × shard × replicate."""
     micro_batch: Size | None = None

@@ -63,6 +63,10 @@ def headed() -> Iterable[Listed]:
     yield Listed(
         "a quote never closed", "l.csv", 'path,label\na.mp4,"cat\nb.mp4,dog\n', None, ("l.csv:2", "never closed")
     )
+    swallowed = 'path,label,caption\na.mp4,1,"open\nb.mp4,2,x\nc.mp4,0,five"\n'
+    yield Listed("quotes that swallow rows", "l.csv", swallowed, None, ("l.csv:2", "b.mp4,2,x"))
+    yield Listed("an index without heading", "l.csv", ",path,label\n0,a.mp4,cat\n1,b.mp4,dog\n", TWO)
+    yield Listed("a newline without quotes", "l.csv", "path,caption\na.mp4,one\ntwo\n", None, ("l.csv:3", "1 cell"))
     yield Listed("text after a quote", "l.csv", 'path,caption\na.mp4,"big" dog\n', None, ("l.csv:2", "closing quote"))
     yield Listed(
         "quotes inside plain text",

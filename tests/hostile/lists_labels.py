@@ -91,6 +91,9 @@ def labels() -> Iterable[Listed]:
         [("a.mp4", "cat", 0), ("a.mp4", "cat", 0), ("b.mp4", "dog", 1)],
         ("again: 1",),
     )
+    signs: Rows = [("a.mp4", "+3", 3), ("b.mp4", "1", 1)]
+    yield Listed("a plus sign", "l.csv", "path,label\na.mp4,+3\nb.mp4,1\n", signs)
+    yield Listed("a label's heading nobody knows", "l.csv", "path,action\na.mp4,run\n", None, ("no label", "action"))
 
 
 def paths() -> Iterable[Listed]:
@@ -144,8 +147,10 @@ def paths() -> Iterable[Listed]:
     yield Listed("single quotes", "l.csv", "path,label\n'clips/a.mp4','cat'\n", None, ("1 of 1",), files=there)
     yield Listed("no suffix", "l.csv", "path,label\nclips/a,cat\n", None, ("1 of 1", "clips/a.mp4 meant?"), files=there)
     yield Listed(
-        "a heading nobody knows", "l.csv", "foo\nbar\n", None, ("foo (line 1)", "headings"), files=there, classes=None
+        "a heading nobody knows", "l.csv", "foo\na.mp4\n", None, ("l.csv:1", "no heading", "foo"), classes=None
     )
+    yield Listed("headings nobody knows", "l.csv", "vid,kind\na.mp4,x\n", None, ("l.csv:1", "no heading", "vid"))
+    yield Listed("one file without suffix", "l.csv", "foo\n", [("foo", None, None)], files=("foo",), classes=None)
     yield Listed(
         "a name of 5000 letters", "l.csv", "path,label\n" + "a" * 5000 + ".mp4,cat\n", None, ("1 of 1",), files=there
     )

@@ -117,6 +117,8 @@ class Source:
     """What is good to know: columns that are not read, how many comments there are."""
     label_warnings: list[str] = field(default_factory=list)
     """What is probably not meant about classes; of no weight where labels are not used."""
+    unread: Sequence[str] = ()
+    """Headings of columns that are not read."""
     headless: bool = False
     """A list without headings: its second column was taken for captions."""
     conflict: tuple[str, str] | None = None

@@ -49,7 +49,7 @@ def class_names(labels: Iterable[str]) -> list[str]:
 
 def _canonical(label: str) -> str:
     """`007`, `7` and `7.0` are the same number; programs write the last where a column also has empty cells."""
-    whole = re.fullmatch(r"(\d+)(\.0*)?", label)
+    whole = re.fullmatch(r"\+?(\d+)(\.0*)?", label)
     return f"{int(whole[1]):d}" if whole and len(whole[1].lstrip("0")) < 19 else label
 
 
@@ -110,7 +110,7 @@ def number_labels(
     Raises UserError when an entry has no label, when a file has two, when the layout is not one of classes, and when
     there are more classes than `condition.classes`.
     """
-    refuse_bare(entries, source, read is not None and read.headless)
+    refuse_bare(entries, source, read)
     if read is not None and read.conflict is not None:
         raise UserError(*read.conflict)
     if read is not None and read.is_folder:
@@ -126,15 +126,17 @@ def number_labels(
     return [numbering.numbers[label] for label in labels], numbering.names
 
 
-def refuse_bare(entries: Entries, source: str | Path, headless: bool = False) -> None:
-    """Raise UserError when an entry has no label. `headless`: a list has a second column, but no headings."""
+def refuse_bare(entries: Entries, source: str | Path, read: Source | None = None) -> None:
+    """Raise UserError when an entry has no label. `read`: the source, for what it knows of its columns."""
     bare = entries.labels.count(None)
     if not bare:
         return
-    first = entries.place(entries.labels.index(None))
     hint = _HOW_TO_LABEL
-    if headless:
+    if read is not None and read.headless:
         hint = "write `path,label` as the first line of the list if its second column is the label; otherwise " + hint
+    elif read is not None and read.unread and bare == len(entries):
+        hint = f"the headings {', '.join(read.unread)} are not read: call the label's `label`; otherwise {hint}"
+    first = entries.place(entries.labels.index(None))
     raise UserError(f"{bare} of {len(entries)} files in {source} have no label, the first is {first}", hint)
 
 

@@ -104,6 +104,7 @@ def read_json(path: Path) -> Source:
     source.kind = ("JSON array" if is_array else "list of JSON lines") + (f" ({words})" if words else "")
     if comments:
         source.remarks.append(f"comment lines: {comments}")
+    source.unread = list(items.unread)
     if items.unread:
         source.remarks.append(f"keys that are not read: {', '.join(items.unread)}")
     return source

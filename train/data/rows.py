@@ -15,11 +15,13 @@ from sora_spec.train.data.entries import Entries
 _HEADINGS = {
     "path": (
         "path", "file", "filename", "file_name", "filepath", "file_path", "video", "video_path", "video_file",
-        "video_name", "videopath", "clip", "clip_path", "image", "image_path", "image_file", "img", "img_path",
+        "video_name", "videopath", "paths", "files", "filenames", "videos", "images", "relative_path", "full_path",
+        "clip", "clip_path", "image", "image_path", "image_file", "img", "img_path",
     ),
     "label": (
         "label", "labels", "label_id", "label_index", "class", "classes", "class_id", "class_idx", "class_index",
-        "class_label", "class_name", "classname", "category", "category_id", "target",
+        "class_label", "class_name", "classname", "category", "category_id", "category_name", "label_name", "target",
+        "cls",
     ),
     "caption": ("caption", "captions", "text", "prompt", "description", "sentence"),
 }  # fmt: skip

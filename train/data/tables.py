@@ -115,6 +115,7 @@ def read_table(path: Path) -> Source:
     source.kind = "list with columns" + (f" ({', '.join(notes)})" if notes else "")
     if lines.comments:
         source.remarks.append(f"comment lines: {lines.comments}")
+    source.unread = layout.unread
     if layout.unread:
         source.remarks.append(f"columns that are not read: {', '.join(layout.unread)}")
     source.headless = not layout.headed and layout.width > 1
@@ -168,6 +169,13 @@ def _layout(first: str, path: Path, line: int, marked: str | None) -> _Layout:
             f"{path}:{line}: {len(cells)} cells and no headings: {_shown(first)}",
             f"{_HOW_TO_HEAD}; where a caption holds the separator, quote it: {_quoted(first, 2, delimiter)}",
         )
+    if (
+        first
+        and "." not in cells[0]
+        and "/" not in cells[0]
+        and not os.path.exists(os.path.join(path.parent, cells[0]))
+    ):
+        raise UserError(f"{path}:{line}: no heading names the files, and no file is called {cells[0]}", _HOW_TO_HEAD)
     return _Layout(delimiter, Columns(0, None, 1 if len(cells) > 1 else None), max(1, len(cells)), False)
 
 
@@ -188,6 +196,8 @@ def _read_rows(lines: _Lines, layout: _Layout, source: Source) -> None:
             path = row[path_at] if row else ""
             if not path and not any(cell.strip() for cell in row):
                 continue
+            if lines.number > lines.row_line:
+                _refuse_swallowed(row, layout, source.path, lines)
             if path == layout.heading:
                 _refuse_headings(source.path, lines)
             label = None if label_at is None else row[label_at].strip()
@@ -197,6 +207,17 @@ def _read_rows(lines: _Lines, layout: _Layout, source: Source) -> None:
         raise _malformed(source.path, lines, layout.delimiter, str(error)) from None
     finally:
         csv.field_size_limit(before)
+
+
+def _refuse_swallowed(row: Sequence[str], layout: _Layout, path: Path, lines: _Lines) -> None:
+    """A quoted cell of several lines that holds rows: two quotes too many have swallowed them."""
+    for line in (line for cell in row for line in cell.split("\n")[1:]):
+        cells = _cells(line, layout.delimiter)
+        if len(cells) >= layout.width > 1 and _is_media(cells[layout.columns.path]):
+            raise UserError(
+                f"{path}:{lines.row_line}: a cell that is opened here holds a row: {_shown(line)}",
+                "close the quote, or write a quote inside a quoted cell twice",
+            )
 
 
 def _refuse_headings(path: Path, lines: _Lines) -> None:
