@@ -247,7 +247,8 @@ CODES = (
         "`parallel.reshard` says how long gathered weights are kept: they are gathered on several ranks, in bf16, and "
         "under `parallel.offload`. `train.ema_device` says where the average is kept, which a decay of 0 leaves out. "
         "`train.clip_grad_from` says when clipping begins, `condition.masked` and `no_prompt` speak of a prompt's "
-        "tokens, and `temporal.frame_positions` of the sine-cosine table over frames.",
+        "tokens, `temporal.frame_positions` of the sine-cosine table over frames, and `train.short` and `train.stills` "
+        "of clips of several frames.",
         "train: {ema: 0.0, ema_device: cpu}",
         "train: {ema: 0.9999, ema_device: cpu}",
     ),

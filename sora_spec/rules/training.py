@@ -108,6 +108,25 @@ def export_is_bounded(spec: Spec) -> Iterator[Problem]:
         )
 
 
+def _images_of_one_frame(spec: Spec) -> Iterator[Problem]:
+    """W302 where clips are images: every file holds one, and no picture is shown twice."""
+    frames = [spec.clip.frames]
+    if spec.vae.kind == "image_kl" or spec.vae.kind == "causal3d":
+        frames.append(spec.vae.training.frames or 1)
+    if max(frames) > 1:
+        return
+    for word, value in (("short", "loop"), ("stills", "repeat")):
+        if getattr(spec.train, word) == value:
+            yield Problem(
+                "W302",
+                f"`train.{word}: {value}` changes nothing: clips have one frame",
+                At(f"train.{word}", "nothing to repeat"),
+                (At("clip.frames", "one frame"),),
+                "Remove it.",
+                severity="warning",
+            )
+
+
 def switches_switch(spec: Spec) -> Iterator[Problem]:
     """W302."""
     parallel, train = spec.parallel, spec.train
@@ -130,6 +149,7 @@ def switches_switch(spec: Spec) -> Iterator[Problem]:
             "Remove it, or give `train.clip_grad` a norm such as 1.0.",
             severity="warning",
         )
+    yield from _images_of_one_frame(spec)
     averaged = train.ema > 0
     if spec.vae.kind == "image_kl" or spec.vae.kind == "causal3d":
         averaged = averaged or spec.vae.training.ema > 0
