@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +15,14 @@ from sora_spec.builders.weights.names import unprefixed
 from sora_spec.builders.weights.sd_vae import load_sd_vae
 from sora_spec.builders.weights.values import as_float32
 from sora_spec.checkpoints import AVERAGE, MODEL, STATE, Damaged, Weights, check_measured, examine, pick_weights
+from sora_spec.checkpoints import read_state as read_trained
 from sora_spec.errors import UserError
 from sora_spec.run_folder import RunFolder
 from sora_spec.schema.spec import Spec
 from sora_spec.schema.vae import IdentityVae, ImageKlVae
+
+UNTOLD = ("weights", "decoder", "tiling", "streaming", "training")
+"""Fields of `vae` that do not change what the tensors mean."""
 
 
 def load_codec(run: RunFolder, ema: bool = True, lacking: bool = False) -> Codec:
@@ -71,6 +76,7 @@ def named_state(spec: Spec) -> dict[str, Tensor] | None:
         return None
     path = Path(vae.weights).expanduser()
     if (path / STATE).is_file():
+        _check_told(told_spec(path).get("vae", {}), spec, path / STATE)
         state = checkpoint_state(path, spec)
     elif isinstance(vae, ImageKlVae):
         return load_sd_vae(vae.weights, vae)
@@ -80,6 +86,31 @@ def named_state(spec: Spec) -> dict[str, Tensor] | None:
     state = unprefixed(state, tuple(expected), str(path))
     check_same_shapes(state, expected, where=str(path))
     return as_float32(state, str(path))
+
+
+def told_spec(checkpoint: Path) -> dict[str, Any]:
+    """The spec of the steps behind a checkpoint folder, as far as it was recorded.
+
+    Raises UserError when `state.json` is damaged.
+    """
+    try:
+        return read_trained(checkpoint).spec or {}
+    except ValueError as error:
+        raise UserError(f"{checkpoint} is damaged: {error}", "name another checkpoint, or copy this one again") from (
+            error
+        )
+
+
+def _check_told(told: dict[str, Any], spec: Spec, where: Path) -> None:
+    """Raise UserError where the codec was another one: scale and groups cannot be read off its tensors."""
+    given = spec.vae.model_dump(mode="json")
+    wrong = [
+        f"  vae.{key} was {value}, the spec says {given[key]}"
+        for key, value in told.items()
+        if key in given and key not in UNTOLD and given[key] != value
+    ]
+    if wrong:
+        raise UserError("\n".join([f"{where}: the codec is not the spec's:", *wrong]), "change these lines of the spec")
 
 
 def checkpoint_state(checkpoint: Path, spec: Spec | None = None) -> dict[str, Tensor]:

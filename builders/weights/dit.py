@@ -19,12 +19,13 @@ from sora_spec import output
 from sora_spec.builders.backbones.transformer import modulation_of
 from sora_spec.builders.blocks.position import spatial_table, temporal_table
 from sora_spec.builders.denoiser import build_denoiser
-from sora_spec.builders.weights.codec_run import checkpoint_state
+from sora_spec.builders.weights.codec_run import checkpoint_state, told_spec
 from sora_spec.builders.weights.diffusers_dit import flat_from_diffusers, is_diffusers
-from sora_spec.builders.weights.files import read_state
+from sora_spec.builders.weights.files import read_config, read_state
 from sora_spec.builders.weights.mismatch import check_same_shapes, explain
 from sora_spec.builders.weights.names import unnested, unprefixed
 from sora_spec.builders.weights.values import as_float32
+from sora_spec.checkpoints import AVERAGE, STATE
 from sora_spec.errors import UserError
 from sora_spec.schema.backbone import Alternating, CrossAttention, Factorized, Joint, Sincos, Transformer
 from sora_spec.schema.condition import NoCondition
@@ -61,6 +62,9 @@ ANCHORS = (
     "proj_out_2.weight",
 )
 """Names by which the official layout, ours and diffusers' are told, and a prefix before them."""
+
+DIFFUSERS_CLASSES = ("DiTTransformer2DModel", "Transformer2DModel")
+"""What a config.json beside a file calls the network that the file is read for."""
 
 SINGLE = (
     (r"patch_out\.modulation\.weight", "final_layer.scale_shift_table"),
@@ -165,17 +169,38 @@ def load_official(path: Path | str, spec: Spec) -> dict[str, Tensor]:
 
     Raises UserError when it cannot be read or does not fit.
     """
-    return from_official(read_weights(path), spec, str(path))
+    return from_official(read_weights(path, spec), spec, str(path))
 
 
-def read_weights(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a denoiser's checkpoint file or folder. Of a checkpoint of a run, the moving average."""
+def read_weights(path: Path | str, spec: Spec) -> dict[str, Tensor]:
+    """The tensors of a denoiser's checkpoint file or folder. Of a checkpoint of a run, the moving average.
+
+    Raises UserError where a folder tells a number of heads that is not the spec's: no tensor does.
+    """
     folder = Path(path).expanduser()
-    if (folder / "state.json").is_file() and (folder / "model.safetensors").is_file():
-        average = (folder / "ema.safetensors").is_file()
+    checkpoint = folder if folder.is_dir() else folder.parent
+    if (checkpoint / STATE).is_file():
+        heads = told_spec(checkpoint).get("backbone", {}).get("heads")
+        _check_heads(heads, spec, checkpoint / STATE)
+    if (folder / STATE).is_file():
+        average = (folder / AVERAGE).is_file()
         output.note(f"{path} is a checkpoint of a run: its {'moving average' if average else 'weights'} are taken")
         return checkpoint_state(folder)
+    inner = folder / "transformer" if (folder / "transformer").is_dir() else folder
+    beside = (inner if inner.is_dir() else inner.parent) / "config.json"
+    config = read_config(beside) or {}
+    if inner.is_dir() or config.get("_class_name") in DIFFUSERS_CLASSES:
+        _check_heads(config.get("num_attention_heads"), spec, beside)
     return read_state(folder, subfolder="transformer")
+
+
+def _check_heads(heads: object, spec: Spec, where: Path) -> None:
+    assert isinstance(spec.backbone, Transformer)
+    if heads is not None and heads != spec.backbone.heads:
+        raise UserError(
+            f"{where}: the weights are of {heads!r} heads, backbone.heads is {spec.backbone.heads}",
+            f"set backbone.heads={heads}",
+        )
 
 
 def rename_official(given: Mapping[str, Tensor], spec: Spec) -> dict[str, Tensor]:

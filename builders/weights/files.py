@@ -100,6 +100,18 @@ def _check_header(path: Path) -> None:
         raise UserError(f"{path} cannot be read as safetensors: its header is damaged: {error}", AGAIN) from error
 
 
+def read_config(path: Path) -> dict[str, Any] | None:
+    """diffusers' `config.json` at `path`; None where there is none. Raises UserError when it is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        config = json.loads(path.read_bytes(), object_pairs_hook=refuse_twice)
+        assert isinstance(config, dict)
+    except (ValueError, RecursionError, AssertionError) as error:
+        raise UserError(f"{path} is not JSON with a mapping: {error}", AGAIN) from error
+    return config
+
+
 def refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object. Raises ValueError where a key stands in it twice."""
     twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]

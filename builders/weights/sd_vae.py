@@ -8,17 +8,15 @@ levels from the lowest resolution, ldm from the highest.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sora_spec.builders.vae.image_kl import ImageKlCodec
-from sora_spec.builders.weights.files import read_state
+from sora_spec.builders.weights.files import read_config, read_state
 from sora_spec.builders.weights.mismatch import check_same_shapes
 from sora_spec.builders.weights.names import unprefixed
 from sora_spec.builders.weights.values import as_float32
@@ -128,21 +126,23 @@ def as_convolution(tensor: Tensor, shape: torch.Size | None) -> Tensor:
 
 def without_extras(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The autoencoder's tensors: out of a full checkpoint, and without the loss network of its training."""
-    if any(name.startswith(LDM_PREFIX) for name in state):
-        state = {name.removeprefix(LDM_PREFIX): x for name, x in state.items() if name.startswith(LDM_PREFIX)}
+    inside = next((name for name in state if LDM_PREFIX in name), None)
+    if inside is not None:  # perhaps behind a wrapper's prefix
+        prefix = inside[: inside.index(LDM_PREFIX) + len(LDM_PREFIX)]
+        state = {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
     return {name: x for name, x in state.items() if not name.startswith(("loss.", "model_ema."))}
 
 
 def check_config(path: Path, vae: ImageKlVae) -> None:
-    """Compare a diffusers config.json, where there is one, with the spec. Raises UserError with both values."""
+    """Compare a diffusers config.json, in the folder or beside the file, with the spec.
+
+    Raises UserError with both values: scale and groups cannot be read off the tensors.
+    """
     folder = path / "vae" if (path / "vae").is_dir() else path
-    config_path = folder / "config.json"
-    if not config_path.is_file():
+    config_path = (folder if folder.is_dir() else folder.parent) / "config.json"
+    config = read_config(config_path)
+    if config is None or (folder.is_file() and config.get("_class_name") != "AutoencoderKL"):
         return
-    try:
-        config: dict[str, Any] = json.loads(config_path.read_text())
-    except ValueError as error:
-        raise UserError(f"{config_path} is not JSON: {error}", hint="copy or download it again") from error
     expected = {
         "latent_channels": ("vae.channels", vae.channels),
         "block_out_channels": ("vae.width · vae.multipliers", [vae.width * m for m in vae.multipliers]),
@@ -155,6 +155,8 @@ def check_config(path: Path, vae: ImageKlVae) -> None:
         for key, (field, value) in expected.items()
         if key in config and config[key] != value
     ]
+    if config.get("shift_factor"):
+        wrong.append(f"  shift_factor is {config['shift_factor']}, but this codec only scales its latents")
     if wrong:
         raise UserError(
             "\n".join([f"{config_path} disagrees with the spec:", *wrong]), hint="change these lines of the spec"

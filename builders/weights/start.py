@@ -19,5 +19,5 @@ def load_start(denoiser: Denoiser, spec: Spec) -> bool:
     path = spec.backbone.weights
     if path is None:
         return False
-    denoiser.load_state_dict(start_state(read_weights(path), denoiser.state_dict(), spec, str(path)))
+    denoiser.load_state_dict(start_state(read_weights(path, spec), denoiser.state_dict(), spec, str(path)))
     return True

@@ -101,8 +101,9 @@ def case(
     says: tuple[str, ...] = (),
     tolerance: float = 0.0,
     reader: Callable[[Path], Mapping[str, Tensor]] = read,
+    named: bool = True,
 ) -> Case:
-    """`refused`: words of the refusal, besides the file's name; without it the tensors must be `wanted`."""
+    """`refused`: words of the refusal, and if `named` the file's name; without it the tensors must be `wanted`."""
 
     def run(folder: Path) -> str | None:
         path = make(folder)
@@ -115,7 +116,7 @@ def case(
             if refused is None:
                 return f"refused: {error.message[:300]} ({error.hint})"
             text = f"{error.message}\n{error.hint}"
-            missing = [word for word in (path.name, *refused) if word not in text]
+            missing = [word for word in (path.name if named else "", *refused) if word not in text]
             return f"does not say {missing}: {text[:400]}" if missing else None
         finally:
             output.note, output.warn = before
@@ -562,6 +563,20 @@ def folders() -> Iterator[Case]:
         yield case(f"index: {name}", folder_of({index: content}), ("not an index",))
     average = {"model.safetensors": save(OTHER), "ema.safetensors": save(OWN), "state.json": STATE}
     yield case("checkpoint of a run", folder_of(average, "step-00000005"), says=("moving average",))
+    for heads, words in ((2, None), (4, ("4 heads", "backbone.heads=4")), ("two", ("heads",))):
+        config = json.dumps({"_class_name": "DiTTransformer2DModel", "num_attention_heads": heads}).encode()
+        files = {f"{STEM}.safetensors": whole, "config.json": config}
+        yield case(f"config of {heads} heads", folder_of(files), words and ("config.json", *words))
+        beside = lambda folder, files=files: folder_of(files)(folder) / f"{STEM}.safetensors"  # noqa: E731
+        yield case(f"file beside a config of {heads} heads", beside, words, named=False)
+    for content in (b"{", b"[]", b"null", b"7", b"\xff", b"[" * 100_000, b'{"a": 1, "a": 2}'):
+        files = {f"{STEM}.safetensors": whole, "config.json": content}
+        yield case(f"config {content[:12]!r}", folder_of(files), ("config.json",))
+    told = json.dumps({"step": 5, "stage": "denoiser", "data": "x", "spec": {"backbone": {"heads": 4}}}).encode()
+    yield case("checkpoint of other heads", folder_of({**average, "state.json": told}, "step-00000005"), ("4 heads",))
+    for content in (b"{", b"[]", b"", b'{"step": "five"}', b'{"step": 5}'):
+        files = {**average, "state.json": content}
+        yield case(f"checkpoint with state {content!r}", folder_of(files, "step-00000005"), ("damaged",))
     yield case("absent", lambda folder: folder / "none.pt", ("does not exist",))
 
 
@@ -582,6 +597,18 @@ def codecs() -> Iterator[Case]:
         yield codec(f"prefix {prefix}", torch_file(prefixed(prefix, CODEC)))
         yield codec(f"of diffusers, prefix {prefix}", torch_file(prefixed(prefix, theirs)))
     yield codec("in half", torch_file({n: t.half() for n, t in CODEC.items()}), tolerance=2e-3)
+    full = {**prefixed("module.first_stage_model.", CODEC), "module.model.diffusion_model.out.2.bias": torch.zeros(4)}
+    yield codec("in a wrapped pipeline", torch_file({"state_dict": full}))
+    for scale, words in ((0.18215, None), (0.13025, ("scaling_factor", "0.13025", "vae.scale"))):
+        config = json.dumps({"_class_name": "AutoencoderKL", "scaling_factor": scale}).encode()
+        files = {f"{STEM}.fp16.safetensors": save(theirs), f"{STEM}.safetensors": save(theirs), "config.json": config}
+        yield codec(f"of scale {scale}", folder_of(files), words)
+        variant = lambda folder, files=files: folder_of(files)(folder) / f"{STEM}.fp16.safetensors"  # noqa: E731
+        yield codec(f"variant of scale {scale}", variant, words, named=False)
+    for content in (b"[]", b"null", b"{", b"[" * 100_000):
+        yield codec(
+            f"config {content[:12]!r}", folder_of({f"{STEM}.bin": b"", "config.json": content}), ("config.json",)
+        )
     name = "decoder.conv_out.bias"
     yield codec("with NaN", torch_file({**CODEC, name: CODEC[name] * float("nan")}), (name, "not a number"))
     yield codec("of int", torch_file({**CODEC, name: CODEC[name].int()}), (name, "int32"))
