@@ -290,6 +290,12 @@ def folders() -> Iterable[Listed]:
         classes=1,
         rows=[("v/a/1.mp4", "v", 0), ("v/b/2.mp4", "v", 0)],
     )
+    yield Listed(
+        "a list in the folder",
+        "d",
+        files=("d/1.mp4", "d/metadata.csv"),
+        says=("no label", "train.data=", "d/metadata.csv"),
+    )
     yield Listed("empty", "d", files=("d/notes.txt",), says=("names no video", "1 files"))
     yield Listed(
         "spaces and unicode",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,3 +113,34 @@ def test_a_huge_label_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "l.jsonl").write_text('{"path": "a.mp4", "label": 999999999999}\n')
     with pytest.raises(UserError, match="999999999999"):
         number_labels(find_entries(tmp_path / "l.jsonl"), 10, "x")
+
+
+def test_a_folder_that_cannot_be_read_stops_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the folder, `dog` would become class 0. Root reads every folder, so the refusal is made up here."""
+    touch(tmp_path, "cat/a.mp4", "dog/b.mp4")
+    real = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("cat"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UserError, match=r"cat cannot be read: Permission denied") as refused:
+        find_entries(tmp_path)
+    assert "classes would be missing" in str(refused.value.hint)
+
+
+def test_files_come_by_their_names_links_too(tmp_path: Path) -> None:
+    touch(tmp_path, "b/2.mp4", "b/10.mp4", "a/x/1.mp4", "a/1.mp4", "c.mp4")
+    (tmp_path / "far").mkdir()
+    (tmp_path / "a2").symlink_to(tmp_path / "b")
+    assert find_entries(tmp_path).paths == [
+        "a/1.mp4",
+        "a/x/1.mp4",
+        "a2/10.mp4",
+        "a2/2.mp4",
+        "b/10.mp4",
+        "b/2.mp4",
+        "c.mp4",
+    ]

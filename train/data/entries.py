@@ -117,6 +117,8 @@ class Source:
     """What is good to know: columns that are not read, how many comments there are."""
     label_warnings: list[str] = field(default_factory=list)
     """What is probably not meant about classes; of no weight where labels are not used."""
+    lists: Sequence[str] = ()
+    """Lists that lie directly in a folder; they are not read."""
     unread: Sequence[str] = ()
     """Headings of columns that are not read."""
     headless: bool = False

@@ -11,6 +11,7 @@ from sora_spec.train.data.entries import Entries, Ignored, Source
 from sora_spec.train.data.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, thumbnails
 
 LIST_SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".txt", ".lst", ".list"})
+_TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".json"})
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "holdout"})
 
 _Key = tuple[int, int]
@@ -35,6 +36,8 @@ class _Walk:
     tops: list[str] = field(default_factory=list)
     """Names of the folders directly in the root."""
     links: list[_Folder] = field(default_factory=list)
+    lists: list[str] = field(default_factory=list)
+    """Lists directly in the root."""
     linked: bool = False
     """Whether a link was followed: the same file may then occur twice."""
     _seen: set[tuple[str, _Key]] = field(default_factory=set)
@@ -101,6 +104,8 @@ class _Walk:
             self.files.append(parts)
         elif suffix in LIST_SUFFIXES:
             self.ignored.add("lists and text files (captions are read from lists only)", entry.path)
+            if len(parts) == 1 and suffix in _TABLE_SUFFIXES and entry.name != "dataset.json":
+                self.lists.append(entry.path)
         else:
             self.ignored.add(f"suffix {suffix}" if suffix else "no suffix", entry.path)
 
@@ -142,6 +147,7 @@ def read_folder(folder: Path) -> Source:
             continue
         entries.add(name, parts[0] if len(parts) > 1 else None)
     source = Source(folder, "folder", entries, walk.ignored)
+    source.lists = walk.lists
     empty = sorted(set(walk.tops) - set(entries.labels))
     if empty and len(empty) < len(walk.tops):
         source.label_warnings.append(

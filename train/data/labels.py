@@ -134,6 +134,8 @@ def refuse_bare(entries: Entries, source: str | Path, read: Source | None = None
     hint = _HOW_TO_LABEL
     if read is not None and read.headless:
         hint = "write `path,label` as the first line of the list if its second column is the label; otherwise " + hint
+    elif read is not None and read.lists and bare == len(entries):
+        hint = f"if the labels are in a list, name it: train.data={read.lists[0]}; otherwise {hint}"
     elif read is not None and read.unread and bare == len(entries):
         hint = f"the headings {', '.join(read.unread)} are not read: call the label's `label`; otherwise {hint}"
     first = entries.place(entries.labels.index(None))
