@@ -15,7 +15,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_OWNED = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)(?:@(?P<host>[^.@/]+))?\.(?P<kind>tmp|old)$")
+_OWNED = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)(?:@(?P<host>[^.@/]+))?\.(?P<kind>tmp|old)(?:\.[a-z0-9]+)?$")
 _FOREIGN_SECONDS = 7 * 86400
 """Age after which another machine's leftovers count as such: whether their process lives cannot be seen from here."""
 

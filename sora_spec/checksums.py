@@ -46,7 +46,7 @@ def read_checksums(folder: Path) -> dict[str, str] | None:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{NAME} cannot be read: {error}") from error
     found: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in text.removesuffix("\n").split("\n"):
         match = _LINE.fullmatch(line)
         if match is None or match[2] in found:
             raise ValueError(f"{NAME} is damaged")

@@ -114,7 +114,7 @@ def record_run(
     state, classes = loop.state, loop.task.dataset.classes
     if begin.checkpoint is not None and begin.checkpoint.state.data != state.data:
         classes = joined_classes(run, loop.settings.data, classes)
-    for left in (run.path, loop.folder.path, loop.folder.checkpoints_path):
+    for left in (run.path, loop.folder.path, loop.folder.checkpoints_path, loop.folder.samples_path):
         sweep(left)
     versions = {name: metadata.version(name) for name in ("sora-spec", "torch", "numpy", "av")}
     if state.step < loop.settings.steps:

@@ -20,7 +20,9 @@ def truncate_metrics(path: Path, step: int) -> None:
 
     Lines that are damaged are left out too; a warning counts them, and the file as it was is kept beside.
     """
-    if not path.is_file():
+    if not path.exists():
+        if step:
+            output.warn(f"{path} is lost: the lines up to step {step} are missing")
         return
     raw = path.read_bytes()
     kept: list[bytes] = []
@@ -35,6 +37,8 @@ def truncate_metrics(path: Path, step: int) -> None:
         aside = path.with_name(f"damaged-{path.name}")
         write_atomically(aside, raw)
         output.warn(f"{path} is damaged: {damaged} lines are left out; the file as it was is kept as {aside}")
+    if step and not kept:
+        output.warn(f"{path} has lost its lines: those up to step {step} are missing")
     write_atomically(path, b"".join(kept))
 
 

@@ -103,8 +103,15 @@ def load_batches(dataset: ClipDataset, order: BatchOrder, workers: int) -> Itera
     return _reporting(iter(loader))
 
 
+def _next(batches: Iterator[Batch | Exception]) -> Batch | Exception | None:
+    try:
+        return next(batches, None)
+    except (ConnectionError, EOFError) as error:  # as torch says it of a worker that ends between two messages
+        raise RuntimeError("DataLoader worker (pid 0) exited unexpectedly in the middle of a message") from error
+
+
 def _reporting(batches: Iterator[Batch | Exception]) -> Iterator[Batch]:
-    for batch in batches:
+    while (batch := _next(batches)) is not None:
         if isinstance(batch, Exception):
             raise batch
         for text in batch.damaged:
