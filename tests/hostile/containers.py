@@ -72,6 +72,8 @@ FILMS: dict[str, dict[str, Any]] = {
     "twenty-four.h264": {"options": B_FRAMES, "rate": 24},
     "ntsc.264": {"options": B_FRAMES, "rate": NTSC, "container": {"format": "h264"}},
     "sixteen.hevc": {"codec": "libx265", "options": {"x265-params": "log-level=none"}},
+    "film.m2v": {"codec": "mpeg2video", "rate": 24, "options": MPEG_B},
+    "raw.m4v": {"codec": "mpeg4", "options": SHARP, "container": {"format": "m4v"}},
     "no-rate.mjpeg": {"codec": "mjpeg", "pix_fmt": "yuvj420p", "rate": 25},
 }
 

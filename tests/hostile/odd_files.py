@@ -123,6 +123,23 @@ def _unknown_codec_beside_good_files(folder: Path) -> str | None:
     return None if names == (["b.mp4"], ["a.mp4", "c.png"]) else f"{names}"
 
 
+def _all_at_once(folder: Path) -> str | None:
+    """`data check` over a folder of nothing but oddities and one film: each by name, with its reason."""
+    from sora_spec.train.data.check import check_source, table
+
+    write_film(folder / "good.mp4")
+    for number, (name, content, _) in enumerate(BYTES.values()):
+        (folder / f"{number:02d}-{name}").write_bytes(content)
+    for number, (name, text) in enumerate(PLAYLISTS.values()):
+        (folder / f"text-{number:02d}-{name}").write_text(text)
+    check = check_source(str(folder), None)
+    usable = [row["path"] for row in check.rows if row["problem"] is None]
+    unnamed = [path.name for path in folder.iterdir() if path.name not in table(check)]
+    if len(check.rows) != len(BYTES) + len(PLAYLISTS) + 1 or unnamed:
+        return f"{len(check.rows)} rows, not named: {unnamed}"
+    return None if usable == [str(folder / "good.mp4")] else f"taken: {usable}"
+
+
 def _headers_size(folder: Path) -> str | None:
     """The container's header promises 65535 x 65535; the stream itself says what is there."""
     size = struct.pack(">HH", WIDTH, HEIGHT)
@@ -254,6 +271,7 @@ def cases() -> Iterator[Case]:
         yield Case(f"cover first, {name}", partial(_cover, name, flagged))
     functions: list[Callable[[Path], str | None]] = [
         _pipe, _device, _directory, _dead_link, _null_in_the_name, _unknown_codec, _unknown_codec_beside_good_files,
+        _all_at_once,
         _headers_size, _no_video, _cover_alone, _two_films, _metadata_not_utf8, _cut_off,
         _cut_without_a_count, _still_for_a_clip, _sixteen_bits, _squashed, _a_strip,
     ]  # fmt: skip

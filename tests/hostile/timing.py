@@ -8,11 +8,11 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-from sora_spec.train.data.decode import decode_file
+from sora_spec.train.data.decode import clip_ticks, decode_file, decode_frames
 from sora_spec.train.data.probe import probe
 from sora_spec.train.data.sources import Entry
 from tests.hostile.case import Case
-from tests.hostile.films import misread, number_of, shown, write_film
+from tests.hostile.films import misread, number_of, picture, shown, write_film
 
 B_FRAMES = {"bf": "3", "g": "12", "x264-params": "b-adapt=0"}
 FRAME = 1024
@@ -43,6 +43,25 @@ def _variable_rate(folder: Path) -> str | None:
 def _half_rate(folder: Path) -> str | None:
     got = shown(probe(Entry(write_film(folder / "a.h264", options=B_FRAMES))), 4, 8, Fraction(8))
     return None if got == list(range(4, 20, 2)) else f"at 8 of 16 frames a second: {got}"
+
+
+def _no_rate(folder: Path) -> str | None:
+    """A bare stream that states no rate: 25 frames a second are assumed, and that is said."""
+    options = {"x265-params": "log-level=none:vui-timing-info=0"}
+    path = write_film(folder / "a.hevc", codec="libx265", options=options)
+    said = any("no frame rate" in remark for remark in probe(Entry(path)).remarks)
+    return misread(path, rate=25) if said else "nothing said"
+
+
+def _sizes_change(folder: Path) -> str | None:
+    """A bare stream whose second half is larger: every frame comes out at the size asked for."""
+    small = write_film(folder / "a.h264", options={"bf": "0"}, frames=16)
+    pictures = [picture(k + 16, 96, 128) for k in range(16)]
+    large = write_film(folder / "b.h264", options={"bf": "0"}, frames=16, size=(96, 128), pictures=pictures)
+    small.write_bytes(small.read_bytes() + large.read_bytes())
+    info = probe(Entry(small))
+    got = [number_of(frame) for frame in decode_frames(info, clip_ticks(info, 0, 32, info.rate), (48, 64))]
+    return None if got == list(range(32)) else f"read {got}"
 
 
 def _joined(folder: Path) -> str | None:
@@ -110,7 +129,8 @@ def _edited(edits: list[tuple[int, int]], want: list[int], b_frames: bool, folde
 def cases() -> Iterator[Case]:
     """See the module."""
     for function in (
-        _late_start, _negative_times, _variable_rate, _half_rate, _joined, _starts_in_the_middle
+        _no_rate, _sizes_change, _late_start, _negative_times, _variable_rate, _half_rate, _joined,
+        _starts_in_the_middle,
     ):  # fmt: skip
         yield Case(function.__name__.strip("_").replace("_", " "), function)
     for name, (edits, want) in EDITS.items():

@@ -68,8 +68,8 @@ def _named(file: FileInfo) -> Generator[None]:
         yield
     except UnusableFileError as error:
         raise type(error)(f"{file.path}: {error}") from error
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        raise UnusableFileError(f"{file.path}: it asks for more memory than there is") from error
     except Exception as error:  # decoders of damaged files raise anything
         reason = error.strerror if isinstance(error, FFmpegError) else f"{type(error).__name__}: {error}"
         raise UnusableFileError(f"{file.path}: {reason}") from error

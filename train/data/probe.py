@@ -94,8 +94,10 @@ def probe(entry: Entry) -> FileInfo:
         return _probe_picture(entry.path) if info.frames == 1 and entry.path.suffix.lower() == ".gif" else info
     except FileNotFoundError:
         raise UnusableFileError("the file does not exist") from None
-    except (UnusableFileError, MemoryError):
+    except UnusableFileError:
         raise
+    except MemoryError:
+        raise UnusableFileError("not readable: it asks for more memory than there is") from None
     except FFmpegError as error:
         raise UnusableFileError(f"not readable as video: {error.strerror}") from error
     except (

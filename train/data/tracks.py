@@ -41,7 +41,8 @@ _COUNTED = frozenset(
 """Containers that are bare streams: FFmpeg makes their times up, 25 frames a second whatever the stream says."""
 _ROUGHLY_TIMED = frozenset({"mpeg", "mpegts"})
 """Containers that stamp pieces of the stream, not frames: where two frames get one time, frames are counted."""
-_RATELESS = frozenset({"mjpeg", "h261", "obu"})  # bare streams that state no rate at all
+_BARE = _COUNTED | {"obu", "dnxhd"}
+"""Bare streams, with those whose made-up times keep the order of frames."""
 _FRAMES_LOOKED_AT = 60  # where it is in doubt whether timestamps name frames
 _DURATIONS_PER_SECOND = 1_000_000  # FFmpeg's unit for a whole container
 _JOIN_SECONDS = 1  # decoding times that go back by more are two recordings in one file
@@ -178,7 +179,7 @@ def remarks_on_track(track: Track, container: InputContainer, stream: VideoStrea
         said.append(f"cut off: {len(track.times)} of the {stream.frames} frames its header promises")
     elif promised is not None and promised - (reached := track.reaches(stream)) > max(0.5, promised / 20):
         said.append(f"cut off: {reached:.3g} of the {promised:.3g} s its header promises")
-    if kind in _RATELESS:
+    if kind in _BARE and not stream.codec_context.framerate:
         said.append(f"no frame rate in the file, {float(frame_rate(stream, kind)):g} frames a second assumed")
     if track.is_joined(kind):
         said.append("timestamps start anew in the middle: frames are counted at a constant rate")
