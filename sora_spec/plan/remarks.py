@@ -31,6 +31,11 @@ def _machine(job: Job) -> list[str]:
         f"of the device's rates, matrix products reach {matrix}, attention {attention}, memory {memory} "
         f"({device.sources['efficiency']})",
     ]
+    condition = job.spec.condition
+    if job.kernel("denoiser") == "flash" and condition.kind == "text" and condition.masked and not condition.pooled:
+        found.append("prompts are masked, and attended to by the memory-efficient kernel: flash takes no mask")
+    if job.precision == "fp32" and job.allows_tf32:
+        found.append("fp32 matrix products and convolutions run in TF32")
     if job.precision == "fp32" and not job.allows_tf32:
         found.append("fp32 matrix products run outside the tensor cores, convolutions in TF32 (PyTorch's defaults)")
     return found

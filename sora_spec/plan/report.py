@@ -140,7 +140,7 @@ def _time(plan: Plan) -> list[str]:
         f"  {'GPU-hours':<20} {times.gpu_hours.likely:,.4g}{_between(times.gpu_hours, '{:,.4g}')}",
         f"  {'cost':<20} {cost}",
     ]
-    return lines + ([f"  {'a step spends':<20} {', '.join(shares)}"] if len(shares) > 1 else [])
+    return lines + (_wrapped(", ".join(shares), f"  {'a step spends':<20} ", " " * 23) if len(shares) > 1 else [])
 
 
 def _span(seconds: Interval) -> str:
