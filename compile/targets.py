@@ -3,42 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import difflib
 import re
 
+from sora_spec.device_names import WITHOUT_FIGURES, known_capability, model_of
 from sora_spec.errors import UserError
+from sora_spec.plan.hardware import device_names, find_device, meant_devices, nearest_name
 
-# NVIDIA, "CUDA GPU Compute Capability": https://developer.nvidia.com/cuda-gpus
-COMPUTE_CAPABILITIES: dict[str, int] = {
-    "t4": 75,
-    "rtx2080ti": 75,
-    "a100": 80,
-    "a30": 80,
-    "a10": 86,
-    "a40": 86,
-    "a4000": 86,
-    "a5000": 86,
-    "a6000": 86,
-    "rtx3060": 86,
-    "rtx3070": 86,
-    "rtx3080": 86,
-    "rtx3090": 86,
-    "l4": 89,
-    "l40": 89,
-    "l40s": 89,
-    "rtx4060": 89,
-    "rtx4070": 89,
-    "rtx4080": 89,
-    "rtx4090": 89,
-    "rtx6000ada": 89,
-    "h100": 90,
-    "h200": 90,
-    "b200": 100,
-    "rtx5070": 120,
-    "rtx5080": 120,
-    "rtx5090": 120,
-    "rtxpro6000": 120,
-}
 RTX_CAPABILITIES = frozenset({75, 80, 86, 89, 120, 121})
 """What TensorRT-RTX 1.7 compiles for ahead of time (`ComputeCapability` of its Python module)."""
 
@@ -46,21 +16,24 @@ _MAJOR_ATTRIBUTE, _MINOR_ATTRIBUTE = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPAB
 
 
 def compute_capability(target: str) -> int:
-    """Compute capability of a GPU name (`rtx4090`, `RTX 4090`, `a100-80gb`) or of `sm89`.
+    """Compute capability of a GPU, however it is called (`rtx4090`, `RTX 4090`, `a100-80gb`), or of `sm89`.
 
-    Raises UserError for a name that is not in the table.
+    Names and figures are those of the planner's table, and of GPUs that it only knows by their capability.
+    Raises UserError for another name.
     """
-    name = re.sub(r"nvidia|geforce|[\s_-]|\d+gb\Z", "", target.strip().lower())
-    if match := re.fullmatch(r"sm(\d{2,3})", name):
+    if match := re.fullmatch(r"sm_?(\d{2,3})", target.strip().lower()):
         return int(match.group(1))
-    for candidate in (name, f"rtx{name}", name.removeprefix("rtx")):
-        if candidate in COMPUTE_CAPABILITIES:
-            return COMPUTE_CAPABILITIES[candidate]
-    close = difflib.get_close_matches(name, COMPUTE_CAPABILITIES, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
+    key = model_of(target).key.removesuffix("laptop")
+    meant = [device.capability for device in meant_devices(key) if device.kind == "cuda"]
+    found = next(iter(meant), known_capability(target))
+    if found is not None:
+        return round(10 * found)
+    names = [*(name for name in device_names() if find_device(name).kind == "cuda"), *WITHOUT_FIGURES]
+    near = nearest_name(target, names)
     raise UserError(
         f"unknown GPU {target!r} for --target",
-        f"{hint}known: {', '.join(COMPUTE_CAPABILITIES)}; or name the compute capability, as in --target sm89",
+        f"{f'did you mean {near}? ' if near else ''}known: {', '.join(names)}; "
+        "or name the compute capability, as in --target sm89",
     )
 
 

@@ -62,14 +62,43 @@ def has_errors(diagnostics: Iterable[Diagnostic]) -> bool:
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice that the user most likely meant, or None when nothing is close."""
-    from difflib import get_close_matches
+    """The choice that a word most likely stands for: a typing mistake of it, or the choice with more or fewer words.
 
+    None where nothing is close: a guess that is wrong misleads more than a list of the choices.
+    """
     lowered = {choice.lower(): choice for choice in choices}
-    flat = word.lower().replace("-", "_").replace(" ", "_")
-    for candidate in (word.lower(), flat):
-        match = get_close_matches(candidate[:64], lowered, n=1, cutoff=0.6)
-        if match:
-            return lowered[match[0]]
-    starts = [choice for choice in lowered if len(flat) >= 3 and (choice.startswith(flat) or flat.startswith(choice))]
+    flat = "_".join(word.lower().replace("-", " ").split())[:64]
+    near = [(edits(flat, choice), choice) for choice in lowered]
+    close = [(distance, choice) for distance, choice in near if distance <= _allowed(flat, choice)]
+    if close:
+        least = min(distance for distance, _ in close)
+        return lowered[next(choice for distance, choice in close if distance == least)]
+    words = set(flat.split("_"))
+    whole = [choice for choice in lowered if len(choice) > 1 and set(choice.split("_")) <= words]
+    whole = whole or [choice for choice in lowered if len(flat) > 2 and words <= set(choice.split("_"))]
+    stem = flat[: max(3, len(flat) - 2)]
+    starts = whole or [choice for choice in lowered if len(flat) > 2 and choice.startswith(stem)]
+    starts = starts or [choice for choice in lowered if len(choice) > 3 and flat.startswith(choice)]
     return lowered[starts[0]] if len(starts) == 1 else None
+
+
+def _allowed(word: str, choice: str) -> int:
+    """Typing mistakes that still leave a word recognisable: one in four letters."""
+    return max(1, min(len(word), len(choice)) // 4) if min(len(word), len(choice)) > 2 else 0
+
+
+def edits(a: str, b: str) -> int:
+    """Letters to put in, take out, change or swap with a neighbour (optimal string alignment)."""
+    if abs(len(a) - len(b)) > 16:
+        return max(len(a), len(b))
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, letter in enumerate(a, 1):
+        next_row = [i]
+        for j, other in enumerate(b, 1):
+            cost = min(row[j] + 1, next_row[j - 1] + 1, row[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == b[j - 2] and a[i - 2] == other:
+                cost = min(cost, before[j - 2] + 1)
+            next_row.append(cost)
+        before, row = row, next_row
+    return row[-1]

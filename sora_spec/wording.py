@@ -51,27 +51,112 @@ _EXAMPLES = {
 _KEYS = {
     "learning_rate": "optimizer.lr",
     "lr": "optimizer.lr",
+    "weight_decay": "optimizer.weight_decay",
+    "betas": "optimizer.betas",
     "dtype": "precision",
+    "mixed_precision": "precision",
     "layers": "depth",
     "num_layers": "depth",
+    "n_layer": "depth",
     "hidden_size": "width",
     "hidden_dim": "width",
+    "dim": "width",
+    "embed_dim": "width",
+    "cfg": "guidance",
     "cfg_scale": "guidance",
+    "guidance_scale": "guidance",
     "num_frames": "frames",
     "max_steps": "steps",
+    "num_inference_steps": "steps",
     "gradient_clipping": "clip_grad",
+    "max_grad_norm": "clip_grad",
     "latent_channels": "channels",
+    "gradient_checkpointing": "recompute",
+    "activation_checkpointing": "recompute",
+    "grad_checkpoint": "recompute",
+    "gradient_accumulation_steps": "accumulation",
+    "grad_accum": "accumulation",
+    "dataset": "data",
+    "data_path": "data",
+    "fsdp": "shard",
+    "dp": "replicate",
+    "data_parallel": "replicate",
+    "context_parallel": "sequence",
+    "gpus": "count",
+    "num_gpus": "count",
+    "patch_size": "space",
+}
+# Words of other systems for what is no field, because it is decided elsewhere.
+_ELSEWHERE = {
+    "compile": "Training runs PyTorch's modules as they are; `sora-spec export --trt` compiles for a GPU.",
+    "torch_compile": "Training runs PyTorch's modules as they are; `sora-spec export --trt` compiles for a GPU.",
+    "epochs": "Training counts optimiser steps: `steps`, which is clips × epochs / batch.",
+    "num_epochs": "Training counts optimiser steps: `steps`, which is clips × epochs / batch.",
+    "flash_attn": "PyTorch picks the attention kernel; `plan --attention` says what another one needs.",
+    "flash_attention": "PyTorch picks the attention kernel; `plan --attention` says what another one needs.",
+    "xformers": "PyTorch picks the attention kernel; `plan --attention` says what another one needs.",
+    "tensor_parallel": "Ranks share weights by `parallel.shard` and a clip's tokens by `parallel.sequence`.",
+    "zero_stage": "ZeRO-3 is `parallel.shard`, ZeRO-2 is `parallel.reshard: false` with it.",
+    "resolution": "A clip has `height` and `width`.",
+    "image_size": "A clip has `height` and `width`.",
 }
 _CHOICES = {
     "v": "velocity",
     "v_prediction": "velocity",
+    "flow": "velocity",
     "eps": "noise",
     "epsilon": "noise",
     "float32": "fp32",
     "float16": "fp16",
     "half": "fp16",
     "bfloat16": "bf16",
+    "bf16-mixed": "bf16",
+    "scaled_linear": "linear",
+    "squaredcos_cap_v2": "cosine",
+    "learned": "learned_range",
 }
+_KINDS = {
+    "flow_match": "interpolant",
+    "flow_matching": "interpolant",
+    "rectified_flow": "interpolant",
+    "sit": "interpolant",
+    "diffusion": "ddpm",
+    "flow_match_euler": "euler",
+    "flow_match_euler_discrete": "euler",
+    "rk45": "dopri5",
+    "dopri": "dopri5",
+    "ode": "dopri5",
+    "sde": "euler_maruyama",
+    "dit": "transformer",
+    "mmdit": "transformer",
+    "sd": "image_kl",
+    "kl": "image_kl",
+    "autoencoder_kl": "image_kl",
+    "autoencoderkl": "image_kl",
+    "magvit2": "causal3d",
+    "wan": "causal3d",
+    "label": "class",
+    "class_label": "class",
+    "t5": "text",
+    "clip": "text",
+    "full": "joint",
+    "full_attention": "joint",
+    "3d": "joint",
+    "latte": "alternating",
+    "stdit": "factorized",
+    "adaln": "adaln_zero",
+    "adaln_single": "cross_attention",
+}
+"""Kinds that other systems call so."""
+
+
+def meant_kind(word: Scalar, kinds: Iterable[str]) -> str | None:
+    """The kind that a misspelt one, or a word of another system, stands for."""
+    names = list(kinds)
+    if not isinstance(word, str):
+        return None
+    meant = _KINDS.get("_".join(word.lower().replace("-", " ").split()))
+    return meant if meant in names else nearest(word, names)
 
 
 def unknown_key(
@@ -90,6 +175,8 @@ def unknown_key(
     others = [name for name in known if name not in used]
     if match:
         help = f"Did you mean `{match}`?"
+    elif key.lower() in _ELSEWHERE:
+        help = _ELSEWHERE[key.lower()]
     elif place:
         help = place
     elif others:
@@ -147,7 +234,7 @@ def no_mapping(entry: Entry, path: str, kinds: Sequence[str]) -> Diagnostic:
     value = entry.node.value if isinstance(entry.node, ScalarNode) else None
     kind = value if isinstance(value, str) and value in kinds else kinds[0]
     if isinstance(value, str) and value not in kinds:
-        kind = nearest(value, kinds) or kind
+        kind = meant_kind(value, kinds) or kind
     help = f"Write `{path.rsplit('.', 1)[-1]}: {{kind: {kind}}}`. Kinds: {listed(kinds)}."
     return Diagnostic("E203", message, span_of(entry), "not a mapping", help=help, path=path)
 
@@ -169,11 +256,6 @@ def unknown_kind(entry: Entry, path: str, kinds: Mapping[str, str]) -> Diagnosti
     return Diagnostic("E205", message, span_of(entry), "unknown kind", help=help, path=f"{path}.kind")
 
 
-def meant_kind(value: Scalar, kinds: Iterable[str]) -> str | None:
-    """The kind that a misspelt one stands for."""
-    return nearest(value, kinds) if isinstance(value, str) else None
-
-
 def no_choice(entry: Entry, path: str, choices: Sequence[Scalar]) -> Diagnostic:
     """E206."""
     value = entry.node.value if isinstance(entry.node, ScalarNode) else None
@@ -189,6 +271,7 @@ def no_choice(entry: Entry, path: str, choices: Sequence[Scalar]) -> Diagnostic:
 
 def _similar_choice(value: str, names: Sequence[str]) -> str | None:
     meant = _CHOICES.get(value.lower())
+    meant = meant if meant in names else _KINDS.get("_".join(value.lower().replace("-", " ").split()))
     return meant if meant in names else nearest(value, names)
 
 

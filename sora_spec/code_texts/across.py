@@ -234,6 +234,17 @@ CODES = (
         _VAE + ", tiling: {kind: spatial, tile: 256, overlap: 64}}",
     ),
     Code(
+        "E330",
+        "a GPU that is no device of the table",
+        "`hardware.gpu` names the device that plans are made for: an entry of `sora_spec/hardware.yaml`, however it is "
+        "written (`rtx4090`, `RTX 4090`, `4090`, `A100-SXM4-80GB`). A model with several sizes of memory is not one "
+        "device, and a GPU without figures cannot be planned on. Only plans need it: such a spec can be trained, and "
+        "planned with `--gpu NAME`. Devices of your own come from a file: `validate --hardware FILE`, "
+        "`plan --hardware FILE`.",
+        "hardware: {gpu: a100}",
+        "hardware: {gpu: a100-80gb}",
+    ),
+    Code(
         "W301",
         "temporal layers without time",
         "The network attends over time, but a clip has one frame. It can be built and trained; the temporal layers see "

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from sora_spec.diagnostics import nearest
+from sora_spec.device_names import ENTRY, TABLE, known_capability, model_of, same_size
+from sora_spec.diagnostics import edits, nearest
 from sora_spec.errors import UserError
 from sora_spec.plan.interval import Interval
 from sora_spec.span import Text
 from sora_spec.yaml_tree import ListNode, MapNode, Node, ScalarNode, read_tree
 
 Kind = Literal["cuda", "cpu"]
-TABLE = Path(__file__).parents[1] / "hardware.yaml"
 GIB = 2**30
 MEMORY: dict[Kind, Interval] = {"cuda": Interval(0.221, 0.32, 0.464), "cpu": Interval(0.6, 1.0, 3.0)}
 """Share of the memory's rate where an entry does not say. Programs on GPUs move more than the graph counts: casts,
 copies, norms in pieces (`benchmarks/calibration.py`). A CPU's caches hold small tensors."""
-_NAME = re.compile(r"^([A-Za-z0-9][\w.-]*):", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -72,27 +71,88 @@ class Device:
 
 def device_names(file: str | Path | None = None) -> list[str]:
     """Every name that can be given, those of the user's file first."""
-    return list(dict.fromkeys([*(_NAME.findall(_content(file)) if file else []), *_NAME.findall(_content(TABLE))]))
+    return list(dict.fromkeys([*(own_names(file) if file else []), *own_names(TABLE)]))
+
+
+def own_names(file: str | Path) -> list[str]:
+    """The names in one file alone."""
+    return ENTRY.findall(_content(file))
 
 
 def find_device(name: str, file: str | Path | None = None) -> Device:
-    """The device of that name; the user's file counts first.
+    """The device of that name, or the one that is called so; the user's file counts first.
 
     Raises:
-        UserError: no such device, or an entry that is wrong, with file, line and column.
+        UserError: no such device, several of them, or an entry that is wrong, with file, line and column.
     """
     if file is not None:
         _check_whole(str(file))
-        found = _entry(str(file), name)
+    for source in (file, TABLE) if file is not None else (TABLE,):
+        found = _entry(str(source), name)
         if found is not None:
             return found
-    found = _entry(str(TABLE), name)
-    if found is None:
-        known = device_names(file)
-        close = nearest(name, known)
-        meant = f"did you mean {close}? " if close else ""
-        raise UserError(f"there is no device {name!r} in the table", f"{meant}known: {', '.join(known)}")
-    return found
+    meant = meant_devices(name, file)
+    if len(meant) == 1 and not _another(name, meant[0]):
+        return meant[0]
+    raise UserError(*_unknown(name, meant, file))
+
+
+def meant_devices(name: str, file: str | Path | None = None) -> list[Device]:
+    """Entries of the user's file, or else of the table, with a name's model, and its memory where it says one."""
+    asked = model_of(name)
+    if not asked.key:
+        return []
+    for source in (file, TABLE) if file is not None else (TABLE,):
+        found: list[Device] = []
+        for entry in own_names(source):
+            of_name = model_of(entry).key == asked.key or entry.replace("-", "") == name.lower()
+            if of_name or source is not TABLE:  # the table's titles say no more than its names
+                device = _entry(str(source), entry)
+                if device is not None and (of_name or model_of(device.title).key == asked.key):
+                    found.append(device)
+        if asked.gigabytes is not None:
+            found = [device for device in found if same_size(asked.gigabytes, device.memory_bytes)]
+        if found:
+            return found
+    return []
+
+
+def _another(name: str, device: Device) -> str:
+    """Why an entry of the right model is another board all the same; empty where it is not."""
+    asked, its = model_of(name).board, model_of(device.title).board
+    return f"{device.name} is the {its.upper()} board" if asked and its and asked != its else ""
+
+
+def _unknown(name: str, meant: list[Device], file: str | Path | None) -> tuple[str, str]:
+    """Message and hint for a name that is not one entry's."""
+    known = f"known: {', '.join(device_names(file))}"
+    own = '`sora-spec probe` measures one, `--hardware FILE` adds it (docs/planner.md, "Your own devices")'
+    if len(meant) > 1:
+        return f"{name!r} is several devices of the table", f"name one: {', '.join(device.name for device in meant)}"
+    if meant:
+        rest = f"name {meant[0].name} to plan on that one, or add yours: {own}"
+        return f"there is no device {name!r} in the table: {_another(name, meant[0])}", rest
+    family = [device.name for device in meant_devices(model_of(name).key, file)] if model_of(name).gigabytes else []
+    if family:
+        return f"there is no device {name!r} in the table", f"of that model it has {', '.join(family)}; {own}"
+    message = f"there is no device {name!r} in the table"
+    if known_capability(name) is not None:
+        return f"{message}: it has no figures of that GPU", f"{own}; {known}"
+    near = nearest_name(name, device_names(file))
+    return message, f"{f'did you mean {near}? ' if near else ''}{known}; {own}"
+
+
+def nearest_name(name: str, names: Iterable[str]) -> str:
+    """The device that a typing mistake makes of another one: all entries of its model, `or` between them.
+
+    Empty where several models are as near, or where the name is that of a GPU without figures.
+    """
+    typed, found = re.sub(r"[^a-z0-9]", "", name.lower()), dict[str, list[str]]()
+    for known in names if known_capability(name) is None else ():
+        flat, key = known.replace("-", ""), model_of(known).key
+        if edits(typed, flat) <= 1 or edits(typed, key) <= 1 < len(key):
+            found.setdefault(key, []).append(known)
+    return " or ".join(next(iter(found.values()))) if len(found) == 1 else ""
 
 
 @lru_cache(maxsize=8)
@@ -108,9 +168,9 @@ def _content(file: str | Path) -> str:
 def _entry(file: str, name: str) -> Device | None:
     """One device. Only its lines are parsed; those above stand in as empty lines, so that positions hold."""
     content = _content(file)
-    for match in _NAME.finditer(content):
+    for match in ENTRY.finditer(content):
         if match.group(1) == name:
-            after = _NAME.search(content, match.end())
+            after = ENTRY.search(content, match.end())
             above = "\n" * content.count("\n", 0, match.start())
             text = Text(_shown(file), above + content[match.start() : after.start() if after else len(content)])
             return next(_devices(text, None if file == str(TABLE) else file))

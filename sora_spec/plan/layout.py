@@ -35,15 +35,15 @@ def typed_paths(document: Document) -> frozenset[str]:
     return frozenset(path for path, (span, there) in found.items() if there and span.text.origin == "argument")
 
 
-def checked_for(document: Document, count: int | None) -> tuple[Checked, frozenset[str]]:
-    """A document as it is planned on `count` devices, and what was typed.
+def checked_for(document: Document, count: int | None, elsewhere: bool = False) -> tuple[Checked, frozenset[str]]:
+    """A document as it is planned on `count` devices, and what was typed. `elsewhere`: the device is not its own.
 
     Where a number of devices is asked for, it is that number that has to share the batch (`with_count` sees to it), and
     not the ranks that the file names.
     """
     typed = typed_paths(document)
     asked = count is not None or "hardware.count" in typed
-    return check(document, ("E322",) if asked else ()), typed
+    return check(document, (*(["E322"] if asked else []), *(["E330"] if elsewhere else []))), typed
 
 
 def asked_device(spec: Spec, gpu: str, hardware: str | None, typed: Collection[str] = NOTHING) -> Device:

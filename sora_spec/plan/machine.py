@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
-from sora_spec.plan.hardware import Device, device_names, find_device
+from sora_spec.device_names import TABLE, model_of
+from sora_spec.plan.hardware import Device, device_names, find_device, meant_devices, own_names
 from sora_spec.plan.interval import Interval
 
 TABLE_THREADS = 2
@@ -19,18 +18,16 @@ _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_
 def gpu_of_table(name: str, memory_bytes: int, file: str | Path | None = None) -> Device | None:
     """The entry of a GPU that CUDA calls `name`; of several memory sizes the nearest. None where none is meant.
 
-    An entry is meant by its title, which is how `sora-spec probe` writes it, or by its model among the words of the
-    name: `rtx4090` by "NVIDIA GeForce RTX 4090". Laptop GPUs bear the names of faster ones, and are not meant.
+    An entry is meant by its title, which is how `sora-spec probe` writes it, or by its model (`device_names.model_of`):
+    `rtx4090` by "NVIDIA GeForce RTX 4090". Laptop GPUs bear the names of faster ones, and are not meant.
     """
-    devices = [find_device(entry, file) for entry in device_names(file)]
-    titled = [device for device in devices if device.kind == "cuda" and device.title == name]
-    if titled:
-        return titled[0]
-    words = re.findall(r"[a-z0-9]+", name.lower())
-    if "laptop" in words:
-        return None
-    known = set(words) | {first + second for first, second in pairwise(words)}
-    meant = [device for device in devices if device.kind == "cuda" and device.name.partition("-")[0] in known]
+    for source in (file, TABLE) if file is not None else (TABLE,):
+        devices = [find_device(entry, source) for entry in own_names(source)]
+        titled = [device for device in devices if device.kind == "cuda" and device.title == name]
+        if titled:
+            return titled[0]
+    key = model_of(name).key  # the memory in a name is the board's, and the driver says how much there is
+    meant = [device for device in meant_devices(key, file) if device.kind == "cuda"]
     return min(meant, key=lambda device: abs(device.memory_bytes - memory_bytes), default=None)
 
 

@@ -127,7 +127,7 @@ class Advice:
 def plan_of(document: Document, whatif: WhatIf) -> Answer:
     """The plan of a spec under a question. `document` is read without overrides and stays as it is."""
     laid = laid_over(document, whatif.arguments)
-    checked, typed = checked_for(laid, whatif.count)
+    checked, typed = checked_for(laid, whatif.count, bool(whatif.gpu or whatif.hardware))
     diagnostics = tuple(checked.diagnostics)
     if not checked.ok:
         return Answer(whatif, laid, diagnostics)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from sora_spec.diagnostics import Diagnostic, Note
-from sora_spec.rules import buildable, codec, diffusion, grid, network, training
+from sora_spec.rules import buildable, codec, diffusion, grid, machine, network, training
 from sora_spec.rules.problem import At, Problem, Rule
 from sora_spec.source import locate
 from sora_spec.span import Span
@@ -22,6 +22,7 @@ RULES: tuple[Rule, ...] = (
     *diffusion.RULES,
     *training.RULES,
     *buildable.RULES,
+    *machine.RULES,
 )
 
 

@@ -112,12 +112,14 @@ def condition_reaches_blocks(spec: Spec) -> Iterator[Problem]:
                 f"`{kind}` adds one vector per clip, but the text brings {tokens} tokens, which nothing would read",
                 At("condition", f"{tokens} tokens"),
                 (At("backbone.conditioning", "takes one vector"),),
-                "Set `condition.pooled: true`.",
+                "Use `backbone.conditioning: {kind: cross_attention}`, whose blocks attend to the tokens, or set "
+                "`condition.pooled: true` for one vector of them all.",
             )
     elif kind == "cross_attention":
         pooled = condition.kind == "text"
         what = "one pooled vector" if pooled else "no tokens"
-        help = "Set `condition.pooled: false`." if pooled else "Use `conditioning: {kind: adaln_zero}`."
+        other = "Use `backbone.conditioning: {kind: adaln_zero}`, or a `condition` of kind `text`."
+        help = "Set `condition.pooled: false`, or use `conditioning: {kind: adaln_zero}`." if pooled else other
         yield Problem(
             "E312",
             f"cross-attention attends to text tokens, but `condition: {{kind: {condition.kind}}}` brings {what}",
