@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from sora_spec.compile.manifest import Port, Profile, Range, StageName
+from sora_spec.sampling import frames_per_decode, is_per_frame
 from sora_spec.schema.condition import ClassCondition, NoCondition, TextCondition
 from sora_spec.schema.spec import Spec
-from sora_spec.schema.vae import Causal3dVae
 from sora_spec.shapes import derive_shapes, latent_frames
 from sora_spec.tiles import cut_of
 
@@ -117,17 +117,3 @@ def engine_profile(spec: Spec, stage: StageName) -> Profile:
         opt=contract.shapes(batch=longest * doubled, frames=middle),
         max=contract.shapes(batch=longest * doubled, frames=high),
     )
-
-
-def is_per_frame(spec: Spec) -> bool:
-    """Whether the codec decodes every frame on its own, so that a clip can be decoded in pieces."""
-    return spec.vae.compression.time == 1 and not isinstance(spec.vae, Causal3dVae)
-
-
-def frames_per_decode(spec: Spec, frames: int) -> int:
-    """Latent frames of one pass of the decoder for a clip of `frames`: all of them, or, where the codec sees each on
-    its own, `export.decode_frames`, in multiples of the patch."""
-    if not is_per_frame(spec):
-        return frames
-    unit = spec.patch.time
-    return min(frames, max(spec.export.decode_frames // unit * unit, unit))

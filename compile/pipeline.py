@@ -18,16 +18,14 @@ from sora_spec.builders.diffusion.noise import NoiseStream
 from sora_spec.builders.diffusion.samplers import NUMPY, sample
 from sora_spec.builders.vae.tiling import NUMPY as NUMPY_CANVASES
 from sora_spec.builders.vae.tiling import in_tiles
-from sora_spec.compile.contract import condition_ports, frames_per_decode
+from sora_spec.compile.contract import condition_ports
 from sora_spec.compile.executors.stage import Stage
-from sora_spec.schema.objective import Dopri5Sampler
+from sora_spec.sampling import default_batch as default_batch
+from sora_spec.sampling import frames_per_decode
 from sora_spec.schema.spec import Spec
 from sora_spec.shapes import derive_shapes
 from sora_spec.tiles import cut_of
 from sora_spec.video import to_uint8
-
-TOKENS_PER_BATCH = 16_384
-"""Tokens that a batch is filled up to when no batch size is asked for."""
 
 
 @dataclass(frozen=True)
@@ -138,14 +136,3 @@ def _batches(labels: Sequence[int | None], size: int) -> Iterator[range]:
         if whole or (labels[stop] is None) != (labels[start] is None):
             yield range(start, stop)
             start = stop
-
-
-def default_batch(spec: Spec) -> int:
-    """Clips sampled at a time: as many as `TOKENS_PER_BATCH` hold, within the spec's `export.batch`.
-
-    One for dopri5: its step follows the error of the whole batch, so a clip would depend on its neighbours.
-    """
-    if isinstance(spec.sampler, Dopri5Sampler):
-        return 1
-    low, high = spec.export.batch
-    return max(low, min(high, TOKENS_PER_BATCH // derive_shapes(spec).tokens))

@@ -7,13 +7,9 @@ from dataclasses import dataclass
 
 from sora_spec.builders.diffusion.arrays import Array, Arrays, Network
 from sora_spec.errors import UserError
+from sora_spec.sampling import is_guided
 from sora_spec.schema.condition import ClassCondition, NoCondition, TextCondition
 from sora_spec.schema.spec import Spec
-
-
-def is_guided(spec: Spec) -> bool:
-    """Whether sampling under `spec` runs the network with and without its condition."""
-    return spec.sampler.guidance != 1.0 and not isinstance(spec.condition, NoCondition)
 
 
 @dataclass(frozen=True)

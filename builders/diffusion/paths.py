@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from sora_spec.builders.diffusion.arrays import Array
-from sora_spec.schema.objective import EulerMaruyamaSampler, Interpolant
-
-Interval = tuple[float, float]
+from sora_spec.sampling import Interval, margin
+from sora_spec.sampling import sde_interval as sde_interval
+from sora_spec.schema.objective import Interpolant
 
 
 @dataclass(frozen=True)
@@ -198,35 +198,13 @@ def build_path(objective: Interpolant, maths: ModuleType = math) -> Path:
             return Vp(maths, objective.sigma_min, objective.sigma_max)
 
 
-def _margin(objective: Interpolant, *, training: bool) -> float:
-    """How far SiT stays away from a singular end of the path.
-
-    VP keeps 1e-5 in training and 1e-3 in sampling; score and noise prediction on Linear and GVP 1e-3 in both; velocity
-    prediction on Linear and GVP is regular everywhere and keeps none.
-    """
-    if objective.path == "vp":
-        return 1e-5 if training else 1e-3
-    return 0.0 if objective.prediction == "velocity" else 1e-3
-
-
 def training_interval(objective: Interpolant) -> Interval:
     """Times t0, t1 between which training times are uniform."""
-    margin = _margin(objective, training=True)
-    return (0.0 if objective.path == "vp" else margin), 1.0 - margin
+    kept = margin(objective, training=True)
+    return (0.0 if objective.path == "vp" else kept), 1.0 - kept
 
 
 def ode_interval(objective: Interpolant) -> Interval:
     """Times t0, t1 between which the probability-flow ODE is integrated."""
-    margin = _margin(objective, training=False)
-    return (0.0 if objective.path == "vp" else margin), 1.0 - margin
-
-
-def sde_interval(objective: Interpolant, sampler: EulerMaruyamaSampler) -> Interval:
-    """Times t0, t1 between which the SDE takes its noisy steps; the last step leads from t1 to the data.
-
-    Only the SBDM coefficient and score and noise prediction are singular at t = 0, so only they start later.
-    """
-    margin = _margin(objective, training=False)
-    singular = objective.path != "vp" and (sampler.diffusion == "sbdm" or objective.prediction != "velocity")
-    last = 0.0 if sampler.last_step == "none" else sampler.last_step_size
-    return (margin if singular else 0.0), 1.0 - (last if last > 0 else margin)
+    kept = margin(objective, training=False)
+    return (0.0 if objective.path == "vp" else kept), 1.0 - kept

@@ -10,11 +10,12 @@ from collections.abc import Callable
 
 from sora_spec.builders.diffusion.arrays import NUMPY, Array, Arrays, Draw, Network
 from sora_spec.builders.diffusion.ddpm_sampler import sample_ddim, sample_ddpm
-from sora_spec.builders.diffusion.guidance import GuidedNetwork, build_guided, is_guided
+from sora_spec.builders.diffusion.guidance import GuidedNetwork, build_guided
 from sora_spec.builders.diffusion.ode import Field, integrate_dopri5, integrate_euler, integrate_heun
 from sora_spec.builders.diffusion.paths import Path, build_path, ode_interval
-from sora_spec.builders.diffusion.sde import VelocityAndScore, integrate_euler_maruyama, takes_last_step
+from sora_spec.builders.diffusion.sde import VelocityAndScore, integrate_euler_maruyama
 from sora_spec.errors import UserError
+from sora_spec.sampling import is_guided, network_calls
 from sora_spec.schema.objective import (
     DdimSampler,
     Ddpm,
@@ -66,18 +67,9 @@ def sample(
 
 def count_steps(spec: Spec) -> int | None:
     """Calls of the network, one after another, that sampling makes; None for the adaptive dopri5."""
-    sampler = spec.sampler
-    match sampler:
-        case DdpmSampler() | DdimSampler() | EulerSampler():
-            return sampler.steps
-        case HeunSampler():
-            return 2 * sampler.steps
-        case EulerMaruyamaSampler():
-            if not isinstance(spec.objective, Interpolant):
-                raise _mismatch(spec)
-            return sampler.steps + takes_last_step(spec.objective, sampler)
-        case Dopri5Sampler():
-            return None
+    if isinstance(spec.sampler, EulerMaruyamaSampler) and not isinstance(spec.objective, Interpolant):
+        raise _mismatch(spec)
+    return network_calls(spec)
 
 
 def evaluations(spec: Spec) -> int | None:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 from sora_spec.builders.diffusion.arrays import Array, Draw
 from sora_spec.builders.diffusion.ode import time_points
-from sora_spec.builders.diffusion.paths import Path, sde_interval
+from sora_spec.builders.diffusion.paths import Path
 from sora_spec.errors import UserError
+from sora_spec.sampling import sde_interval, takes_last_step
 from sora_spec.schema.objective import EulerMaruyamaSampler, Interpolant
 
 VelocityAndScore = Callable[[Array, float], tuple[Array, Array]]
@@ -49,14 +50,6 @@ def _finite_diffusion(path: Path, t: float) -> float:
             f"sampler.diffusion: sbdm is infinite at t = {t:g}, where sampling starts",
             "set `sampler.diffusion: sigma`",
         ) from None
-
-
-def takes_last_step(objective: Interpolant, sampler: EulerMaruyamaSampler) -> bool:
-    """Whether the last step evaluates the network: not where it is `none`, and not where it has nothing left to do."""
-    if sampler.last_step == "none":
-        return False
-    _, t1 = sde_interval(objective, sampler)
-    return t1 < 1 if sampler.last_step == "tweedie" else sampler.last_step_size > 0
 
 
 def integrate_euler_maruyama(

@@ -184,7 +184,8 @@ def _mask(spec: Spec, inputs: Inputs, batch: int) -> str | None:
 def _sampler_graph(spec: Spec, setting: Setting) -> Graph:
     """A step from the middle of sampling `setting.batch` clips; guidance doubles the network's batch."""
     # Imported here: training needs none of it, and short commands feel every module.
-    from sora_spec.graph.lower.sampler import SamplerStep, declare_held, is_guided
+    from sora_spec.graph.lower.sampler import SamplerStep, declare_held
+    from sora_spec.sampling import is_guided
 
     shapes, blocks = derive_shapes(spec), _blocks(spec, setting)
     channels, *places = shapes.latent

@@ -17,6 +17,7 @@ from sora_spec.plan.clip_sizes import frame_counts, sizes, with_frames, with_siz
 from sora_spec.plan.job import Job
 from sora_spec.plan.layout import with_count
 from sora_spec.plan.planner import Plan, make_plan
+from sora_spec.sampling import frames_per_decode, is_per_frame
 
 if TYPE_CHECKING:
     from sora_spec.schema.spec import Spec
@@ -281,9 +282,8 @@ def _codec_knobs(job: Job) -> list[Knob]:
 
 def _decode_frames(job: Job) -> Knob:
     """Fewer frames in one pass of a decoder that sees each on its own: the same values in as much time."""
-    export = job.spec.export
-    have = min(export.decode_frames, job.spec.clip.frames)
-    fewer = _halves(have) if job.mode == "generate" and job.spec.vae.kind == "image_kl" else ()
+    have, unit = frames_per_decode(job.spec, job.spec.clip.frames), job.spec.patch.time
+    fewer = [n for n in _halves(have) if n % unit == 0] if job.mode == "generate" and is_per_frame(job.spec) else ()
     settings = [
         Setting(f"the codec on {n} frames at a time instead of {have}", _value_move({"export.decode_frames": n}))
         for n in fewer

@@ -10,6 +10,7 @@ from sora_spec.plan.terms import Phase, Term, exact, some
 from sora_spec.plan.text_encoders import encoder_work
 from sora_spec.plan.train_phases import activation_terms
 from sora_spec.plan.workload import Workload
+from sora_spec.sampling import frames_per_decode, is_per_frame
 from sora_spec.tiles import cut_of
 
 # Bytes a second between pageable host memory and a device: from a shared PCIe 3 slot to PCIe 5, of which such copies
@@ -61,8 +62,8 @@ def decode_work(job: Job) -> Workload | None:
     if not job.has_codec:
         return None
     clip, tiles, sides = job.spec.clip, cut_of(job.spec), dict[str, int]()
-    if job.spec.vae.kind == "image_kl":
-        sides["frames"] = min(clip.frames, job.spec.export.decode_frames)
+    if is_per_frame(job.spec):
+        sides["frames"] = frames_per_decode(job.spec, clip.frames)
     if tiles is not None:
         space = job.spec.vae.compression.space
         sides |= {"height": tiles.tile_height * space, "width": tiles.tile_width * space}
@@ -72,15 +73,14 @@ def decode_work(job: Job) -> Workload | None:
 
 def decode_calls(job: Job) -> float:
     """Calls of the decoder for a batch of clips."""
-    tiles, frames = cut_of(job.spec), job.spec.clip.frames if job.spec.vae.kind == "image_kl" else 1
-    return job.generated * (1 if tiles is None else tiles.tiles) * max(1.0, frames / job.spec.export.decode_frames)
+    tiles, frames = cut_of(job.spec), job.spec.clip.frames
+    return job.generated * (1 if tiles is None else tiles.tiles) * frames / frames_per_decode(job.spec, frames)
 
 
 def _assembly_terms(job: Job) -> list[Term]:
     """The clip that tiles and pieces are put together to, and one row of tiles. In the memory of the host."""
     clip, tiles = job.spec.clip, cut_of(job.spec)
-    per_frame = job.spec.vae.kind == "image_kl"
-    frames = min(clip.frames, job.spec.export.decode_frames) if per_frame else clip.frames
+    frames = frames_per_decode(job.spec, clip.frames)
     if job.device.kind != "cpu" or (tiles is None and frames == clip.frames):
         return []
     row, found = 3 * 4 * clip.width, list[Term]()

@@ -12,7 +12,7 @@ from sora_spec.graph.ops.attention import Kernel
 from sora_spec.plan.hardware import Device
 from sora_spec.plan.layout import NOTHING, device_count, with_count
 from sora_spec.plan.workload import Workload, workload
-from sora_spec.shapes import derive_shapes
+from sora_spec.sampling import default_batch, is_guided
 
 if TYPE_CHECKING:
     from sora_spec.schema.spec import Spec
@@ -24,7 +24,6 @@ RmsNorm = Literal["fused", "composite"]
 Placement = Literal["resident", "sequential"]
 """Generation with all parts in device memory, or with one part at a time, as `sora-spec generate --offload` does."""
 
-TOKENS_PER_BATCH = 16_384
 _NETWORK = ("denoiser", "denoiser_step", "sampler_step")
 _BLOCK = 512  # bytes: the unit of CUDA's caching allocator
 
@@ -126,7 +125,7 @@ class Job:
     @property
     def guided(self) -> bool:
         """Whether each step runs the network with and without its condition."""
-        return self.spec.sampler.guidance != 1.0 and self.spec.condition.kind != "none"
+        return is_guided(self.spec)
 
     def kernel(self, component: Component) -> Kernel:
         """The attention kernel that was asked for, or that PyTorch picks."""
@@ -169,14 +168,6 @@ class Job:
     def has_codec(self) -> bool:
         """Whether there is anything between pixels and latents."""
         return self.spec.vae.kind != "identity"
-
-
-def default_batch(spec: Spec) -> int:
-    """Clips that `sora-spec generate` samples at a time."""
-    if spec.sampler.kind == "dopri5":
-        return 1
-    low, high = spec.export.batch
-    return max(low, min(high, TOKENS_PER_BATCH // derive_shapes(spec).tokens))
 
 
 def with_clip(spec: Spec, **sides: int) -> Spec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sora_spec.plan.interval import Interval, exactly
+from sora_spec.sampling import network_calls
 
 if TYPE_CHECKING:
     from sora_spec.schema.spec import Spec
@@ -15,11 +16,5 @@ ADAPTIVE = Interval(40, 100, 250)
 
 def sampler_calls(spec: Spec) -> Interval:
     """Calls of the network, one after another, for one batch; guidance doubles the batch and not the calls."""
-    sampler = spec.sampler
-    if sampler.kind == "dopri5":
-        return ADAPTIVE
-    if sampler.kind == "heun":
-        return exactly(2 * sampler.steps)
-    if sampler.kind == "euler_maruyama":
-        return exactly(sampler.steps + (sampler.last_step != "none" and sampler.last_step_size > 0))
-    return exactly(sampler.steps)
+    calls = network_calls(spec)
+    return ADAPTIVE if calls is None else exactly(calls)

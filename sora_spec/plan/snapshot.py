@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sora_spec.diagnostics import Diagnostic
-from sora_spec.plan.breakdown import Row, breakdown
+from sora_spec.plan.breakdown import Group, Row, breakdown, group_of
 from sora_spec.plan.components import Components
 from sora_spec.plan.interval import Interval, total
 from sora_spec.plan.job import Job
@@ -99,25 +99,23 @@ BAR = ("weights", "gradients", "optimizer", "average", "activations", "codec", "
 """Stretches of the bar in the order in which they stand."""
 
 
+_OF_GROUP: dict[Group, str] = {
+    "codec": "codec",
+    "text": "text encoder",
+    "messages": "messages",
+    "machine": "other",
+}
+_OF_STATE = (("AdamW", "optimizer"), ("moving average", "average"), ("weights set aside", "average"))
+
+
 def stretch_of(term: Term, job: Job) -> str:
-    """The stretch of the bar that a term is counted in."""
-    name = term.name
-    starts = (
-        (("text encoder",), "text encoder"),
-        (("FSDP", "NCCL", "all-to-all"), "messages"),
-        (("gradients", "one gradient"), "gradients"),
-        (("AdamW",), "optimizer"),
-        (("moving average", "weights set aside"), "average"),
-    )
-    for words, stretch in starts:
-        if name.startswith(words):
-            return stretch
-    if term.level != "allocated" or name.startswith("cuBLAS"):
-        return "other"
-    frozen = job.stage != "vae" and (name.startswith(("codec", "convolution", "video")) or term.path == "vae")
-    if frozen:
-        return "codec"
-    return "weights" if " weights" in name or " buffers" in name else "activations"
+    """The stretch of the bar that a term is counted in: that of its part in the tree, or one of the part's."""
+    group = group_of(term, job)
+    if group in _OF_GROUP:
+        return _OF_GROUP[group]
+    if group == "state":
+        return next((stretch for words, stretch in _OF_STATE if term.name.startswith(words)), "gradients")
+    return "weights" if " weights" in term.name or " buffers" in term.name else "activations"
 
 
 def bar_of(plan: Plan) -> tuple[Share, ...]:

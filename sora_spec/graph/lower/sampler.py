@@ -54,11 +54,6 @@ class Leaf(Protocol):
         ...
 
 
-def is_guided(spec: Spec) -> bool:
-    """Whether the network runs with and without its condition."""
-    return spec.sampler.guidance != 1.0 and spec.condition.kind != "none"
-
-
 def declare_held(spec: Spec, leaf: Leaf, channels: int, out_channels: int) -> None:
     """What the loop's names hold when a step begins, besides `initial`, which the caller holds throughout."""
     sampler, objective = spec.sampler, spec.objective
