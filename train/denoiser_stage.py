@@ -35,10 +35,8 @@ from sora_spec.train.recompute import recompute_blocks
 from sora_spec.train.settings import stage_settings
 from sora_spec.train.streams import normal, seeded, stream
 from sora_spec.train.task import Terms
+from sora_spec.training import SHOWN_SAMPLES
 from sora_spec.video import to_uint8, write_contact_sheet, write_mp4
-
-SHOWN = 8
-"""Clips of a sample grid."""
 
 
 class DenoiserTask:
@@ -126,8 +124,12 @@ class DenoiserTask:
     def show(self, path: Path) -> None:
         """Generate a few clips with the spec's sampler: one row each in a PNG, and the first as mp4 beside it."""
         device, classes = self.ranks.device, self.spec.condition
-        noise = NoiseStream(self.settings.seed, range(SHOWN), self.shapes.latent)
-        labels = torch.arange(SHOWN, device=device) % classes.classes if isinstance(classes, ClassCondition) else None
+        noise = NoiseStream(self.settings.seed, range(SHOWN_SAMPLES), self.shapes.latent)
+        labels = (
+            torch.arange(SHOWN_SAMPLES, device=device) % classes.classes
+            if isinstance(classes, ClassCondition)
+            else None
+        )
         initial = torch.from_numpy(noise.initial).to(device)
         self.module.eval()
         latents = sample(

@@ -20,6 +20,7 @@ from sora_spec.plan.machine import this_cpu, this_gpu
 from sora_spec.plan.planner import Plan, make_plan
 from sora_spec.plan.report import GIB, duration, headline
 from sora_spec.plan.solve import solve
+from sora_spec.plan.train_phases import LATENTS
 from sora_spec.plan.values import plan_values
 from sora_spec.run_folder import RunFolder, StageFolder, StageName, write_atomically
 from sora_spec.schema.spec import Spec
@@ -41,10 +42,12 @@ class Preflight:
 
     @property
     def step_allocated(self) -> Interval | None:
-        """Predicted peak of one step, its sample grid left out."""
+        """Predicted peak of one step; its sample grid, and what comes after the last one, left out."""
         if self.plan is None:
             return None
-        return worst(phase.allocated for phase in self.plan.phases if not phase.name.startswith("sample grid"))
+        return worst(
+            phase.allocated for phase in self.plan.phases if not phase.name.startswith(("sample grid", LATENTS))
+        )
 
 
 def preflight(spec: Spec, stage: StageName, ranks: Ranks, force: bool, hardware: Path | None = None) -> Preflight:

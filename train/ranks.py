@@ -16,6 +16,7 @@ from torch import nn
 from sora_spec.errors import UserError
 from sora_spec.schema.spec import Spec
 from sora_spec.schema.training import Precision
+from sora_spec.training import uses_fsdp
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,6 @@ def started_ranks(spec: Spec, device_name: str | None, precision: Precision) -> 
     finally:
         if ours:
             dist.destroy_process_group()
-
-
-def uses_fsdp(spec: Spec, precision: Precision, world: int) -> bool:
-    """Whether modules are handed to FSDP2: on several ranks, and on one for bf16 and for offload."""
-    return world > 1 or precision == "bf16" or spec.parallel.offload
 
 
 def _backend(spec: Spec, device: torch.device) -> str:

@@ -29,10 +29,9 @@ from sora_spec.train.ranks import Cut, Ranks, apply_ranks
 from sora_spec.train.settings import stage_settings
 from sora_spec.train.streams import normal, seeded
 from sora_spec.train.task import Terms
+from sora_spec.training import SHOWN_RECONSTRUCTIONS, codec_crop
 from sora_spec.video import to_uint8, write_contact_sheet
 
-SHOWN = 4
-"""Clips of a reconstruction grid."""
 _ZOOM = 2.0  # crops are taken at up to twice the scale that just covers the clip
 
 
@@ -46,7 +45,7 @@ class VaeTask:
         self.settings = stage_settings(spec, "vae")
         assert isinstance(vae, ImageKlVae | Causal3dVae)
         self.spec, self.ranks, self.vae = spec, ranks, vae
-        frames = vae.training.frames or spec.clip.frames
+        frames = codec_crop(spec).frames
         self.dataset = open_clips(spec, self.settings.data, _crop_framing(spec), frames, labelled=False)
         with seeded(spec.train.seed, "vae"):
             self.module = build_codec(spec)
@@ -80,8 +79,8 @@ class VaeTask:
     @torch.no_grad()
     def show(self, path: Path) -> None:
         """Write a PNG with a row of frames and, below it, the same frames reconstructed."""
-        video = self._videos(range(SHOWN))
-        rebuilt, _, _ = self.module(video, torch.zeros_like(self._noise(video, range(SHOWN))))
+        video = self._videos(range(SHOWN_RECONSTRUCTIONS))
+        rebuilt, _, _ = self.module(video, torch.zeros_like(self._noise(video, range(SHOWN_RECONSTRUCTIONS))))
         if not self.ranks.is_main:
             return
         pairs = zip(video.cpu().numpy(), rebuilt.float().cpu().numpy(), strict=True)

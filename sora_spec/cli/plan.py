@@ -267,13 +267,31 @@ def _solve(job: Job, field: str, spec: Spec, as_json: bool) -> None:
     from sora_spec.plan.values import solution_values
 
     found = solve(job, field, spec)  # pyright: ignore[reportArgumentType]
-    if as_json:
-        output.data(json.dumps(None if found is None else solution_values(found), indent=2))
-    elif found is None:
-        output.data(f"no value of {field} makes it fit")
+    if found is None:
+        _unsolved(job, field, spec, as_json)
+    elif as_json:
+        output.data(json.dumps(solution_values(found), indent=2))
     else:
         output.data("\n".join([found.value, headline(found.plan), *arguments(found.overrides, found.options, "  ")]))
     raise typer.Exit(0 if found is not None else 1)
+
+
+def _unsolved(job: Job, field: str, spec: Spec, as_json: bool) -> None:
+    """Why there is no such value, and what makes the job fit all the same."""
+    from sora_spec.plan.fixes import find_fixes
+    from sora_spec.plan.planner import make_plan
+    from sora_spec.plan.report import unsolved, unsolved_reason
+    from sora_spec.plan.solve import least_of
+    from sora_spec.plan.values import fix_values
+
+    plan, least = make_plan(job), least_of(job, field)  # pyright: ignore[reportArgumentType]
+    fixes = find_fixes(job, spec)
+    if as_json:
+        reason = unsolved_reason(field, least, plan)
+        values = {"value": None, "reason": reason, "fixes": [fix_values(fix, plan) for fix in fixes]}
+        output.data(json.dumps(values, indent=2))
+    else:
+        output.data(unsolved(field, least, plan, fixes))
 
 
 def _sweep(document: Document, asked: _Asked, over: list[str], format: str, plot: str) -> None:

@@ -17,7 +17,10 @@ from sora_spec.plan.clip_sizes import frame_counts, sizes, with_frames, with_siz
 from sora_spec.plan.job import Job
 from sora_spec.plan.layout import with_count
 from sora_spec.plan.planner import Plan, make_plan
+from sora_spec.plan.train_phases import LATENTS
 from sora_spec.sampling import frames_per_decode, is_per_frame
+from sora_spec.shapes import latent_frames, pixel_frames
+from sora_spec.training import codec_crop
 
 if TYPE_CHECKING:
     from sora_spec.schema.spec import Spec
@@ -29,7 +32,9 @@ ENOUGH = 3
 _DISTURBING = 3.0
 TILES = (512, 256, 128)
 """Sides of tiles that are tried, in pixels."""
-CODEC_PHASES = ("encode", "decode", "sample grid: decode")
+CROPS = (512, 384, 256, 192, 128, 64, 32)
+"""Sides of a codec's training crops that are tried, in pixels."""
+CODEC_PHASES = ("encode", "decode", "sample grid: decode", LATENTS)
 
 
 class Setting(NamedTuple):
@@ -109,7 +114,8 @@ def knobs_of(job: Job) -> list[Knob]:
         part = [_offload(job), *_codec_knobs(job)]
         return [_clips_at_a_time(job), _export_precision(job), *part, _frames(job), _resolution(job)]
     if job.stage == "vae":
-        return [_vae_batch(job), _vae_precision(job), _sharding(job), _host(job)]
+        crops = [_crop(job), _crop_frames(job)]
+        return [_vae_batch(job), _vae_precision(job), _sharding(job), _host(job), *_codec_knobs(job), *crops]
     return [
         _passes(job),
         _recompute(job),
@@ -310,6 +316,31 @@ def _tiling(job: Job) -> Knob:
             tiling = {"kind": "spatial", "tile": side, "overlap": side // 4 // space * space}
             settings.append(Setting(f"the codec in tiles of {side} pixels", _value_move({"vae.tiling": tiling})))
     return Knob("tiling", 1.3, tuple(settings))
+
+
+def _crop(job: Job) -> Knob:
+    """Smaller squares of the clip, in steps of the codec's compression."""
+    vae, crop = job.spec.vae, codec_crop(job.spec)
+    space, have = vae.compression.space, f"{crop.height}x{crop.width}"
+    sides = [side for side in CROPS if side % space == 0 and side <= min(crop.height, crop.width)]
+    sides = [side for side in sides if side * side < crop.height * crop.width]
+    settings = [
+        Setting(f"crops of {side}x{side} pixels instead of {have}", _value_move({"vae.training.crop": side}))
+        for side in sides
+    ]
+    return Knob("crop", 1.5, tuple(settings))
+
+
+def _crop_frames(job: Job) -> Knob:
+    """Fewer frames of the clip."""
+    have = codec_crop(job.spec).frames
+    least = 2 if job.spec.vae.kind == "causal3d" else 1  # such a codec is there for time
+    counts = [pixel_frames(job.spec, n) for n in range(least, latent_frames(job.spec, have))]
+    shown = dict.fromkeys(_nearest(counts, have * share) for share in (0.5, 0.25, 0.1, 0.01) if counts)
+    settings = [
+        Setting(f"crops of {n} frames instead of {have}", _value_move({"vae.training.frames": n})) for n in shown
+    ]
+    return Knob("crop frames", 1.6, tuple(settings))
 
 
 def _vae_batch(job: Job) -> Knob:

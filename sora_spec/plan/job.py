@@ -13,6 +13,7 @@ from sora_spec.plan.hardware import Device
 from sora_spec.plan.layout import NOTHING, device_count, with_count
 from sora_spec.plan.workload import Workload, workload
 from sora_spec.sampling import default_batch, is_guided
+from sora_spec.training import uses_fsdp
 
 if TYPE_CHECKING:
     from sora_spec.schema.spec import Spec
@@ -100,7 +101,7 @@ class Job:
     @property
     def sharded(self) -> bool:
         """Whether FSDP2 runs: on several ranks, and on one for bf16 and for offload."""
-        return self.ranks > 1 or self.precision == "bf16" or self.spec.parallel.offload
+        return uses_fsdp(self.spec, self.precision, self.ranks)
 
     @property
     def states_on_host(self) -> bool:

@@ -7,6 +7,7 @@ from sora_spec.plan.job import Job
 from sora_spec.plan.sampling import ADAPTIVE
 from sora_spec.plan.text_encoders import unknown_encoder
 from sora_spec.run_folder import MEASURED_CLIPS
+from sora_spec.sampling import frames_per_decode, is_per_frame
 from sora_spec.tiles import cut_of, streams
 
 
@@ -106,6 +107,12 @@ def _codec_pieces(job: Job, bundles: bool = False) -> list[str]:
     if tiles is not None:
         more = tiles.tiles * tiles.tile_height * tiles.tile_width / (tiles.height * tiles.width) - 1
         found.append(f"the codec works in {tiles.tiles} tiles, one at a time: {100 * more:.0f} % more positions")
+    asked, clip = job.spec.export.decode_frames, job.spec.clip.frames
+    run = frames_per_decode(job.spec, clip)
+    if bundles and is_per_frame(job.spec) and run != min(asked, clip):
+        found.append(
+            f"the codec decodes {run} frames at a time: {asked} in multiples of the patch, {job.spec.patch.time}"
+        )
     if streams(job.spec):
         whole = "; a bundle's decoder is not streamed and needs more" if bundles else ""
         found.append(f"the codec works on one latent frame at a time{whole}")

@@ -175,6 +175,25 @@ def _fastest(plan: Plan, fastest: Fastest) -> list[str]:
     return [*lines, *arguments(fastest.overrides, fastest.options, "  ")]
 
 
+def unsolved(field: str, least: tuple[str, Plan] | None, plan: Plan, fixes: Sequence[Fix]) -> str:
+    """Why no value of a field makes a job fit, and what does."""
+    lines = _wrapped(unsolved_reason(field, least, plan), "", "  ")
+    return "\n".join([*lines, "", *_fixes(plan, fixes)])
+
+
+def unsolved_reason(field: str, least: tuple[str, Plan] | None, plan: Plan) -> str:
+    """The least that any value of the field needs, and what most of it is."""
+    if least is None:
+        return f"no value of {field} makes it fit: none can be planned"
+    value, smallest = least
+    term = max(smallest.peak.terms, key=lambda term: term.bytes.likely)
+    needed, there, most = (n / GIB for n in (smallest.needed.likely, plan.device.memory_bytes, term.bytes.likely))
+    return (
+        f"no value of {field} makes it fit: even {value} needs {needed:.1f} GiB of {there:.1f} "
+        f"({smallest.peak.name}), {most:.1f} of them {term.name}"
+    )
+
+
 def arguments(overrides: Sequence[str], options: Sequence[str], indent: str) -> list[str]:
     """What is to be added to the command, quoted for a shell."""
     return _wrapped(" ".join([*map(shlex.quote, overrides), *options]), indent, indent)

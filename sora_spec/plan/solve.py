@@ -13,6 +13,7 @@ from sora_spec.plan.clip_sizes import frame_counts, sizes, with_frames, with_siz
 from sora_spec.plan.job import Job
 from sora_spec.plan.layout import with_count
 from sora_spec.plan.planner import Plan, make_plan
+from sora_spec.rules.problem import counted
 
 if TYPE_CHECKING:
     from sora_spec.schema.spec import Spec
@@ -49,6 +50,23 @@ def solve(job: Job, field: Field, original: Spec | None = None) -> Solution | No
     value, best = found
     overrides = overrides_for(original or job.spec, best)
     return Solution(field, candidates.words(value), overrides, options_between(job, best), make_plan(best))
+
+
+def least_of(job: Job, field: Field) -> tuple[str, Plan] | None:
+    """The value of a field that needs least, in words, and its plan; None where no value can be planned."""
+    candidates = _CANDIDATES[field](job)
+    values = [value for value in reversed(candidates.values) if _shares(job, value)] if field == "gpus" else []
+    for value in values if field == "gpus" else candidates.values[:1]:
+        try:
+            return candidates.words(value), make_plan(candidates.job(value))
+        except UserError:
+            continue
+    return None
+
+
+def _shares(job: Job, count: int) -> bool:
+    """Whether so many devices could share the clips of a step at all."""
+    return job.clips_per_step * job.spec.parallel.sequence % count == 0
 
 
 def fits(job: Job) -> bool:
@@ -102,7 +120,9 @@ def _last_that_fits(candidates: _Candidates) -> tuple[Any, Job] | None:
 def _batches(job: Job) -> _Candidates:
     if job.mode == "generate":
         clips = range(1, MOST_CLIPS + 1)
-        return _Candidates(clips, job.generated, lambda n: f"{n} clips at a time", lambda n: replace(job, batch=n))
+        return _Candidates(
+            clips, job.generated, lambda n: f"{counted(n, 'clip')} at a time", lambda n: replace(job, batch=n)
+        )
     share = job.groups * job.accumulation
 
     def with_batch(micro: int) -> Job:
@@ -113,8 +133,12 @@ def _batches(job: Job) -> _Candidates:
 
     per_pass = range(1, min(MOST_CLIPS, 65_536 // share) + 1)
     return _Candidates(
-        per_pass, job.micro_batch, lambda micro: f"{micro * share} clips a step, {micro} a pass", with_batch
+        per_pass, job.micro_batch, lambda micro: f"{counted(micro * share, 'clip')} a step, {micro} a pass", with_batch
     )
+
+
+def _at_a_time(clips: int) -> str:
+    return f"{counted(clips, 'clip')} at a time"
 
 
 def _frames(job: Job) -> _Candidates:
@@ -123,7 +147,7 @@ def _frames(job: Job) -> _Candidates:
         raise UserError(f"{job.spec.name} sees every frame on its own: its clip has no length to solve for")
     own = job.spec.clip.frames
     return _Candidates(
-        counts, own, lambda count: f"{count} frames", lambda count: _with(job, with_frames(job.spec, count))
+        counts, own, lambda count: counted(count, "frame"), lambda count: _with(job, with_frames(job.spec, count))
     )
 
 
@@ -141,7 +165,7 @@ def _counts(job: Job) -> _Candidates:
     def with_devices(count: int) -> Job:
         return replace(job, spec=with_count(job.spec, count, job.stage, job.typed), count=count)
 
-    return _Candidates(range(1, MOST_DEVICES + 1), job.count, lambda count: f"{count} devices", with_devices)
+    return _Candidates(range(1, MOST_DEVICES + 1), job.count, lambda count: counted(count, "device"), with_devices)
 
 
 def _with(job: Job, values: dict[str, Any]) -> Job:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sora_spec.graph.passes.shard import MASTER, part_numel
 from sora_spec.graph.passes.state import adamw_temporary_bytes
+from sora_spec.plan.changes import changed
 from sora_spec.plan.job import Job, with_clip
 from sora_spec.plan.overhead import attention_workspace, conv_workspace, matrix_workspace
 from sora_spec.plan.resident import (
@@ -23,12 +24,15 @@ from sora_spec.plan.sharded import ShardedPeak, left_gathered, sharded_peak
 from sora_spec.plan.terms import Phase, Term, exact, some
 from sora_spec.plan.workload import Peak, Workload
 from sora_spec.shapes import derive_shapes
+from sora_spec.tiles import streams
+from sora_spec.training import SHOWN_RECONSTRUCTIONS, SHOWN_SAMPLES, codec_crop
 
 if TYPE_CHECKING:
     from sora_spec.schema.spec import Spec
 
-SHOWN = 8
-"""Clips of a sample grid."""
+
+LATENTS = "at the end: latents"
+"""The phase of a codec's training in which its latents are measured."""
 
 
 def train_phases(job: Job) -> list[Phase]:
@@ -49,9 +53,7 @@ def _vae_job(job: Job) -> Job:
 
 def crop_spec(spec: Spec) -> Spec:
     """The spec with the codec's training crop as its clip."""
-    training = spec.vae.training  # pyright: ignore[reportAttributeAccessIssue]
-    frames, crop = training.frames or spec.clip.frames, training.crop
-    return with_clip(spec, frames=frames, height=crop or spec.clip.height, width=crop or spec.clip.width)
+    return with_clip(spec, **codec_crop(spec)._asdict())
 
 
 def _denoiser_phases(job: Job) -> list[Phase]:
@@ -69,7 +71,42 @@ def _vae_phases(job: Job) -> list[Phase]:
     work = step_work(job)
     kept = training_terms(job, work)
     kept.device.extend([*matrix_workspace(job.device), *read_terms(job, crop_spec(job.spec))])
-    return [_step_phase(job, work, kept), _optimizer_phase(job, work, kept)]
+    phases = [_step_phase(job, work, kept), _optimizer_phase(job, work, kept)]
+    return [*phases, *_reconstruction_phases(job, work, kept), _measuring_phase(job, work, kept)]
+
+
+def _reconstruction_phases(job: Job, work: Workload, kept: Resident) -> list[Phase]:
+    """The reconstruction grid: whole clips at once, as a training step takes its crops; not in pieces."""
+    if job.spec.train.sample_every is None:
+        return []
+    whole = changed(
+        job.spec, {"vae.tiling": {"kind": "none"}, **({"vae.streaming": False} if streams(job.spec) else {})}
+    )
+    clips, found = replace(job, spec=whole), list[Phase]()
+    for name, component in (("encode", "vae_encode"), ("decode", "vae_decode")):
+        one = clips.work(component, SHOWN_RECONSTRUCTIONS)
+        found.append(_codec_phase(f"sample grid: {name}", job, work, kept, one, "train.sample_every"))
+    return found
+
+
+def _measuring_phase(job: Job, work: Workload, kept: Resident) -> Phase:
+    """After the last step: one whole clip after another is encoded, in pieces where the codec works so."""
+    return _codec_phase(LATENTS, job, work, kept, job.work("vae_encode", 1), "clip")
+
+
+def _codec_phase(name: str, job: Job, work: Workload, kept: Resident, one: Workload, path: str) -> Phase:
+    """The trained codec without gradients. FSDP2 holds it whole, as it has no blocks."""
+    element = 2 if job.precision == "bf16" else 4
+    whole = element * sum(w.times * w.resident.numel for w in work.weights if w.resident.trained)
+    terms = [
+        exact("inputs", one.peak.input_bytes, path),
+        *activation_terms(one.peak, "activations"),
+        *([exact("FSDP2: gathered weights", whole, "parallel.shard")] if job.sharded else []),
+        *conv_workspace(job.device, one),
+    ]
+    gradients = [exact("gradients of the last step", gradient_bytes(job, work), path)] if name != LATENTS else []
+    device, host = _placed(job, gradients)
+    return _phase(name, kept, [*device, *terms], host)
 
 
 def _phase(name: str, kept: Resident, device: list[Term], host: list[Term] | None = None) -> Phase:
@@ -180,11 +217,15 @@ def _sample_phases(job: Job, work: Workload, kept: Resident) -> list[Phase]:
     device, host = _placed(job, [exact("gradients of the last step", part, path)])
     (host if job.average_on_host else device).extend(aside)
     # With FSDP2 the few latents of the sampler are left out, and one call of the network stands for its step.
-    calls = job.work("denoiser", SHOWN * (2 if job.guided else 1)) if job.sharded else job.work("sampler_step", SHOWN)
+    calls = (
+        job.work("denoiser", SHOWN_SAMPLES * (2 if job.guided else 1))
+        if job.sharded
+        else job.work("sampler_step", SHOWN_SAMPLES)
+    )
     running, left = _forward_terms(job, calls)
     phases = [_phase("sample grid: denoise", kept, [*device, *running], host)]
     if job.has_codec:
-        decoded = job.work("vae_decode", SHOWN, "fp32")
+        decoded = job.work("vae_decode", SHOWN_SAMPLES, "fp32")
         terms = [
             exact("latents", decoded.peak.input_bytes, path),
             *activation_terms(decoded.peak, "codec activations"),

@@ -19,6 +19,7 @@ from sora_spec.plan.knob import (
     trains_denoiser,
 )
 from sora_spec.plan.whatif import WhatIf
+from sora_spec.sampling import frames_per_decode
 
 if TYPE_CHECKING:
     from sora_spec.graph.ops.attention import Kernel
@@ -172,9 +173,10 @@ def _precision_knob() -> Knob:
 
 
 def _decode_settings(at: Situation) -> list[Setting]:
-    """Powers of two up to the clip, and what the spec has."""
-    frames, have = at.spec.clip.frames, at.spec.export.decode_frames
-    counts = sorted({have, *(2**power for power in range(10) if 2**power <= frames)})
+    """Powers of two up to the clip, and what runs: multiples of the patch."""
+    frames, unit = at.spec.clip.frames, at.spec.patch.time
+    powers = {2**power for power in range(10) if 2**power <= frames and 2**power % unit == 0}
+    counts = sorted({frames_per_decode(at.spec, frames), *powers})
     return [Setting(str(n), at.whatif.having("export.decode_frames", str(n)), n) for n in counts]
 
 
@@ -234,9 +236,9 @@ WAY_KNOBS: tuple[Knob, ...] = (
     ),
     Knob(
         *("decode_frames", "frames a decode", help_at("export.decode_frames")),
-        shown=lambda at: str(at.spec.export.decode_frames),
+        shown=lambda at: str(frames_per_decode(at.spec, at.spec.clip.frames)),
         settings=_decode_settings,
-        place=lambda at: at.spec.export.decode_frames,
+        place=lambda at: frames_per_decode(at.spec, at.spec.clip.frames),
         applies=lambda at: generates(at) and at.spec.vae.kind == "image_kl",
     ),
     field_knob(
