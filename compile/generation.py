@@ -78,7 +78,8 @@ def run_job(pipeline: Pipeline, job: Job) -> dict[str, Any]:
     clips: list[dict[str, Any]] = []
     rows: list[NDArray[np.uint8]] = []
     writing = 0.0
-    with output.progress(f"generating {len(job.labels)} clips", total) as advance:
+    count, kind = len(job.labels), "image" if spec.clip.frames == 1 else "clip"
+    with output.progress(f"generating {count} {kind}{'s' * (count != 1)}", total) as advance:
         for clip in pipeline.generate(job.labels, job.seed, job.batch, advance):
             before = time.perf_counter()
             file = clip_name(spec, clip.index, clip.label, job.seed)

@@ -76,7 +76,7 @@ def arrange_denoiser(state: Mapping[str, Tensor], spec: Spec, layout: Layout) ->
         )
     official = to_official(state, spec)
     arranged = official if layout == "official" else diffusers_from_flat(official)
-    _check_return(from_official(arranged, spec), state)
+    _check_return(from_official(arranged, spec, "what is written"), state)
     return Arranged(_dense(arranged), "ema", None if layout == "official" else _dit_config(spec))
 
 

@@ -51,7 +51,7 @@ class OnnxStage(Stage):
         except Exception as error:  # ONNX Runtime's exception types are not public
             raise UserError(
                 f"ONNX Runtime {ort.__version__} cannot load {self._path}: {_first_line(error)}",
-                "its CPU backend runs fp32 and fp16, not bf16: sora-spec export RUN --precision fp32",
+                _mend(str(error)),
             ) from error
         self.runtime = self._describe(self.session.get_providers()[0])
         self._check_graph()
@@ -106,6 +106,12 @@ def _threads() -> int:
 
 def _named(axes: dict[str, int]) -> str:
     return ", ".join(f"{name} of {count} axes" for name, count in axes.items()) or "none"
+
+
+def _mend(text: str) -> str:
+    if "bfloat16" in text or "NOT_IMPLEMENTED" in text:
+        return "its CPU backend runs fp32 and fp16, not bf16: sora-spec export RUN --precision fp32"
+    return "export the bundle again with --force, or with another version of ONNX Runtime than this"
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -14,6 +15,7 @@ from sora_spec.compile.manifest import STAGES
 from sora_spec.compile.pipeline import Pipeline
 from sora_spec.errors import UserError
 from sora_spec.loading import load_spec
+from sora_spec.packaged import packaged_names
 from sora_spec.run_folder import RunFolder
 from sora_spec.schema.spec import Spec
 
@@ -37,7 +39,9 @@ def open_source(path: Path, overrides: Sequence[str] = (), random: bool = False)
     if random:
         raise UserError(f"{path} is no spec: --random-weights goes with one", "sora-spec export SPEC --random-weights")
     if not path.exists():
-        raise UserError(f"{path} does not exist", f"give a run folder, a bundle or a spec with weights; {_MAKE}")
+        close = difflib.get_close_matches(str(path), packaged_names(), n=1)
+        meant = f"did you mean the spec {close[0]}? " if close else ""
+        raise UserError(f"{path} does not exist", f"{meant}give a run folder, a bundle or a spec with weights; {_MAKE}")
     if path.is_dir() and not (path / "manifest.json").exists() and any(path.glob("*.onnx")):
         raise UserError(f"{path} is an incomplete bundle: it has no manifest.json", "copy the bundle again")
     if RunFolder.is_run(path):

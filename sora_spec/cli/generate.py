@@ -142,5 +142,6 @@ def _report(spec: Spec, folder: Path, record: dict[str, object], as_json: bool) 
     shares = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items() if name != "total")
     image = spec.clip.frames == 1
     size = f"{spec.clip.width}x{spec.clip.height}"
-    what = f"images of {size}" if image else f"clips of {spec.clip.frames} frames at {size}"
+    many = "s" * (len(clips) != 1)
+    what = f"image{many} of {size}" if image else f"clip{many} of {spec.clip.frames} frames at {size}"
     output.note(f"{len(clips)} {what} in {seconds['total']:.1f} s: {shares}")
