@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image
 from sora_spec.errors import UserError
 from sora_spec.train.data.clips import ClipDataset, open_clips
 from sora_spec.train.data.picture import Framing
-from sora_spec.train.data.probe import probe
+from sora_spec.train.data.probe import FileInfo, probe
 from sora_spec.train.data.sources import Entry
 from sora_spec.video import write_mp4
 from tests.hostile.films import images, number_of, picture, write_film
@@ -106,6 +107,25 @@ def test_plain_files_keep_their_fingerprint(tmp_path: Path) -> None:
     data = ClipDataset([probe(Entry(path))], [3], Framing(16, 16), 4, Fraction(16), 0)
     facts = [["a.mp4", 32, "16", 0, 32768, 64, 48, 3]]
     assert data.fingerprint() == hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def test_files_read_otherwise_than_before_change_the_fingerprint(tmp_path: Path) -> None:
+    """A run on frames that were upside down cannot go on unnoticed on upright ones."""
+    one = 65536
+    plain = write_film(tmp_path / "plain.mp4", frames=4)
+    turned = write_film(tmp_path / "turned.mp4", frames=4, matrix=(-one, 0, 0, 0, one, 0, 0, 0, 1 << 30))
+    assert probe(Entry(plain)).manner == ""
+    assert probe(Entry(turned)).manner == "mirrored"
+    large = write_film(tmp_path / "large.mp4", frames=1, size=(720, 1280))
+    assert probe(Entry(large)).manner == "BT.709"
+    first, *rest = images(3)
+    first.save(tmp_path / "moving.webp", save_all=True, append_images=rest)
+    infos = [probe(Entry(tmp_path / name)) for name in ("plain.mp4", "turned.mp4", "large.mp4", "moving.webp")]
+
+    def digest(info: FileInfo) -> str:
+        return ClipDataset([info], [0], Framing(16, 16), 1, Fraction(1), 0).fingerprint()
+
+    assert [digest(info) != digest(replace(info, manner="")) for info in infos] == [False, True, True, True]
 
 
 @pytest.mark.parametrize("size", [(48, 64), (720, 1280)])

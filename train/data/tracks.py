@@ -78,8 +78,9 @@ class Track:
             return
         if packet.dts is not None:
             back = 0 if self.decoded_until is None else self.decoded_until - packet.dts
-            self.went_back = self.went_back or back > 0
-            self.joined = self.joined or back * (packet.time_base or 0) > _JOIN_SECONDS
+            if back > 0:
+                self.went_back = True
+                self.joined = self.joined or back * (packet.time_base or 0) > _JOIN_SECONDS
             self.decoded_until = packet.dts
         if packet.pts is not None and (not self.durations or packet.pts >= max(self.durations)):
             known = self.durations.get(packet.pts, 0)
