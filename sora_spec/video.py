@@ -54,7 +54,8 @@ def write_mp4(path: Path | str, frames: Frames, fps: float, quality: int = 12) -
     frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
     try:
-        with av.open(str(temporary), "w", options={"movflags": "+faststart"}) as container:
+        # As a file, whatever its name: `clip:01.mp4` would be taken for a protocol.
+        with av.open(f"file:{temporary}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
             try:
                 stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(60_000))
             except (ValueError, FFmpegError) as error:

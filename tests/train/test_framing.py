@@ -128,6 +128,15 @@ def test_files_read_otherwise_than_before_change_the_fingerprint(tmp_path: Path)
     assert [digest(info) != digest(replace(info, manner="")) for info in infos] == [False, True, True, True]
 
 
+@pytest.mark.parametrize("name", ["clip:01.mp4", "http:x.mp4", "a b.mp4", "50%d.mp4", "noending"])
+def test_a_film_is_written_under_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_mp4(name, np.stack([picture(k) for k in range(3)]), fps=8, quality=1)
+    data = ClipDataset([probe(Entry(Path(name)))], [0], Framing(48, 64, train=False), 3, Fraction(8), 0)
+    assert [number_of(frame) for frame in data[0].frames] == [0, 1, 2]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.parametrize("size", [(48, 64), (720, 1280)])
 def test_a_written_film_is_tagged_and_comes_back(tmp_path: Path, size) -> None:
     colours = np.zeros((3, *size, 3), np.uint8)
