@@ -13,7 +13,7 @@ def main() -> NoReturn:
         from sora_spec.cli.main import run
 
         run()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # before the command line listens, or after
         sys.exit(130)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own would print a traceback while it shuts down

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -43,9 +44,15 @@ def _temporary(target: Path, kind: str) -> Path:
 def write_atomically(path: Path, content: str | bytes, replace: bool = True) -> None:
     """Put `content` at `path` in one step: a reader sees the old file or the new one, also after a crash.
 
+    A device or a pipe is written as it is: put in its place, a file would be the end of `/dev/null`.
+
     Raises FileExistsError when the file is there and `replace` is off.
     """
     raw = content.encode() if isinstance(content, str) else content
+    if replace and _is_device(path):
+        with path.open("wb") as device:
+            device.write(raw)
+        return
     temporary = _temporary(path, "tmp")
     try:
         with temporary.open("wb") as file:
@@ -60,6 +67,15 @@ def write_atomically(path: Path, content: str | bytes, replace: bool = True) -> 
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a name leads to something that is neither a file nor a folder."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _place_new(temporary: Path, path: Path) -> None:

@@ -14,6 +14,7 @@ import unicodedata
 SUBSTITUTE = "sora-spec-substitute"
 """Error handler of encodings: `×` becomes `x` in ASCII, what nothing resembles becomes an escape."""
 
+_BLANKS = re.compile(r"[ \t\n]+")
 _ORDINARY = re.compile(r"[\n\t -~]*")
 # Blank although letters: Hangul fillers, Khmer vowels that are not drawn, the grapheme joiner.
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
@@ -52,7 +53,12 @@ def visible(text: str) -> str:
 
 def in_one_line(text: str) -> str:
     """The text as `visible` gives it, every run of blanks and line ends as one space."""
-    return visible(" ".join(text.split()))
+    return " ".join(_BLANKS.split(visible(text).strip(" \t\n")))
+
+
+def visible_name(name: str) -> str:
+    """A name as `visible` gives it; a line end in it is an escape, too."""
+    return visible(name).replace("\n", "\\x0a").replace("\t", "\\x09")
 
 
 def escaped(character: str) -> str:

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -83,6 +83,44 @@ def prepare_streams() -> None:
             os.set_blocking(stream.fileno(), True)
 
 
+class Guarded:
+    """stderr as libraries get it, for warnings and logs of theirs: what drives a terminal leaves as escapes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write the text harmless."""
+        self.stream.write(harmless(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write lines harmless."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def guarded_stderr() -> Generator[None]:
+    """Let libraries have a guarded stderr while the body runs."""
+    before = sys.stderr
+    if before is not None:  # pyright: ignore[reportUnnecessaryComparison] - None after `2>&-`
+        sys.stderr = Guarded(before)  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        sys.stderr = before
+
+
+def _own_stderr() -> TextIO | None:
+    """stderr for what the sink has made harmless; a progress bar stands before it while it is drawn."""
+    stream: Any = sys.stderr
+    return stream.stream if isinstance(stream, Guarded) else stream
+
+
 def harmless(text: str, command: bool = False) -> str:
     """The text as it may be printed: escapes visible, our colours real; `command` spares lines for GitHub's runner."""
     parts = _COLOUR.split(text)
@@ -133,7 +171,7 @@ def silence(stream: TextIO | None) -> None:
 
 def _to_stderr(text: str, prefix: str = "", colour: str = "") -> None:
     """What cannot be told is left out: a log whose reader has gone must not end a training."""
-    stream: TextIO | None = sys.stderr
+    stream = _own_stderr()
     if stream is None or stream.closed:
         return
     if prefix:
@@ -218,7 +256,7 @@ def progress(label: str, total: float | None = None) -> Generator[Advance]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
+    with Progress(*columns, console=Console(file=_own_stderr()), transient=False) as bar:
         task = bar.add_task(harmless(label), total=total)
         yield Advance(
             lambda amount: bar.advance(task, amount),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sora_spec import output
-from sora_spec.characters import in_one_line
+from sora_spec.characters import in_one_line, visible_name
 from sora_spec.diagnostics import Diagnostic
 from sora_spec.snippet import Mark, Paint, render_snippet
 
@@ -64,7 +64,7 @@ def _summary(diagnostics: Sequence[Diagnostic]) -> str:
 
 def render_concise(diagnostics: Sequence[Diagnostic]) -> str:
     """One line per problem: `file:line:column: code message`."""
-    return "\n".join(f"{in_one_line(item.where())}: {item.code} {in_one_line(item.message)}" for item in diagnostics)
+    return "\n".join(f"{visible_name(item.where())}: {item.code} {in_one_line(item.message)}" for item in diagnostics)
 
 
 def render_github(diagnostics: Sequence[Diagnostic]) -> str:

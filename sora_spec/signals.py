@@ -19,8 +19,18 @@ ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
 """What asks a program to end."""
 
 
+class EndedError(KeyboardInterrupt):
+    """A signal asked to end.
+
+    A class of its own: Python notes a plain KeyboardInterrupt that leaves an `exec`, as when a dataclass is made, and
+    ends the process by SIGINT at the very end, whatever the exit code was to be.
+    """
+
+
 class _Received:
     number: int | None = None
+    again: threading.Timer | None = None
+    """Raises once more what was lost."""
 
 
 def received() -> int | None:
@@ -48,9 +58,18 @@ def ending_signals() -> list[signal.Signals]:
     return [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
 
 
+def stop_listening() -> None:
+    """Take no more of them, once the program is ending."""
+    if threading.current_thread() is threading.main_thread():
+        for number in ending_signals():
+            signal.signal(number, signal.SIG_IGN)
+    if _Received.again is not None:
+        _Received.again.cancel()
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     _Received.number = number
-    raise KeyboardInterrupt
+    raise EndedError
 
 
 @contextmanager
@@ -67,6 +86,7 @@ def handled() -> Generator[None]:
         yield
     finally:
         sys.unraisablehook = hook
+        stop_listening()
         for number, handler in before.items():
             if handler is not None:
                 signal.signal(number, handler)
@@ -77,7 +97,9 @@ def _again_if_lost(hook: Any) -> Any:
 
     def report(lost: Any) -> None:
         if issubclass(lost.exc_type, KeyboardInterrupt) and _Received.number is not None:
-            threading.Timer(0.05, signal.raise_signal, (_Received.number,)).start()
+            _Received.again = threading.Timer(0.05, signal.raise_signal, (_Received.number,))
+            _Received.again.daemon = True
+            _Received.again.start()
         else:
             hook(lost)
 

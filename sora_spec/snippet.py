@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sora_spec.characters import escaped, in_one_line, visible
+from sora_spec.characters import escaped, visible, visible_name
 from sora_spec.span import Span, Text
 
 LINE_WIDTH = 100
@@ -45,7 +45,7 @@ def render_snippet(marks: Sequence[Mark], role: str, paint: Paint) -> list[str]:
         own = [mark for mark in marks if mark.span.text is text]
         head = own[0].span
         arrow = "-->" if text is primary.text else ":::"
-        lines.append(f"{' ' * gutter}{paint(arrow, 'frame')} {in_one_line(text.name)}:{head.line}:{head.column}")
+        lines.append(f"{' ' * gutter}{paint(arrow, 'frame')} {visible_name(text.name)}:{head.line}:{head.column}")
         lines.append(paint(" " * gutter + " |", "frame"))
         lines += _text_lines(text, own, gutter, role, paint)
     return lines

@@ -13,6 +13,7 @@ import typer
 from typer.main import get_command
 
 from sora_spec import output, signals
+from sora_spec.characters import in_one_line
 from sora_spec.cli.lazy import LazyGroup, Quiet, Verbose
 from sora_spec.errors import UserError
 from sora_spec.os_errors import refusal
@@ -58,7 +59,7 @@ def root(
 
 def run() -> NoReturn:
     """Run the verb that the arguments name and leave with its exit code."""
-    with signals.handled():
+    with signals.handled(), output.guarded_stderr():
         output.prepare_streams()
         code = _last_flush(_run_verb())
     sys.exit(code)
@@ -79,6 +80,7 @@ def _run_verb() -> int:
 
 def _ending(error: BaseException) -> int:
     """Exit code of what ended a verb, and the sentence that goes with it."""
+    signals.stop_listening()  # one that comes now would end the ending
     number = signals.received()
     if number is not None or isinstance(error, KeyboardInterrupt):
         # A signal in the middle of an import leaves as any error; the signal is what happened.
@@ -137,7 +139,7 @@ def _report_usage(error: Any) -> int:
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":  # its sentence is the help, which is printed by now
         return error.exit_code
-    message = " ".join(str(error.format_message()).split()).rstrip(".")
+    message = in_one_line(str(error.format_message())).rstrip(".")
     output.error(message[:1].lower() + message[1:])
     if context is not None:
         output.hint(f"{context.command_path} --help")

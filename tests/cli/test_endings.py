@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from sora_spec import output, signals
+from sora_spec.atomic import write_atomically
 from sora_spec.cli import main
 from sora_spec.os_errors import refusal, told
 
@@ -153,3 +157,50 @@ def test_a_file_is_never_opened_as_standard_output(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert target.read_text().startswith("{")
     assert target.read_text().rstrip().endswith("}")
+
+
+def test_what_libraries_say_is_escaped_and_what_is_ours_is_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def say() -> list[str]:
+        logging.StreamHandler().emit(logging.LogRecord("a library", 30, "a.py", 1, HOSTILE, None, None))
+        print(HOSTILE, file=sys.stderr)
+        output.note(output.painted("ours", "32"))
+        return []
+
+    monkeypatch.setattr("sora_spec.cli.ls.packaged_names", say)
+    monkeypatch.setattr(sys, "argv", ["sora-spec", "ls", "-v"])
+    with pytest.raises(SystemExit):
+        main.run()
+    said = capsys.readouterr().err
+    assert said.count(SHOWN) >= 2
+    assert "\x1b[32mours\x1b[0m" in said
+    assert "\x1b]" not in said
+    assert "\u202e" not in said
+
+
+def test_a_bar_draws_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader, follower = pty.openpty()
+    with os.fdopen(follower, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setattr(output.VERBOSITY, "level", 0)
+        with output.guarded_stderr(), output.progress(f"[red]{HOSTILE}[/red]", 2) as advance:
+            advance(2)
+        terminal.flush()
+        drawn = os.read(leader, 65536).decode("utf-8", "replace")
+    os.close(leader)
+    assert "[red]a\\x1b]52" in drawn.replace("\n", "").replace("\r", "")
+    assert "\x1b]52" not in drawn
+
+
+def test_a_pipe_is_written_and_stays_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    write_atomically(pipe, "version: 1\n")
+    reader.join(10)
+    assert read == ["version: 1\n"]
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
