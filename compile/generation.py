@@ -37,6 +37,8 @@ class Job:
     seed: int
     batch: int | None
     folder: Path
+    fields: Sequence[str] = ()
+    """What was set of a spec that is the source, its weights among them."""
 
 
 def clip_name(spec: Spec, index: int, label: int | None, seed: int) -> str:
@@ -107,6 +109,7 @@ def describe_job(pipeline: Pipeline, job: Job) -> dict[str, Any]:
     return {
         "name": spec.name,
         "source": str(job.source),
+        **({"fields": list(job.fields)} if job.fields else {}),
         "folder": str(job.folder),
         "backend": pipeline.denoiser.backend,
         "offload": pipeline.denoiser.offload,

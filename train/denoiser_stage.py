@@ -122,14 +122,13 @@ class DenoiserTask:
 
     @torch.no_grad()
     def show(self, path: Path) -> None:
-        """Generate a few clips with the spec's sampler: one row each in a PNG, and the first as mp4 beside it."""
+        """Generate a few clips with the spec's sampler: one row each in a PNG; video also as an mp4 beside it."""
         device, classes = self.ranks.device, self.spec.condition
         noise = NoiseStream(self.settings.seed, range(SHOWN_SAMPLES), self.shapes.latent)
-        labels = (
-            torch.arange(SHOWN_SAMPLES, device=device) % classes.classes
-            if isinstance(classes, ClassCondition)
-            else None
-        )
+        labels = None
+        if isinstance(classes, ClassCondition):
+            trained = min(len(self.dataset.classes or ()) or classes.classes, classes.classes)
+            labels = torch.arange(SHOWN_SAMPLES, device=device) % trained
         initial = torch.from_numpy(noise.initial).to(device)
         self.module.eval()
         latents = sample(
@@ -140,7 +139,8 @@ class DenoiserTask:
             return
         clips = [to_uint8(video.float().cpu().numpy()) for video in self.codec.decode(latents)]
         write_contact_sheet(path.with_suffix(".png"), clips)
-        write_mp4(path.with_suffix(".mp4"), tile_clips(clips), self.spec.clip.fps)
+        if self.spec.clip.frames > 1:
+            write_mp4(path.with_suffix(".mp4"), tile_clips(clips), self.spec.clip.fps)
 
     def finish(self, kept: Path, step: int, stopping: Callable[[], bool]) -> bool:
         """Nothing is left to measure."""

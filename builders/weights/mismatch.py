@@ -57,6 +57,7 @@ def explain(given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], 
         return [f"none of its names is one of DiT's, SiT's or Latte's; they begin: {shown}"]
     return [
         *_sizes(given, spec.backbone),
+        *_patches(given, expected),
         *_labels(given, spec),
         *_sigma(given, expected, spec.backbone),
         *_null_prompt(given, expected, spec),
@@ -71,6 +72,34 @@ def _sizes(given: Mapping[str, Tensor], backbone: Transformer) -> Iterator[str]:
     bias = given.get("t_embedder.mlp.2.bias")
     if bias is not None and len(bias) != backbone.width:
         yield f"the file's tokens have {len(bias)} channels, backbone.width is {backbone.width}"
+        return
+    hidden, normed = given.get("blocks.0.mlp.fc1.bias"), any(".q_norm." in name for name in given)
+    if hidden is not None and len(hidden) != int(backbone.width * backbone.mlp_ratio):
+        yield (
+            f"the file's MLPs have {len(hidden)} channels: set backbone.mlp_ratio to {len(hidden) / backbone.width:g}"
+        )
+    if normed != backbone.qk_norm:
+        has = "normalises" if normed else "does not normalise"
+        yield f"the file's network {has} queries and keys: set backbone.qk_norm to {str(normed).lower()}"
+
+
+def _patches(given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]]) -> Iterator[str]:
+    filters, shape = given.get("x_embedder.proj.weight"), expected.get("x_embedder.proj.weight")
+    if filters is None or shape is None or filters.ndim not in (4, 5) or _same_patches(given, expected):
+        return
+    (_, channels, *found), (_, wanted, *sides) = filters.shape, shape
+    if channels != wanted:
+        yield f"the file's latents have {channels} channels, the spec's {wanted}"
+    if found[-2:] != list(sides[-2:]):
+        yield f"the file's patches are {found[-2]}x{found[-1]}: set patch.space to {found[-1]}"
+    before, now = (extents[0] if len(extents) == 3 else 1 for extents in (found, sides))
+    if before != now:
+        yield f"the file's patches span {before} frames, the spec's {now}: set patch.time to {before}"
+
+
+def _same_patches(given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]]) -> bool:
+    filters, shape = given.get("x_embedder.proj.weight"), expected.get("x_embedder.proj.weight")
+    return filters is None or shape is None or tuple(filters.shape[1:]) == tuple(shape[1:])
 
 
 def _labels(given: Mapping[str, Tensor], spec: Spec) -> Iterator[str]:
@@ -92,6 +121,8 @@ def _labels(given: Mapping[str, Tensor], spec: Spec) -> Iterator[str]:
 
 def _sigma(given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], backbone: Transformer) -> Iterator[str]:
     head, shape = given.get("final_layer.linear.bias"), expected.get("final_layer.linear.bias")
+    if not _same_patches(given, expected):
+        return  # the head differs for that reason
     if head is not None and shape is not None and len(head) == shape[0] * (0.5 if backbone.learn_sigma else 2):
         value = str(not backbone.learn_sigma).lower()
         yield (
@@ -125,6 +156,9 @@ def _tables(given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], 
             "the file is an image model's (it has no table over frames): training starts from it, "
             "but it makes no video by itself; set temporal.kind to none for its images"
         )
-    for name in ("pos_embed", "temp_embed"):
-        if name in given and name in expected and tuple(given[name].shape) != tuple(expected[name]):
+    for name in ("pos_embed", "pos_embed_spatial", "temp_embed", "pos_embed_temporal"):
+        table, shape = given.get(name), expected.get(name)
+        if table is None or shape is None or table.shape[-1:] != tuple(shape)[-1:]:
+            continue  # absent, or of another width, which is told
+        if tuple(table.shape) != tuple(shape):
             yield f"{name} is not the sine-cosine table of any grid, so it cannot be rebuilt for the spec's"

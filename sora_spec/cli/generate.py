@@ -69,6 +69,7 @@ def generate(
     opened = open_source(source, overrides or ())
     chosen = choose_backend(opened, backend)
     short = _short(steps, guidance, frames)
+    fields = overrides or [] if isinstance(opened, SpecSource) else []
     if isinstance(opened, SpecSource):
         spec = source_spec(opened, short)
     else:
@@ -100,7 +101,7 @@ def generate(
     files = [clip_name(spec, index, value, seed) for index, value in enumerate(wanted)]
     folder = choose_folder(out, f"{spec.name}-{chosen}", files, force)
     pipeline = open_pipeline(opened, spec, chosen, ema=not no_ema, offload=offload or spec.export.offload)
-    record = run_job(pipeline, Job(source, wanted, names, seed, batch, folder))
+    record = run_job(pipeline, Job(source, wanted, names, seed, batch, folder, fields))
     _report(spec, folder, record, as_json)
 
 

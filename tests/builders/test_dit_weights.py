@@ -212,12 +212,28 @@ def test_everything_that_is_off_stands_in_one_report() -> None:
         (SMALL, {"out_channels": 4}, "returns 16 values a token, the spec's 32: set backbone.learn_sigma to false"),
         (transformer_spec(depth=2, width=96, condition=TEN), {}, "tokens have 48 channels, backbone.width is 96"),
         (LATTE, {"label_rows": None}, "set temporal.kind to none"),
+        (transformer_spec(depth=2, condition=TEN, mlp_ratio=2.0), {}, "set backbone.mlp_ratio to 4"),
+        (transformer_spec(depth=2, condition=TEN, qk_norm=True), {}, "set backbone.qk_norm to false"),
+        (transformer_spec(depth=2, condition=TEN, patch=(1, 4)), {}, "patches are 2x2: set patch.space to 2"),
+        (transformer_spec(depth=2, condition=TEN, frames=2, patch=(2, 2)), {}, "set patch.time to 1"),
+        (transformer_spec(depth=2, condition=TEN, channels=16), {}, "latents have 4 channels, the spec's 16"),
     ],
 )
 def test_the_line_of_the_spec_that_explains_a_misfit_is_named(spec: Spec, changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(UserError) as caught:
         from_official(small_state(**changes), spec)
     assert reason in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("changes", [{"patch": (1, 4)}, {"frames": 2, "patch": (2, 2)}, {"width": 96}])
+def test_one_cause_is_not_explained_by_another(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError) as caught:
+        from_official(small_state(), transformer_spec(depth=2, condition=TEN, **changes))
+    hint = caught.value.hint or ""
+    assert "learn_sigma" not in hint
+    assert "sine-cosine" not in hint
+    assert "qk_norm" not in hint
+    assert "mlp_ratio" not in hint
 
 
 def test_a_video_checkpoint_under_an_image_spec_is_named() -> None:

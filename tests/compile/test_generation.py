@@ -304,6 +304,8 @@ def test_a_spec_with_weights_gives_the_runs_clips(image_spec: Path, image_run: R
     generate(image_run.path, ["sampler.guidance=3"], label=["1"], steps=3, out=tmp_path / "run")
     name = "000-label1-seed0.png"
     assert (tmp_path / "spec" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+    record = json.loads((tmp_path / "spec" / "generate.json").read_text())
+    assert record["fields"] == [weights, "sampler.guidance=3"]
 
 
 @pytest.mark.parametrize(
