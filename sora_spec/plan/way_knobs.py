@@ -41,7 +41,7 @@ def _attention_settings(at: Situation) -> list[Setting]:
 
 
 def _temporal_settings(at: Situation) -> list[Setting]:
-    found = [Setting("as across space", replace(at.whatif, temporal_attention=None))]
+    found = [Setting("auto", replace(at.whatif, temporal_attention=None))]
     return found + [Setting(name, replace(at.whatif, temporal_attention=name)) for name in _kernels(at)]
 
 
@@ -189,8 +189,8 @@ WAY_KNOBS: tuple[Knob, ...] = (
         applies=on_cuda,
     ),
     Knob(
-        *("temporal_attention", "across frames", "The attention kernel across frames, where it is another one."),
-        shown=lambda at: at.whatif.temporal_attention or "as across space",
+        *("temporal_attention", "across frames", "The attention kernel across frames; `auto` is that of attention across space."),
+        shown=lambda at: at.whatif.temporal_attention or "auto",
         settings=_temporal_settings,
         applies=lambda at: on_cuda(at) and runs_network(at) and has_frame_attention(at.spec),
     ),
