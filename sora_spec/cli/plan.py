@@ -142,6 +142,9 @@ def _check_together(
         raise UserError(f"{ways[0]} and {ways[1]} are two questions", "ask one at a time")
     if check and ways:
         raise UserError(f"--check and {ways[0]} are two questions", "leave one of the two out")
+    for option, given in (("--gpu", asked.gpu), ("--count", asked.count)) if not sweep else ():
+        if "," in given:
+            raise UserError(f"{option} {given} names several", "add --sweep, which plans them all")
     alone = (("--over", over), ("--plot", plot), ("--format", format != "table"))
     for option, given in alone if not sweep else ():
         if given:

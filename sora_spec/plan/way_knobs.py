@@ -189,7 +189,7 @@ WAY_KNOBS: tuple[Knob, ...] = (
         applies=on_cuda,
     ),
     Knob(
-        *("temporal_attention", "across frames", "The attention kernel across frames; `auto` is that of attention across space."),
+        *("temporal_attention", "across frames", "The attention kernel across frames; `auto` is that across space."),
         shown=lambda at: at.whatif.temporal_attention or "auto",
         settings=_temporal_settings,
         applies=lambda at: on_cuda(at) and runs_network(at) and has_frame_attention(at.spec),
