@@ -89,13 +89,20 @@ DISCRETE = [
 ]
 
 
+def _ends_in_an_infinite_score(objective: str, sampler: str) -> bool:
+    """Whether the last step has length 0 and needs a score that follows from a velocity or a noise."""
+    if "last_step_size: 0.0}" not in sampler or "last_step: none" in sampler or "prediction: score" in objective:
+        return False
+    return not ("prediction: velocity" in objective and "last_step: euler" in sampler)
+
+
 @pytest.mark.parametrize("arguments", [*INTERPOLANTS, *DISCRETE], ids=" ".join)
 def test_the_sampler_calls_the_network_as_often_as_planned(arguments: list[str]) -> None:
-    try:
-        network, spec = _calls(arguments)
-    except UserError as refused:  # a score at t = 1, where it is infinite: neither program nor plan
-        assert "E328" in refused.message
+    if _ends_in_an_infinite_score(*arguments):  # there is neither a program nor a plan
+        with pytest.raises(UserError, match="E328"):
+            _calls(arguments)
         return
+    network, spec = _calls(arguments)
     planned = sampler_calls(spec)
     assert planned.low == planned.likely == planned.high == len(network.batches) == count_steps(spec)
     device = find_device("h100")
