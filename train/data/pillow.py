@@ -24,10 +24,10 @@ _UNSAID_MS = 100.0  # how long a frame of no stated duration is shown: browsers'
 
 @cache
 def _image_module() -> Any:
-    """Pillow, whose bomb warning is silenced once: `check_size` refuses such files by name."""
+    """Pillow, whose warnings about odd files are silenced once: such files are refused by name, or are fine."""
     from PIL import Image
 
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     return Image
 
 
