@@ -16,7 +16,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import NoneType
+from typing import TYPE_CHECKING, Any, cast
 
 from sora_spec import output
 from sora_spec.checksums import damage_of_files, damage_of_safetensors
@@ -130,19 +131,36 @@ def _examine_old(path: Path, state: State, names: Sequence[str]) -> Checkpoint |
 def read_state(path: Path) -> State:
     """`state.json` of a checkpoint. Raises ValueError when it is missing or damaged."""
     try:
-        values = json.loads((path / STATE).read_bytes())
-        state = State(**values)
+        values: Any = json.loads((path / STATE).read_bytes())
+        if values.get("format", 1) > FORMAT:
+            raise ValueError(f"{STATE} is of a later version of sora-spec")
+        state = State(**{name: value for name, value in values.items() if name in _TYPES})
     except FileNotFoundError as error:
         raise ValueError(f"{STATE} is missing") from error
     except OSError as error:
         raise ValueError(f"{STATE} cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, RecursionError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{STATE} is damaged") from error
-    whole = (state.step, state.window_steps, state.format)
-    texts = isinstance(state.stage, str) and isinstance(state.data, str)
-    if not all(type(value) is int for value in whole) or not texts or not isinstance(state.window, dict):
+    numbers = state.window.values() if type(state.window) is dict else [None]
+    odd = [name for name, types in _TYPES.items() if type(getattr(state, name)) not in types]
+    if odd or not all(type(value) in (int, float) for value in numbers):
         raise ValueError(f"{STATE} is damaged")
     return state
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "step": (int,),
+    "stage": (str,),
+    "data": (str,),
+    "window": (dict,),
+    "window_steps": (int,),
+    "format": (int,),
+    "clips": (int, NoneType),
+    "average": (bool, NoneType),
+    "spec": (dict, NoneType),
+    "measured": (bool, NoneType),
+}
+"""Of every field of `State`."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +254,6 @@ def _leaves(values: Mapping[str, Any], sections: Sequence[str], path: str = "") 
         if path in ("vae", "backbone") and name in _BESIDE:
             continue
         if isinstance(inner, Mapping):
-            yield from _leaves(inner, (), place)
+            yield from _leaves(cast("Mapping[str, Any]", inner), (), place)
         else:
             yield place, inner

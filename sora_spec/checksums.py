@@ -66,7 +66,7 @@ def damage_of_files(folder: Path, names: Iterable[str]) -> str | None:
         return f"{NAME} is missing"
     chosen = sorted(names)
     with ThreadPoolExecutor(len(chosen) or 1) as pool:
-        found = list(pool.map(lambda name: _damage(folder / name, listed.get(name)), chosen))
+        found = list(pool.map(_damage, [folder / name for name in chosen], [listed.get(name) for name in chosen]))
     return next((text for text in found if text), None)
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from sora_spec.atomic import this_host
 
@@ -61,21 +61,21 @@ def read_history(path: Path) -> Iterator[dict[str, Any]]:
         return
     for text in lines:
         try:
-            line = json.loads(text)
+            line: Any = json.loads(text)
         except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
-            yield line
+        if isinstance(line, dict) and isinstance(cast("dict[str, Any]", line).get("step"), int):
+            yield cast("dict[str, Any]", line)
 
 
 def accepted(path: Path, stage: str, step: int, change: Change) -> bool:
     """Whether a change was allowed before, at `step` or later, and training ended before a checkpoint held it."""
     after = json.loads(json.dumps(change.after))
     for line in read_history(path):
-        changed = line.get("changed")
+        changed: Any = line.get("changed")
         if line.get("stage") != stage or line["step"] < step or not isinstance(changed, dict):
             continue
-        pair = changed.get(change.path)
-        if isinstance(pair, list) and len(pair) == 2 and pair[1] == after:
+        pair: Any = cast("dict[str, Any]", changed).get(change.path)
+        if isinstance(pair, list) and cast("list[Any]", pair)[1:] == [after]:
             return True
     return False

@@ -54,7 +54,7 @@ import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sora_spec.atomic import is_temporary, remove_folder, replacing_folder, sweep, write_atomically
 from sora_spec.errors import UserError
@@ -183,16 +183,16 @@ class RunFolder:
         names = _read_json(self.classes_path, "training writes it again: sora-spec train RUN --resume")
         if names is None:
             return None
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in cast("list[Any]", names)):
             raise _damaged(self.classes_path, "it holds no list of names", "training writes it again")
-        return names
+        return cast("list[str]", names)
 
     def info(self) -> dict[str, Any]:
         """What run.json holds; empty where there is none. Raises UserError when the file is damaged."""
         values = _read_json(self.info_path, "the next start writes it again")
         if values is not None and not isinstance(values, dict):
             raise _damaged(self.info_path, "it holds no object", "the next start writes it again")
-        return values or {}
+        return cast("dict[str, Any]", values or {})
 
     def record(self, **values: Any) -> None:
         """Merge `values` into run.json."""
