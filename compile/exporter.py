@@ -18,6 +18,7 @@ from sora_spec import output
 from sora_spec.builders.codec import Codec, unset_pieces
 from sora_spec.builders.denoiser import Denoiser
 from sora_spec.builders.weights.codec_run import load_codec
+from sora_spec.builders.weights.digest import hash_weights, warn_of_other_codec
 from sora_spec.builders.weights.run import load_denoiser
 from sora_spec.checkpoints import pick_weights
 from sora_spec.compile.bundle import CLASSES, SPEC, Bundle, record_file, write_manifest, writing_bundle
@@ -29,7 +30,7 @@ from sora_spec.compile.executors.spec_source import SpecSource
 from sora_spec.compile.executors.torch_stage import TorchStage
 from sora_spec.compile.graph_modules import DecoderGraph, DenoiserGraph
 from sora_spec.compile.manifest import Manifest, Parity, Precision, Source, Stage, StageName
-from sora_spec.compile.onnx_export import OPSETS, TORCH_DTYPES, ExportedGraph, export_onnx, hash_weights
+from sora_spec.compile.onnx_export import OPSETS, TORCH_DTYPES, ExportedGraph, export_onnx
 from sora_spec.compile.parity import measure_parity, plan_comparison, random_inputs
 from sora_spec.errors import UserError
 from sora_spec.loading import dump_spec
@@ -95,6 +96,7 @@ def _load(source: RunFolder | SpecSource, settings: ExportSettings) -> Loaded:
         return Loaded(source.load_denoiser(), source.load_codec(), origin)
     weights = pick_weights(source, "denoiser", settings.ema)
     codec = load_codec(source, lacking=not settings.ema)
+    warn_of_other_codec(source, codec)
     denoiser = load_denoiser(source, settings.ema, weights)
     step, averaged = (None, False) if weights is None else (weights.step, weights.averaged)
     return Loaded(denoiser, codec, Source(run=source.path.resolve().name, step=step, ema=averaged))

@@ -6,7 +6,6 @@ two latent frames: `torch.export` would take an extent of 1 for a constant.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import warnings
 from collections.abc import Iterator
@@ -140,15 +139,6 @@ def check_onnx(path: Path) -> None:
         )
     finally:
         inferred.unlink(missing_ok=True)
-
-
-def hash_weights(module: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and bytes of a module's parameters and buffers, in name order."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 @contextmanager

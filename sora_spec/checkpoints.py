@@ -51,6 +51,10 @@ class State:
     """Whether a moving average was kept; None where format 1 does not say."""
     spec: dict[str, Any] | None = None
     """The spec of the steps that led here."""
+    sizes: str | None = None
+    """Digest of the bytes that each file of the data set has."""
+    codec: str | None = None
+    """Digest of the codec whose latents the denoiser learns; None without one, and where format 1 does not say."""
     measured: bool | None = None
     """Whether the codec's latents are measured; None before the last step, where nothing is, and in old checkpoints."""
 
@@ -158,6 +162,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "clips": (int, NoneType),
     "average": (bool, NoneType),
     "spec": (dict, NoneType),
+    "sizes": (str, NoneType),
+    "codec": (str, NoneType),
     "measured": (bool, NoneType),
 }
 """Of every field of `State`."""

@@ -6,7 +6,7 @@
 ```
 
 `event`: "started", "resumed", or "changed" where something that decides the weights is other from `step` on. `changed`
-gives the value before and after; under the name "data" stand fingerprints of the data set.
+gives the value before and after; under the names "data" and "codec" stand digests of the data set and of the codec.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any, Literal, cast
 
 from sora_spec.atomic import this_host
 
-DATA = "data"
-"""Name of a change of the data set's content."""
+DATA, CODEC = "data", "codec"
+"""Names of a change of the data set's content, and of the weights of the codec that a denoiser learns with."""
 
 
 @dataclass(frozen=True)

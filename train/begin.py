@@ -22,7 +22,7 @@ from sora_spec.run_lock import locked
 from sora_spec.schema.spec import Spec
 from sora_spec.train.from_run import Origin
 from sora_spec.train.loop import Loop
-from sora_spec.train.resume import check_same_data, check_same_run, joined_classes
+from sora_spec.train.resume import check_same_codec, check_same_data, check_same_run, joined_classes
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,10 @@ def check_data(begin: Begin, loop: Loop, change: bool) -> list[Change]:
     if begin.run is None or begin.checkpoint is None:
         return list(begin.changes)
     now, source = loop.state, loop.settings.data
-    moved = check_same_data(begin.run, source, begin.checkpoint.state, now.data, now.step, change)
-    if begin.checkpoint.state.data != now.data:
+    before = begin.checkpoint.state
+    moved = check_same_data(begin.run, source, before, now, change)
+    moved += check_same_codec(begin.run, before, now, change)
+    if before.data != now.data:
         joined_classes(begin.run, source, loop.task.dataset.classes)
     return [*begin.changes, *moved]
 

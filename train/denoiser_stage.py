@@ -20,6 +20,7 @@ from sora_spec.builders.diffusion.samplers import sample
 from sora_spec.builders.diffusion.torch_arrays import TORCH
 from sora_spec.builders.vae.interface import IdentityCodec
 from sora_spec.builders.weights.codec_run import load_codec, load_named_codec
+from sora_spec.builders.weights.digest import codec_digest
 from sora_spec.builders.weights.start import load_start
 from sora_spec.errors import UserError
 from sora_spec.run_folder import RunFolder
@@ -59,9 +60,9 @@ class DenoiserTask:
         framing = Framing(spec.clip.height, spec.clip.width, flip=spec.train.flip, center=centre)
         self.dataset = open_clips(spec, self.settings.data, framing, spec.clip.frames)
         own = run is not None and run.stage("vae").latest() is not None
-        self.codec: Codec = (load_codec(run, lacking=lacking) if run and own else load_named_codec(spec)).to(
-            ranks.device
-        )
+        self.codec: Codec = load_codec(run, lacking=lacking) if run and own else load_named_codec(spec)
+        self.codec_digest = codec_digest(self.codec)
+        self.codec.to(ranks.device)
         with seeded(spec.train.seed, "denoiser"):
             self.module = build_denoiser(spec)
         if fresh:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sora_spec.checkpoints import State
 from sora_spec.errors import UserError
-from sora_spec.history import DATA, Change, accepted
+from sora_spec.history import CODEC, DATA, Change, accepted
 from sora_spec.loading import spec_from_values
 from sora_spec.run_folder import STAGES, RunFolder, StageName
 from sora_spec.schema.spec import Spec
@@ -113,21 +113,36 @@ def _listing(changed: Sequence[Change]) -> str:
     return "\n".join(f"  {field.path}: {field.before!r} in the run, {field.after!r} now" for field in changed)
 
 
-def check_same_data(run: RunFolder, source: str, state: State, found: str, step: int, change: bool) -> list[Change]:
-    """Refuse data with another fingerprint than the one that `state` was trained on, unless `change` allows it.
+def check_same_data(run: RunFolder, source: str, before: State, now: State, change: bool) -> list[Change]:
+    """Refuse other data than the checkpoint `before` was trained on, unless `change` allows it.
 
     Raises UserError; gives the change that is to be noted.
     """
-    data = Change(DATA, state.data, found)
-    if state.data == found or accepted(run.history_path, state.stage, step, data):
+    data, why = Change(DATA, before.data, now.data), "other files, other labels or another order"
+    if before.data == now.data and before.sizes is not None:
+        data, why = Change(DATA, before.sizes, now.sizes), "the files have the old names, but not as many bytes"
+    if data.before == data.after or accepted(run.history_path, before.stage, before.step, data):
         return []
     if not change:
         raise UserError(
-            f"the clips of {source} are not those that {run.path} was trained on up to step {step}: "
-            "other files, other labels or another order",
+            f"the clips of {source} are not those that {run.path} was trained on up to step {before.step}: {why}",
             "bring the data back as it was; or go on with these from here on: add --change",
         )
     return [data]
+
+
+def check_same_codec(run: RunFolder, before: State, now: State, change: bool) -> list[Change]:
+    """Refuse another codec than the one that the denoiser learnt with up to the checkpoint `before`, as above."""
+    codec = Change(CODEC, before.codec, now.codec)
+    known = before.codec is None or codec.before == codec.after
+    if known or accepted(run.history_path, before.stage, before.step, codec):
+        return []
+    if not change:
+        raise UserError(
+            f"the codec of {run.path} is not the one that its denoiser learnt with up to step {before.step}",
+            "bring the codec's checkpoint back; or go on with the new codec from here on: add --change",
+        )
+    return [codec]
 
 
 def joined_classes(run: RunFolder, source: str, now: Sequence[str] | None) -> list[str] | None:

@@ -42,6 +42,11 @@ class Task(Protocol):
         """Tensors that outlive a step beside those of `module`: frozen parts and tables."""
         ...
 
+    @property
+    def codec_digest(self) -> str | None:
+        """Digest of the frozen codec whose latents the module learns; None where there is none."""
+        ...
+
     def describe(self) -> dict[str, str]:
         """Facts for `--dry-run`, in the order they are shown."""
         ...

@@ -64,6 +64,8 @@ class VaeTask:
         shape = self.module.latent_shape(video.shape)[1:]
         return normal(self.settings.seed, "posterior", samples, shape).to(video.device)
 
+    codec_digest = None
+
     def held(self) -> list[Tensor]:
         """See `Task.held`."""
         return [*self.loss.parameters(), *self.loss.buffers()]

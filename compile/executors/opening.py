@@ -115,6 +115,7 @@ def _eager_stages(source: RunFolder | SpecSource, spec: Spec, ema: bool, offload
     from sora_spec.builders.codec import set_pieces
     from sora_spec.builders.tf32 import set_tf32
     from sora_spec.builders.weights.codec_run import load_codec
+    from sora_spec.builders.weights.digest import warn_of_other_codec
     from sora_spec.builders.weights.run import load_denoiser
     from sora_spec.compile.executors.torch_stage import TorchStage
     from sora_spec.compile.graph_modules import DecoderGraph, DenoiserGraph
@@ -124,6 +125,7 @@ def _eager_stages(source: RunFolder | SpecSource, spec: Spec, ema: bool, offload
         codec, denoiser = source.load_codec(), source.load_denoiser()
     else:
         codec, denoiser = load_codec(source, lacking=not ema), load_denoiser(source, ema=ema)
+        warn_of_other_codec(source, codec)
     set_pieces(codec, spec.vae)
     modules = (DenoiserGraph(denoiser), DecoderGraph(codec))
     return [

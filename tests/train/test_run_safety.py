@@ -75,6 +75,25 @@ def test_a_refusal_changes_no_byte(tiny_spec, digits: Path, run: Path, tmp_path:
     assert train_stage(tiny_spec(train__steps=7), run, resume=True).step == 7
 
 
+def test_other_pictures_under_the_old_names_are_seen(tiny_spec, tmp_path: Path) -> None:
+    from sora_spec.train.data.digits import DigitsRecipe, write_digits
+
+    data, run = tmp_path / "data", tmp_path / "run"
+    write_digits(data, DigitsRecipe(clips=20, frames=8, size=16))
+    spec = tiny_spec(train__data=str(data))
+    train_stage(tiny_spec(train__data=str(data), train__steps=3), run)
+    shutil.move(data, tmp_path / "copy")
+    shutil.copytree(tmp_path / "copy", data)
+    assert train_stage(tiny_spec(train__data=str(data), train__steps=4), run, resume=True).step == 4
+    shutil.rmtree(data)
+    write_digits(data, DigitsRecipe(clips=20, frames=8, size=16, seed=1))
+    before = bytes_below(run)
+    with pytest.raises(UserError, match=r"old names, but not as many bytes"):
+        train_stage(spec, run, resume=True)
+    assert bytes_below(run) == before
+    assert train_stage(spec, run, resume=True, change=True).step == 6
+
+
 def test_changes_that_are_asked_for_stand_in_the_history(tiny_spec, digits: Path, run: Path, tmp_path: Path) -> None:
     reversed_ = other_data(digits, tmp_path, lambda rows: list(reversed(rows)))
     fields = {"train__batch": 4, "train__steps": 8, "train__ema": 0.0, "train__data": reversed_}

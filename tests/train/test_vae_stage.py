@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from sora_spec.builders.vae.statistics import LatentStatistics
 from sora_spec.builders.weights.codec_run import load_codec
+from sora_spec.builders.weights.digest import warn_of_other_codec
 from sora_spec.errors import UserError
 from sora_spec.run_folder import RunFolder
 from sora_spec.train import vae_stage
@@ -68,6 +69,29 @@ def test_stage_by_stage(vae_spec, digits: Path, tmp_path: Path) -> None:
     assert (run / "denoiser/samples/step-00000004.png").is_file()
     with pytest.raises(UserError, match=r"the vae stage .* was trained under another spec"):
         train_stage(vae_spec(vae=TINY | {"channels": 8}), run, "denoiser", resume=True)
+
+
+def test_a_codec_that_was_trained_on_is_another_one(
+    vae_spec, quick_measuring: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, later = RunFolder(tmp_path / "run"), TINY | {"training": TINY["training"] | {"steps": 3}}
+    spec = vae_spec(vae=TINY | {"training": TINY["training"] | {"steps": 2}}, train__steps=1)
+    train_stage(spec, run.path, "vae")
+    train_stage(spec, run.path, "denoiser")
+    warn_of_other_codec(run, load_codec(run))
+    assert "another codec" not in capsys.readouterr().err
+    train_stage(vae_spec(vae=later, train__steps=1), run.path, "vae", resume=True)
+    warn_of_other_codec(run, load_codec(run))
+    assert "learnt on latents of another codec" in capsys.readouterr().err
+    longer = vae_spec(vae=later, train__steps=2)
+    with pytest.raises(UserError, match="is not the one that its denoiser learnt with up to step 1"):
+        train_stage(longer, run.path, "denoiser", resume=True)
+    assert train_stage(longer, run.path, "denoiser", resume=True, change=True).step == 2
+    # Without its average, a codec is taken only where that is asked for.
+    (run.stage("vae").checkpoint_path(3) / "ema.safetensors").unlink()
+    with pytest.raises(UserError, match=r"vae/checkpoints/step-00000003/ema\.safetensors is missing"):
+        train_stage(longer, run.path, "denoiser", resume=True)
+    assert load_codec(run, lacking=True)
 
 
 @pytest.fixture

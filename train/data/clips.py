@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sora_spec.errors import UserError
@@ -153,6 +154,17 @@ class ClipDataset:
             for file, label in zip(self.files, self.labels, strict=True)
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def sizes(self) -> str:
+        """Digest of how many bytes each file has: other pictures under the old names seldom have as many."""
+        return hashlib.sha256(json.dumps([_size(file.path) for file in self.files]).encode()).hexdigest()
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None  # reading it will say so
 
 
 def exact_fps(fps: float) -> Fraction:

@@ -1,0 +1,41 @@
+"""A digest of a module's weights, and whether a denoiser meets the codec that it learnt with."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import nn
+
+from sora_spec import output
+from sora_spec.builders.vae.interface import IdentityCodec
+from sora_spec.checkpoints import read_state
+from sora_spec.run_folder import RunFolder
+
+
+def hash_weights(module: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bytes of a module's parameters and buffers, in name order."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def codec_digest(codec: nn.Module) -> str | None:
+    """Digest of a codec's weights; None where it has none."""
+    return None if isinstance(codec, IdentityCodec) else hash_weights(codec)
+
+
+def warn_of_other_codec(run: RunFolder, codec: nn.Module) -> None:
+    """Warn where the denoiser of a run learnt on latents of another codec than the one that will decode its own."""
+    newest = run.stage("denoiser").latest()
+    try:
+        learnt = read_state(newest).codec if newest is not None else None
+    except ValueError:
+        return  # the checkpoint is damaged, which is told of where its weights are read
+    if learnt is not None and learnt != codec_digest(codec):
+        output.warn(
+            f"the denoiser of {run.path} learnt on latents of another codec than the one that the run has now: "
+            "what it generates may be decoded wrongly"
+        )
