@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save, save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from sora_spec.builders.blocks.position import spatial_table
@@ -80,14 +81,19 @@ def arrange_denoiser(state: Mapping[str, Tensor], spec: Spec, layout: Layout) ->
     return Arranged(_dense(arranged), "ema", None if layout == "official" else _dit_config(spec))
 
 
-def arrange_codec(state: Mapping[str, Tensor], spec: Spec, layout: Layout) -> Arranged:
-    """A codec's tensors as ldm's, or as diffusers' AutoencoderKL."""
-    vae = spec.vae
-    if not isinstance(vae, ImageKlVae):
+def check_codec(spec: Spec, layout: Layout) -> ImageKlVae:
+    """The codec's section. Raises UserError where the layout has no such codec."""
+    if not isinstance(spec.vae, ImageKlVae):
         raise UserError(
-            f"{spec.name} has no counterpart in the {layout} layout: vae.kind is {vae.kind}",
+            f"{spec.name} has no counterpart in the {layout} layout: vae.kind is {spec.vae.kind}",
             "codecs that others read are those of vae.kind image_kl",
         )
+    return spec.vae
+
+
+def arrange_codec(state: Mapping[str, Tensor], spec: Spec, layout: Layout) -> Arranged:
+    """A codec's tensors as ldm's, or as diffusers' AutoencoderKL. Raises UserError as `check_codec` does."""
+    vae = check_codec(spec, layout)
     arranged = sd_vae.to_ldm(state) if layout == "official" else sd_vae.to_diffusers(state)
     _check_return(sd_vae.from_official(arranged, vae), state)
     return Arranged(_dense(arranged), "state_dict", None if layout == "official" else _vae_config(vae))
@@ -116,19 +122,16 @@ def write_weights(arranged: Arranged, origin: Origin, target: Path) -> None:
     """Write a file, or a folder as diffusers reads it; whole or not at all."""
     if target.suffix not in SUFFIXES:
         with replacing_folder(target) as folder:
-            save_file(arranged.state, folder / WEIGHTS, origin.text())
+            write_atomically(folder / WEIGHTS, save(arranged.state, origin.text()))
             (folder / CONFIG).write_text(json.dumps(arranged.config, indent=2) + "\n")
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix == ".safetensors":
         write_atomically(target, save(arranged.state, origin.text()))
         return
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        torch.save({arranged.nest: arranged.state, "source": dict(vars(origin))}, temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    stream = io.BytesIO()  # torch's own writer says of a full disk only that it is at an unexpected place
+    torch.save({arranged.nest: arranged.state, "source": dict(vars(origin))}, stream)
+    write_atomically(target, stream.getvalue())
 
 
 def _dense(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

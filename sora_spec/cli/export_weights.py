@@ -44,17 +44,29 @@ def export_weights(
     the run stand in the file (safetensors' metadata, or `source` of a .pt file).
     """
     from sora_spec.builders.weights.codec_run import tensors_of
-    from sora_spec.builders.weights.layouts import Origin, arrange_codec, arrange_denoiser, check_target, write_weights
+    from sora_spec.builders.weights.layouts import (
+        Origin,
+        arrange_codec,
+        arrange_denoiser,
+        check_codec,
+        check_target,
+        write_weights,
+    )
     from sora_spec.checkpoints import pick_weights
     from sora_spec.run_folder import RunFolder
 
     opened = RunFolder.open(run)
     target = out or run / "weights" / (f"{stage}-official.pt" if layout == "official" else f"{stage}-diffusers")
     check_target(target, layout, force)
+    spec = opened.load_spec()
+    if stage == "vae":
+        check_codec(spec, layout)
     weights = pick_weights(opened, stage, ema=not no_ema)
     if weights is None:
-        raise UserError(f"{run} has no checkpoint of the {stage}", f"train it first: sora-spec train {run} --resume")
-    spec = opened.load_spec()
+        raise UserError(
+            f"{run} has no checkpoint of the {'codec' if stage == 'vae' else 'denoiser'}",
+            f"train it first: sora-spec train {run} --stage {stage} --resume; a codec named by vae.weights is its file",
+        )
     arrange = arrange_denoiser if stage == "denoiser" else arrange_codec
     arranged = arrange(tensors_of(weights), spec, layout)
     origin = Origin(opened.path.resolve().name, spec.name, stage, weights.step, weights.averaged)

@@ -17,6 +17,7 @@ from sora_spec.builders.weights.dit import load_official
 from sora_spec.checksums import write_checksums
 from sora_spec.cli.export_weights import export_weights
 from sora_spec.errors import UserError
+from sora_spec.loading import dump_spec
 from sora_spec.run_folder import RunFolder
 from sora_spec.schema.spec import Spec
 
@@ -140,6 +141,17 @@ def test_networks_without_a_counterpart(
     with pytest.raises(UserError, match=message):
         export_weights(run.path, layout)
     assert not (run.path / "weights").exists()
+
+
+def test_a_codec_without_a_counterpart_and_one_without_a_checkpoint(toys: Any, tmp_path: Path) -> None:
+    run = toys.run(tmp_path / "run", toys.spec())
+    with pytest.raises(UserError, match=r"vae\.kind is causal3d"):
+        export_weights(run.path, "official", stage="vae")
+    bare = RunFolder.create(tmp_path / "bare", dump_spec(toys.spec(**DIT)))
+    stages: list[tuple[Any, str]] = [("vae", "checkpoint of the codec"), ("denoiser", "checkpoint of the denoiser")]
+    for stage, words in stages:
+        with pytest.raises(UserError, match=words):
+            export_weights(bare.path, "official", stage=stage)
 
 
 def test_latte_has_its_table_over_frames(toys: Any, tmp_path: Path) -> None:
