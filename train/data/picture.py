@@ -40,8 +40,8 @@ def covering_size(source: tuple[int, int], target: tuple[int, int]) -> tuple[int
 def halved_size(source: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
     """Size of a still after ADM's halvings: while both sides are at least twice the target's, by means over 2×2 boxes.
 
-    Source: `center_crop_arr` of guided-diffusion, which DiT, SiT, Latte and Open-Sora train on; it goes on with a
-    bicubic scaling that just covers the target. The target is a square there.
+    Source: `center_crop_arr` of guided-diffusion, on which DiT and SiT train, and Open-Sora 1.0 on images; it goes on
+    with a bicubic scaling that just covers the target. The target is a square there.
     """
     height, width = source
     while height >= 2 * target[0] and width >= 2 * target[1]:
