@@ -91,6 +91,12 @@ def written_fields(section: Section) -> Set[str]:
     return section._written if isinstance(section, Record) else cast("Any", section).model_fields_set  # pyright: ignore[reportPrivateUsage]
 
 
+def is_left_out(section: Section, name: str) -> bool:
+    """Whether a text may leave out this inner section and mean its kind: it has no `kind` to build on."""
+    value, own = getattr(section, name), type(as_record(section))
+    return hasattr(value, "kind") and type(_defaults(own).get(name)).__name__ == type(value).__name__
+
+
 def is_section(value: object) -> TypeGuard[Section]:
     """Whether a value of a spec is a section, of either sort."""
     return hasattr(type(value), "model_fields")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sora_spec.plan.job import Job
 from sora_spec.plan.layout import LAYOUT, SIDES, laid_out
-from sora_spec.record import Section, as_record, is_section, section_from
+from sora_spec.record import Section, as_record, is_left_out, is_section, section_from
 from sora_spec.scalars import plain_scalar
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def overrides_between(before: Section, after: Section, path: str = "") -> list[s
         if old == new:
             continue
         inner = f"{path}{name}"
-        if is_section(old) and type(old) is type(new):
+        if is_section(old) and type(old) is type(new) and not is_left_out(before, name):
             found += overrides_between(old, new, f"{inner}.")
         else:
             found.append(f"{inner}={flow(new)}")
@@ -78,8 +78,10 @@ def options_between(before: Job, after: Job) -> tuple[str, ...]:
 def flow(value: Any) -> str:
     """A value as YAML on one line."""
     if is_section(value):
-        kinds = {"kind": value.model_dump()["kind"]} if hasattr(value, "kind") else {}
-        return flow({**kinds, **value.model_dump(mode="json", exclude_defaults=True)})
+        # A section names its kind even where it is the default, at every depth.
+        named = ["kind"] if hasattr(value, "kind") else []
+        given = dict.fromkeys([*named, *value.model_dump(mode="json", exclude_defaults=True)])
+        return flow({name: getattr(value, name) for name in given})
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {flow(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -93,5 +95,6 @@ def flow(value: Any) -> str:
 
 def _text(value: str) -> str:
     """Text without quotes where it then still means itself."""
-    plain = _PLAIN.fullmatch(value) is not None and plain_scalar(value) == value
+    ends = value.startswith(("...", "---"))  # of a document, at the start of a line
+    plain = _PLAIN.fullmatch(value) is not None and plain_scalar(value) == value and not ends
     return value if plain else json.dumps(value, ensure_ascii=False)

@@ -204,3 +204,18 @@ def test_records_have_what_the_models_derive() -> None:
 
 def _models(base: type[BaseModel]) -> list[type[BaseModel]]:
     return [model for child in base.__subclasses__() for model in (child, *_models(child))]
+
+
+def test_an_override_names_the_kind_of_a_section_that_a_text_may_leave_out() -> None:
+    given = {"kind": "sincos", "space_scale": 2.0}
+    scaled = load_record("tiny-dit", ["backbone.position={kind: sincos, space_scale: 2.0}"])
+    whole = {"kind": "transformer", "depth": 2, "width": 64, "heads": 2, "position": given}
+    assert overrides_between(load_record("tiny-dit"), scaled) == ["backbone.position={kind: sincos, space_scale: 2.0}"]
+    other = load_record("tiny-dit", [f"backbone={json.dumps(whole)}"])
+    assert load_record("tiny-dit", overrides_between(load_record("tiny-dit"), other)) == other
+
+
+@pytest.mark.parametrize("text", ["...", "---", "...a", "---a"])
+def test_text_that_would_end_a_document_is_quoted(text: str) -> None:
+    before, after = load_record("tiny-dit"), load_record("tiny-dit", [f'train.data="{text}"'])
+    assert load_record("tiny-dit", overrides_between(before, after)).train.data == text
