@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 
@@ -23,6 +24,17 @@ def packaged_path(name: str) -> Path | None:
     """File of a packaged spec, or None when no spec has that name."""
     path = specs_folder() / f"{name}.yaml"
     return path if name in packaged_names() else None
+
+
+def about(text: str) -> str:
+    """What a spec is: the first sentence of the comment at its head, without what stands in brackets."""
+    lines = list[str]()
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        if "yaml-language-server" not in line:
+            lines.append(line.lstrip("# "))
+    return re.sub(r" \([^)]*\)", "", " ".join(lines)).split(". ")[0].rstrip(".")
 
 
 def find_spec_file(argument: str) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from sora_spec import output
 from sora_spec.loading import check
-from sora_spec.packaged import packaged_names, packaged_path
+from sora_spec.packaged import about, packaged_names, packaged_path
 from sora_spec.shapes import derive_shapes
 from sora_spec.source import load_document
 
@@ -23,8 +23,8 @@ def ls(as_json: Annotated[bool, typer.Option("--json", help="Print the list as J
     table = [("NAME", "SYSTEM", "CLIP", "TOKENS", "WHAT IT IS")]
     table += [(row["name"], row["system"], row["clip"], f"{row['tokens']:,}", row["about"]) for row in rows]
     widths = [max(len(row[column]) for row in table) for column in range(4)]
-    for name, system, clip, tokens, about in table:
-        line = f"{name:<{widths[0]}}  {system:<{widths[1]}}  {clip:<{widths[2]}}  {tokens:>{widths[3]}}  {about}"
+    for name, system, clip, tokens, words in table:
+        line = f"{name:<{widths[0]}}  {system:<{widths[1]}}  {clip:<{widths[2]}}  {tokens:>{widths[3]}}  {words}"
         output.data(line.rstrip())
     output.hint("sora-spec init --from NAME writes a copy; sora-spec show NAME prints one in full")
 
@@ -39,17 +39,6 @@ def _describe(path: Path) -> dict[str, Any]:
         "clip": f"{shapes.frames}×{shapes.height}×{shapes.width}",
         "tokens": shapes.tokens,
         "latent": list(shapes.latent),
-        "about": _about(document.text.content),
+        "about": about(document.text.content),
         "path": str(path),
     }
-
-
-def _about(text: str) -> str:
-    """The first sentence of the comment at the head of the file."""
-    lines = list[str]()
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            break
-        if "yaml-language-server" not in line:
-            lines.append(line.lstrip("# "))
-    return " ".join(lines).split(". ")[0].split(" (")[0].rstrip(".")

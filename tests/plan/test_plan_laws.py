@@ -270,7 +270,7 @@ def _small(found: Asked, share: float) -> Any:
     return replace(find_device(found.gpu), memory_bytes=ceil(make_plan(found.job).needed.likely * share))
 
 
-@gently(40)
+@gently(25)
 @given(asked(), st.floats(0.2, 0.97))
 def test_a_suggested_change_applied_fits(found: Asked, share: float) -> None:
     device = _small(found, share)

@@ -96,11 +96,11 @@ ODD = ["backbone.depth=3", "backbone.width=84", "backbone.heads=6", "condition.c
 CASES = [
     ("tiny-latte", 1, ["train.precision=bf16"]),
     ("tiny-dit", 1, ["train.precision=bf16", "parallel.reshard=false"]),
-    ("tiny-dit", 1, []),
     ("tiny-dit", 2, ["train.precision=bf16", "train.recompute.kind=blocks"]),
     ("tiny-sit-digits", 8, ["parallel.reshard=false"]),
 ]
 MORE = [
+    ("tiny-dit", 1, []),
     ("tiny-dit", 8, ["train.precision=bf16", "parallel.reshard=false", *ODD]),
     ("tiny-dit", 8, ["train.precision=fp32", *ODD]),
     *[

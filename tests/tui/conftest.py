@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -74,6 +75,19 @@ def drive() -> Callable[..., None]:
         asyncio.run(run())
 
     return driven
+
+
+@pytest.fixture
+def until() -> Callable[..., Awaitable[None]]:
+    """Wait for what must come, however loaded the machine is; fail after two minutes."""
+
+    async def waited(pilot: Any, holds: Callable[[], bool]) -> None:
+        end = monotonic() + 120
+        while not holds():
+            assert monotonic() < end, "it did not come"
+            await pilot.pause(0.01)
+
+    return waited
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ async def compared(pilot: Any, columns: int) -> CompareScreen:
     """On the screen, with every curve drawn."""
     if pilot.app.current_mode != "compare":
         await pilot.press("2")
-    for _ in range(1500):
+    for _ in range(12_000):
         await pilot.pause(0.01)
         screen = pilot.app.screen
         working = any(worker.group == "compare" and worker.is_running for worker in pilot.app.workers)

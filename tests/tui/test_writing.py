@@ -74,7 +74,7 @@ def _can(text: str) -> bool:
     return True
 
 
-def test_typing_plans_anew_and_saves(make_app, drive, home: Path) -> None:
+def test_typing_plans_anew_and_saves(make_app, drive, until, home: Path) -> None:
     app = make_app("video.yaml", screen="spec")
 
     async def scene(pilot: Any) -> None:
@@ -82,16 +82,13 @@ def test_typing_plans_anew_and_saves(make_app, drive, home: Path) -> None:
         row = next(i for i, line in enumerate(editor.text.splitlines()) if line.startswith("  depth: 28"))
         editor.cursor_location = (row, len("  depth: 28"))
         await pilot.press("backspace", "backspace", *"x8")
-        await pilot.pause(0.2)
+        await until(pilot, lambda: app.spec.stale)
         await settled(app)
-        assert app.spec.stale
         assert editor.marks[row] == "error"
         assert app.spec.good.components.denoiser.parameters
         await pilot.press("backspace", "backspace", *"14")
-        await pilot.pause(0.2)
+        await until(pilot, lambda: not app.spec.stale and app.spec.answer.spec.backbone.depth == 14)
         await settled(app)
-        assert not app.spec.stale
-        assert app.spec.answer.spec.backbone.depth == 14
         assert app.spec.unsaved
         await pilot.press("ctrl+s")
         await pilot.pause()
@@ -102,7 +99,7 @@ def test_typing_plans_anew_and_saves(make_app, drive, home: Path) -> None:
     assert comments((home / "video.yaml").read_text())
 
 
-def test_a_file_changed_elsewhere_is_read_and_never_lost(make_app, drive, home: Path) -> None:
+def test_a_file_changed_elsewhere_is_read_and_never_lost(make_app, drive, until, home: Path) -> None:
     app = make_app("video.yaml", screen="spec", whatif=WhatIf())
     file = home / "video.yaml"
 
@@ -117,8 +114,9 @@ def test_a_file_changed_elsewhere_is_read_and_never_lost(make_app, drive, home: 
         app._look_at_files()
         await settled(app)
         assert app.spec.answer.spec.train.batch == 64
+        before = app.spec.content
         await pilot.press("end", "space")
-        await pilot.pause(0.2)
+        await until(pilot, lambda: app.spec.content != before)
         typed = app.spec.content
         elsewhere(96)
         app._look_at_files()
