@@ -21,7 +21,7 @@ async def compared(pilot: Any, columns: int) -> CompareScreen:
     """On the screen, with every curve drawn."""
     if pilot.app.current_mode != "compare":
         await pilot.press("2")
-    for _ in range(12_000):
+    for _ in range(6_000):
         await pilot.pause(0.01)
         screen = pilot.app.screen
         working = any(worker.group == "compare" and worker.is_running for worker in pilot.app.workers)
@@ -113,7 +113,9 @@ def test_m_pins_what_the_planner_asks_and_delete_takes_it_back(make_app, drive, 
             assert found["device_bytes"][number] == asked["memory"]["device_bytes"]["likely"]
             assert found["total_seconds"][number] == asked["time"]["total_seconds"]["likely"]
         screen.query_one(RowList).focus()
-        await pilot.press("home", "delete")
+        for key in ("home", "delete"):
+            await settled(app)
+            await pilot.press(key)
         screen = await compared(pilot, 2)
         assert lines(screen)["train.batch"] == ["128", "16"]
         await pilot.press("delete")

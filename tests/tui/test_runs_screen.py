@@ -58,7 +58,7 @@ async def looked(pilot: Any) -> RunsScreen:
 
 
 async def shown(pilot: Any) -> None:
-    for _ in range(12_000):
+    for _ in range(6_000):
         await pilot.pause(0.01)
         if not pilot.app.screen._busy and pilot.app.screen.view.run is not None:
             return
@@ -120,7 +120,7 @@ def test_s_shows_the_other_stage_and_arrows_another_run(runs: Path, make_app, dr
         assert f"loss {lines_of(runs / 'digits', 'vae')[-1]['loss']:.3g}" in text(screen, "#progress")
         assert "codec" in text(screen, "#progress")
         await pilot.press("down")
-        for _ in range(12_000):
+        for _ in range(6_000):
             await pilot.pause(0.01)
             if screen.view.run.path.name == "older":
                 break
@@ -164,7 +164,7 @@ def test_brackets_page_through_sample_grids_and_space_plays(runs: Path, make_app
 def test_no_runs_says_how_to_make_one(home: Path, make_app, drive) -> None:
     async def scene(pilot: Any) -> None:
         pilot.app.action_show("runs")
-        for _ in range(12_000):
+        for _ in range(6_000):
             await pilot.pause(0.01)
             if "sora-spec train" in text(pilot.app.screen, "#progress"):
                 break

@@ -40,7 +40,7 @@ async def swept(pilot: Any) -> SweepScreen:
 
 
 async def ended(pilot: Any, screen: SweepScreen) -> None:
-    for _ in range(12_000):
+    for _ in range(6_000):
         await pilot.pause(0.01)
         if screen.ended and (screen.rows or screen.problem):
             return
@@ -262,7 +262,7 @@ def test_x_writes_what_the_command_prints(form: str, make_app, drive, home: Path
         assert pilot.app.screen is box
         box.query_one(Input).value = f"out.{form}"
         await pilot.press("enter")
-        for _ in range(12_000):
+        for _ in range(6_000):
             await pilot.pause(0.01)
             if (home / f"out.{form}").is_file() and (home / f"out.{form}").read_text():
                 break
@@ -280,7 +280,7 @@ def test_a_file_that_cannot_be_written_is_told(make_app, drive) -> None:
         await pilot.press("x")
         app.screen.query_one(Input).value = "nowhere/out.csv"
         await pilot.press("enter")
-        for _ in range(12_000):
+        for _ in range(6_000):
             await pilot.pause(0.01)
             if any("cannot be written" in note.message for note in app._notifications):
                 return
@@ -297,7 +297,7 @@ def test_escape_stops_a_long_sweep_and_keeps_what_is_there(make_app, drive) -> N
         screen.query_one("#counts", Input).value = "8"
         screen.query_one("#over", Input).focus()
         await pilot.press("enter")
-        for _ in range(12_000):
+        for _ in range(6_000):
             await pilot.pause(0.01)
             if screen.rows:
                 break
