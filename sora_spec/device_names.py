@@ -36,8 +36,10 @@ WITHOUT_FIGURES: dict[str, float] = {
 """Compute capability of GPUs that the table has no figures of (NVIDIA, "CUDA GPU Compute Capability"), by model."""
 
 _MEMORY = re.compile(r"(?<![a-z0-9])(\d{1,3})\s*(?:gb|gib|g)\b")
-_MAKERS = {"nvidia", "geforce", "tesla", "quadro", "gpu", "graphics", "card", "tensor", "core", "corporation", "cuda"}
-_MAKERS |= {"generation", "workstation", "server", "edition", "blackwell", "hopper", "ampere", "lovelace"}
+_MAKERS = {
+    *("nvidia", "geforce", "tesla", "quadro", "gpu", "graphics", "card", "tensor", "core", "corporation", "cuda"),
+    *("generation", "workstation", "server", "edition", "blackwell", "hopper", "ampere", "lovelace"),
+}
 _BOARD = re.compile(r"(sxm|pcie|nvl|hgx|dgx)\d*")
 _CHIPS = re.compile(r"hbm\d\w?|gddr\d\w?")
 _SAME_SIZE = 0.1
