@@ -204,6 +204,8 @@ def planned_job(
         spec = with_count(spec, devices, stage, typed)
     options = (placement, batch, attention, tf32, temporal_attention, rms_norm)
     job = Job(spec, device, devices, mode, stage, *options, typed)
+    if placement == "sequential" and "export.offload" in typed and not spec.export.offload:
+        raise UserError("--one-at-a-time and export.offload=false say two things", "leave one of the two out")
     check_kernels(job)
     return job
 

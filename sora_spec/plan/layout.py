@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 SIDES = ("shard", "sequence", "replicate")
 LAYOUT = tuple(f"parallel.{side}" for side in SIDES)
-_TYPED = (*LAYOUT, "train.micro_batch", "hardware.count", "hardware.gpu")
+_TYPED = (*LAYOUT, "train.micro_batch", "hardware.count", "hardware.gpu", "export.offload")
 NOTHING: frozenset[str] = frozenset()
 
 
 def typed_paths(document: Document) -> frozenset[str]:
-    """Which of the ranks' layout, the clips of a pass and the machine an argument has given."""
+    """What an argument has given of that which an option says too, and of the ranks' layout."""
     root = document.root
     if root is None:
         return NOTHING

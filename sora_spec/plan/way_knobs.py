@@ -58,16 +58,17 @@ def _rms_norm_settings(at: Situation) -> list[Setting]:
 
 
 def _placement_settings(at: Situation) -> list[Setting]:
-    return [
-        Setting("all resident", replace(at.whatif, placement="resident")),
-        Setting("one part at a time", replace(at.whatif, placement="sequential")),
-    ]
+    resident = replace(at.whatif, placement="resident")
+    resident = resident.having("export.offload", "false") if at.spec.export.offload else resident
+    alone = at.whatif if at.job.offloads else replace(at.whatif.without("export.offload"), placement="sequential")
+    return [Setting("all resident", resident), Setting("one part at a time", alone)]
 
 
 def _tf32_settings(at: Situation) -> list[Setting]:
     off = replace(at.whatif, tf32=False)
     off = off.having("train.tf32", "false") if at.job.spec.train.tf32 else off
-    return [Setting("off", off), Setting("on", at.whatif if at.job.allows_tf32 else replace(at.whatif, tf32=True))]
+    on = at.whatif if at.job.allows_tf32 else replace(at.whatif, tf32=True)
+    return [Setting("off", off), Setting("on", on)]
 
 
 def _layout(at: Situation, shard: int, sequence: int, replicate: int) -> WhatIf:
@@ -230,7 +231,7 @@ WAY_KNOBS: tuple[Knob, ...] = (
     field_knob("parallel.offload", "offload", {"true": "to host", "false": "no"}, trains),
     Knob(
         *("placement", "parts", "All parts in device memory at once, or one at a time."),
-        shown=lambda at: "all resident" if at.job.placement == "resident" else "one part at a time",
+        shown=lambda at: "one part at a time" if at.job.offloads else "all resident",
         settings=_placement_settings,
         applies=generates,
     ),

@@ -75,6 +75,7 @@ def test_what_was_given_is_planned(arguments: list[str], wanted: tuple[int, int,
         (["dit", "--rms-norm", "composite"], "dit-xl-2-256 has no RMS norm"),
         (["tiny-causal3d", "--gpu", "h100", "--stage", "vae", "--rms-norm", "composite"], "the codec has no RMS norm"),
         (["latte", "--stage", "vae", "--temporal-attention", "math"], "the codec has no attention across frames"),
+        (["dit", "--mode", "generate", "--one-at-a-time", "export.offload=false"], "and export.offload=false say two"),
         (["dit", "--gpu", "h100,h200"], "add --sweep"),
         (["dit", "--count", "1,8"], "add --sweep"),
         (["dit", "--format", "csv"], "--format belongs to --sweep"),
@@ -241,3 +242,18 @@ def test_every_kernel_has_a_knob_that_asks_what_the_command_asks() -> None:
         without = situation_of(plan_of(document, whatif_from(overrides, gpu="h100")))
         assert without is not None
         assert gone not in {knob.key for knob in knobs_for(without)}
+
+
+def test_the_knob_of_the_parts_shows_what_runs_and_turns_it() -> None:
+    from sora_spec.plan.knobs import knobs_for, situation_of
+
+    document = load_document(find_spec_file("latte"))
+    for overrides in ([], ["export.offload=true"], ["export.offload=false"]):
+        at = situation_of(plan_of(document, whatif_from(overrides, gpu="h100", mode="generate")))
+        assert at is not None
+        knob = next(knob for knob in knobs_for(at) if knob.key == "placement")
+        assert knob.shown(at) == ("one part at a time" if overrides == ["export.offload=true"] else "all resident")
+        for setting, offloads in zip(knob.settings(at), (False, True), strict=True):
+            turned = plan_of(document, setting.whatif)
+            assert turned.job is not None, turned.problem
+            assert turned.job.offloads is offloads
