@@ -29,10 +29,9 @@ def load_torch_file(path: Path) -> Any:
 
     Raises UserError when the file is no file of `torch.save`, is damaged, or would have to run code.
     """
-    mapped = False
-    if zipfile.is_zipfile(path):
-        mapped = _check_archive(path)
-    else:
+    archive = _is_archive(path)
+    mapped = archive and _check_archive(path)
+    if not archive:
         _check_beginning(path)
     # The published training loops save their argparse namespace beside the weights.
     with torch.serialization.safe_globals([argparse.Namespace]):
@@ -40,9 +39,16 @@ def load_torch_file(path: Path) -> Any:
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except Exception as error:  # torch raises whatever the damaged byte leads to
             raise _bad_pickle(path, error) from error
-    if zipfile.is_zipfile(path):
+    if archive:
         check_sizes(path)
     return loaded
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path} is a damaged archive: {error}", AGAIN) from error
 
 
 def _check_archive(path: Path) -> bool:
