@@ -130,6 +130,12 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
     ]
     if not found:
         inside = sorted(child.name for child in folder.iterdir())
+        kept = [*sorted(folder.glob("*/checkpoints/step-*")), *sorted(folder.glob("checkpoints/step-*"))]
+        if kept:
+            raise UserError(
+                f"{folder} is a run folder, and weights are those of one of its checkpoints",
+                f"name one, such as {kept[-1]}; or start from the run: sora-spec train SPEC --from RUN",
+            )
         raise UserError(
             f"{folder} holds no weights; it holds: {', '.join(inside[:12]) or 'nothing'}",
             f"expected {FOLDER_NAMES[0]}.safetensors, .bin, or their .index.json with shards; "

@@ -534,6 +534,8 @@ def folders() -> Iterator[Case]:
     yield case("pipeline", folder_of({f"transformer/{STEM}.safetensors": whole, "model_index.json": b"{}"}))
     two = {f"{STEM}.safetensors": whole, f"{STEM}.bin": saved(FLAT_OTHER), "model.safetensors": other}
     yield case("folder with several", folder_of(two), says=("is taken",))
+    run = {"spec.yaml": b"", "denoiser/checkpoints/step-00000005/model.safetensors": save(OWN)}
+    yield case("run folder", folder_of(run), ("is a run folder", "denoiser/checkpoints/step-00000005"))
     yield case("empty folder", folder_of({}), ("holds no weights",))
     yield case("folder of others", folder_of({"a.txt": b""}), ("a.txt",))
     yield case("shards", folder_of(sharded()))
