@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sora_spec import output
+from sora_spec.atomic import sweep, write_atomically
 from sora_spec.builders.diffusion.samplers import count_steps
 from sora_spec.compile.pipeline import Clip, Pipeline, default_batch
 from sora_spec.errors import UserError
-from sora_spec.run_folder import write_atomically
 from sora_spec.schema.condition import ClassCondition
 from sora_spec.schema.spec import Spec
 from sora_spec.video import write_contact_sheet, write_mp4, write_png
@@ -75,6 +75,7 @@ def run_job(pipeline: Pipeline, job: Job) -> dict[str, Any]:
     """Generate, write each clip (mp4, or PNG), the contact sheet and `generate.json`; returns the record."""
     started = time.perf_counter()
     spec = pipeline.spec
+    sweep(job.folder)
     steps = count_steps(spec)
     total = None if steps is None else steps * len(job.labels)
     clips: list[dict[str, Any]] = []

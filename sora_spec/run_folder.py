@@ -203,6 +203,11 @@ def check_free(path: Path) -> None:
     """Raise UserError when `path` holds anything but what an attempt to make a run there left behind."""
     if not path.exists() and not path.is_symlink():
         return
+    if any(StageFolder(path / stage).checkpoints() for stage in STAGES):
+        raise UserError(
+            f"{path} holds checkpoints, but {path / 'spec.yaml'} is missing",
+            "bring it back from a copy; every checkpoint's state.json holds the values of its spec",
+        )
     if not path.is_dir() or any(not is_temporary(child) and child.name != LOCK for child in path.iterdir()):
         raise UserError(f"{path} exists and is not a run folder", "name another folder with --run")
 

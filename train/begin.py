@@ -23,6 +23,7 @@ from sora_spec.schema.spec import Spec
 from sora_spec.train.from_run import Origin
 from sora_spec.train.loop import Loop
 from sora_spec.train.resume import check_same_codec, check_same_data, check_same_run, joined_classes
+from sora_spec.watch.metrics import MetricsReader
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def check_run(spec: Spec, path: Path, stage: StageName, resume: bool, change: bo
     fresh = run.stage(stage).latest() is None
     if not main:
         return Begin(run, fresh)
+    if fresh:
+        _check_lost(run, stage)
     run.info()  # damaged, they end it here
     run.classes()
     checkpoint, damaged = find_checkpoint(run.stage(stage), (MODEL, OPTIMIZER, AVERAGE))
@@ -85,6 +88,24 @@ def check_run(spec: Spec, path: Path, stage: StageName, resume: bool, change: bo
                 states[other] = examined.state
     changes = check_same_run(run, spec, stage, states, change)
     return Begin(run, fresh, checkpoint, tuple(damaged), tuple(changes))
+
+
+def _check_lost(run: RunFolder, stage: StageName) -> None:
+    """A stage without checkpoints begins anew only where it never had one: its metrics would be lost, too.
+
+    Raises UserError.
+    """
+    folder, every = run.stage(stage), run.load_spec().train.checkpoint_every
+    reader = MetricsReader(folder.metrics_path)
+    reader.read()
+    steps = reader.metrics.steps
+    if steps and steps[-1] > every:
+        raise UserError(
+            f"{folder.checkpoints_path} holds no checkpoint, but {folder.metrics_path.name} tells of {steps[-1]} steps",
+            f"bring the checkpoints back; to begin the stage anew, delete {folder.path}",
+        )
+    if folder.path.exists():
+        output.note(f"{folder.path} has no checkpoint yet: starting from the beginning")
 
 
 def check_data(begin: Begin, loop: Loop, change: bool) -> list[Change]:

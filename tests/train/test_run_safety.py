@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sora_spec.atomic import replacing_folder, sweep, this_host, write_atomically
 from sora_spec.builders.weights.run import load_denoiser
 from sora_spec.errors import UserError
 from sora_spec.run_folder import RunFolder
@@ -328,3 +329,38 @@ def test_a_new_run_starts_from_the_weights_of_another(tiny_spec, run: Path, tmp_
     with pytest.raises(UserError, match="has no checkpoint of the denoiser"):
         train_stage(tiny_spec(), tmp_path / "other", origin=run)
     assert not (tmp_path / "other").exists()
+
+
+def test_lost_checkpoints_are_no_new_beginning(tiny_spec, run: Path) -> None:
+    shutil.rmtree(run / CHECKPOINTS)
+    before = bytes_below(run)
+    with pytest.raises(UserError, match=r"holds no checkpoint, but metrics\.jsonl tells of 6 steps"):
+        train_stage(tiny_spec(), run, resume=True)
+    assert bytes_below(run) == before
+    shutil.rmtree(run / "denoiser")
+    assert train_stage(tiny_spec(train__steps=2), run, resume=True).step == 2
+    (run / "spec.yaml").unlink()
+    with pytest.raises(UserError, match=r"holds checkpoints, but .*spec\.yaml is missing"):
+        train_stage(tiny_spec(), run, resume=True)
+
+
+def test_what_killed_processes_left_is_put_right(tmp_path: Path) -> None:
+    target, gone, here = tmp_path / "bundle", 2**22 + 1, this_host()
+    half = (f".bundle.{gone}@{here}.tmp", f".bundle.{gone}.tmp", f".bundle.{os.getpid()}@{here}.tmp")
+    kept = (f".bundle.{os.getppid()}@{here}.tmp", f".bundle.{gone}@elsewhere.tmp", f".other.{gone}@{here}.tmp")
+    for name in (*half, *kept):
+        (tmp_path / name).mkdir()
+    before = tmp_path / f".bundle.{gone}@{here}.old"  # killed between two renames
+    before.mkdir()
+    (before / "file").write_text("before")
+    with replacing_folder(target) as filled:
+        assert (target / "file").read_text() == "before"
+        (filled / "file").write_text("after")
+    assert (target / "file").read_text() == "after"
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle", *kept}
+    (tmp_path / f".bundle.{gone}.tmp.mp4").write_text("")
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle", *kept[:2]}
+    with pytest.raises(FileExistsError):
+        write_atomically(target / "file", "other", replace=False)
+    assert [path.read_text() for path in target.iterdir()] == ["after"]
