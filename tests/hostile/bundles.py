@@ -5,6 +5,7 @@ All run in this process, on copies of one tiny bundle that is exported at the st
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import json
@@ -39,6 +40,7 @@ GIVEN: list[Path] = []
 def whole() -> Path:
     """The bundle that all are copies of."""
     folder = Path(tempfile.mkdtemp(prefix="hostile-bundle-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     spec = Toys.spec(
         vae={"kind": "identity"},
         clip={"frames": 2, "height": 8, "width": 12, "fps": 8},
