@@ -58,8 +58,6 @@ def _write(target: Path, text: str, force: bool) -> None:
     from sora_spec.atomic import write_atomically
 
     try:
-        if target.exists() and not target.is_file():
-            raise UserError(f"{target} is no ordinary file", "name a file, or `-` to print the spec")
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, text, replace=force)
     except FileExistsError as error:

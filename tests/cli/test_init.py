@@ -110,8 +110,10 @@ def test_a_full_disk_leaves_nothing_and_the_retry_works(
     assert path.read_bytes() == before
 
 
-def test_what_is_no_ordinary_file_is_not_replaced(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    assert CliRunner().invoke(app, ["init", str(pipe), "--force"]).exit_code != 0
-    assert pipe.is_fifo()
+def test_a_device_is_not_replaced(tmp_path: Path) -> None:
+    device = tmp_path / "device"
+    device.symlink_to("/dev/null")
+    assert CliRunner().invoke(app, ["init", str(device)]).exit_code != 0
+    init(str(device), "--force")
+    assert device.is_symlink()
+    assert device.is_char_device()
