@@ -47,6 +47,29 @@ def take_any_byte() -> None:
     linux_driver.getincrementaldecoder = decoder
 
 
+def outlive_the_terminal() -> None:
+    """Go on taking what is to be written once the terminal is gone, and end as at SIGHUP.
+
+    Textual's thread that writes dies of the first error; whatever comes after fills its queue of 30, and the program
+    waits for ever for room in it.
+    """
+    from textual.drivers import linux_driver
+    from textual.drivers._writer_thread import WriterThread
+
+    class Writer(WriterThread):
+        def run(self) -> None:
+            try:
+                super().run()
+            except (OSError, ValueError):  # gone, or closed
+                if signals.received() is None:
+                    ending = signals.ending_signals()
+                    os.kill(os.getpid(), signal.SIGHUP if signal.SIGHUP in ending else signal.SIGTERM)
+                while self._queue.get() is not None:
+                    pass
+
+    linux_driver.WriterThread = Writer
+
+
 def rescue(session: Session) -> None:
     """Write every text that is not saved beside its file, and say where it is."""
     for spec in session.specs:

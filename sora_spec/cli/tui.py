@@ -134,7 +134,7 @@ def _open(specs: list[str], whatif: WhatIf, screen: str, theme: str, ascii_only:
     import os
     import sys
 
-    from sora_spec.tui.ending import rescue, take_any_byte
+    from sora_spec.tui.ending import outlive_the_terminal, rescue, take_any_byte
 
     if not (output.is_terminal(sys.stdin) and output.is_terminal(sys.stdout)):
         raise UserError(
@@ -147,6 +147,7 @@ def _open(specs: list[str], whatif: WhatIf, screen: str, theme: str, ascii_only:
     app = _app(specs, whatif, screen, theme, ascii_only, runs, first=True)
     app.plan_first()
     take_any_byte()
+    outlive_the_terminal()
     try:
         app.run()
     finally:
