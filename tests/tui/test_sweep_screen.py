@@ -6,19 +6,22 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from textual.widgets import DataTable, Input, Static
 
 from sora_spec.errors import UserError
+from sora_spec.packaged import find_spec_file, packaged_names
 from sora_spec.plan.budget import best, parse_budget
-from sora_spec.plan.sweep import row_values
-from sora_spec.plan.whatif import WhatIf, command_line
+from sora_spec.plan.sweep import parse_axes, row_values, sweep_rows, swept_devices
+from sora_spec.plan.whatif import WhatIf, command_line, plan_of, whatif_from
+from sora_spec.source import load_document
 from sora_spec.tui.ask_box import AskBox
 from sora_spec.tui.headless import settled
 from sora_spec.tui.sweep import SweepScreen
-from sora_spec.tui.sweep_table import parse_counts, split_axes
+from sora_spec.tui.sweep_table import first_axes, first_counts, parse_counts, split_axes
 
 
 def printed_rows(*arguments: str, form: str = "json") -> str:
@@ -373,3 +376,19 @@ def test_counts() -> None:
     for text in ("0", "4097", "x", "1.5", "-1"):
         with pytest.raises(UserError):
             parse_counts(text)
+
+
+@pytest.mark.parametrize("name", packaged_names())
+@pytest.mark.parametrize("changes", [[], ["train.batch=6"], ["train.batch=1"]])
+def test_a_sweep_begins_with_rows_that_can_be_planned(name: str, changes: list[str]) -> None:
+    """As many devices and such batches as share evenly; the first ones asked for are the spec's own."""
+    asked = whatif_from(changes, gpu="h100", count=1 if changes else None)
+    answer = plan_of(load_document(find_spec_file(name)), asked)
+    assert answer.job is not None, answer.problem
+    spec: Any = SimpleNamespace(answer=answer)
+    counts = first_counts(spec)
+    assert answer.job.count in counts
+    axes = parse_axes(split_axes(first_axes(spec, counts)))
+    assert str(answer.job.spec.train.batch) in axes[0].values
+    rows = list(sweep_rows(answer.document, swept_devices(["h100"]), list(counts), "train", "denoiser", axes))
+    assert all(row.plan is not None for row in rows), [row.problem for row in rows if row.plan is None]
