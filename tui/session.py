@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from sora_spec.characters import visible_name
 from sora_spec.packaged import find_spec_file
 from sora_spec.plan.knobs import Situation, situation_of
 from sora_spec.plan.snapshot import Snapshot
@@ -59,7 +60,7 @@ class OpenSpec:
     @property
     def name(self) -> str:
         """What the list calls it."""
-        return Path(self.argument).stem if self.argument.endswith((".yaml", ".yml")) else self.argument
+        return visible_name(Path(self.argument).stem if self.argument.endswith((".yaml", ".yml")) else self.argument)
 
     @property
     def path(self) -> str:

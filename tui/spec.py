@@ -14,6 +14,7 @@ from textual.strip import Strip
 from textual.timer import Timer
 from textual.widgets import TextArea
 
+from sora_spec.characters import visible_name
 from sora_spec.diagnostics import Diagnostic
 from sora_spec.tui.files import packaged
 from sora_spec.tui.frame import Frame, planner_app
@@ -127,7 +128,7 @@ class SpecScreen(Frame):
         editor = self.query_one(Editor)
         mark, state = "▸ " if editor.has_focus else "", " * not saved" if spec.unsaved else ""
         origin = " (packaged)" if packaged(spec) else ""
-        editor.border_title = Content(f"{mark}{spec.argument}{origin}{state}")
+        editor.border_title = Content(f"{mark}{visible_name(spec.argument)}{origin}{state}")
 
     def on_descendant_focus(self) -> None:
         """The title says whether keys go into the text."""

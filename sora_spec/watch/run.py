@@ -11,6 +11,7 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
+from sora_spec.characters import visible_name
 from sora_spec.run_folder import STAGES, RunFolder, StageFolder, StageName, step_of
 from sora_spec.run_lock import ended_without_word
 from sora_spec.watch.metrics import Curve, Metrics, MetricsReader
@@ -123,7 +124,7 @@ class RunWatch:
         run = RunFolder(self.path)
         spec, problem = self._read_spec(run.spec_path)
         stages = [self._stage(run.stage(name), name, spec, now) for name in STAGES if run.stage(name).path.is_dir()]
-        name = self.path.name if spec is None else str(spec.name)
+        name = visible_name(self.path.name) if spec is None else str(spec.name)
         return RunState(self.path, name, tuple(stages), problem)
 
     def _read_spec(self, path: Path) -> tuple[Any, str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import html
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -101,3 +104,24 @@ def test_a_signal_puts_the_terminal_right_and_a_paste_of_any_byte_is_kept(
     assert termios.tcgetattr(planner.follower) == planner.before
     assert spec.read_text() == text
     assert "pasted \ufffd here" in (tmp_path / "small.unsaved.yaml").read_text()
+
+
+def test_names_and_texts_are_neither_markup_nor_orders_to_the_terminal(tmp_path: Path) -> None:
+    text = Path(__file__).parents[2].joinpath("specs", "tiny-dit.yaml").read_text()
+    name = "[red]x\x1b]52;c;aa\x07\u202eb"
+    (tmp_path / f"{name}.yaml").write_text(text.replace("kind: ddpm", 'kind: "[bold]k\\e[31m"'))
+    (tmp_path / "runs" / name / "denoiser").mkdir(parents=True)
+    (tmp_path / "runs" / name / "spec.yaml").write_text(text.replace("name: tiny-dit", "name: [red]"))
+    from sora_spec.plan.whatif import WhatIf
+    from sora_spec.tui.app import SoraSpecApp
+    from sora_spec.tui.headless import picture
+    from sora_spec.tui.session import open_session
+
+    for screen, shown in (("spec", "`[bold]k"), ("runs", r"[red]x\x1b]52;c;aa\x07\u202eb")):
+        session = open_session([str(tmp_path / f"{name}.yaml")], WhatIf())
+        app = SoraSpecApp(session, screen=screen, run_folders=(tmp_path / "runs",))
+        drawn = asyncio.run(picture(app, (200, 50)))
+        assert not set(drawn) & {"\x1b", "\x07", "\u202e"}
+        words = html.unescape(re.sub("<[^>]+>", "", drawn)).replace("\xa0", " ")
+        assert shown in words
+        assert r"[red]x\x1b]52;c;aa\x07\u202eb" in words
