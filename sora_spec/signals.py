@@ -54,8 +54,8 @@ def name_of(number: int) -> str:
 
 
 def ending_signals() -> list[signal.Signals]:
-    """Those that may be handled: under `nohup` SIGHUP is ignored, and stays so."""
-    return [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    """Those that are handled: under `nohup` SIGHUP is ignored, and stays so."""
+    return [number for number in ENDING if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def stop_listening() -> None:

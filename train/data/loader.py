@@ -89,7 +89,7 @@ def load_batches(dataset: ClipDataset, order: BatchOrder, workers: int) -> Itera
     context = None
     if workers:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["sora_spec.train.data.loader"])
+        context.set_forkserver_preload(["sora_spec.train.data.fork_server"])
     loader = DataLoader(
         _Carrying(dataset),  # pyright: ignore[reportArgumentType]  map-style by protocol
         batch_sampler=order,  # pyright: ignore[reportArgumentType]
