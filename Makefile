@@ -7,7 +7,7 @@ SOURCES := sora_spec builders train compile tui tests benchmarks
 .PHONY: help demo test test-slow test-reference coverage check format types benchmarks constraints schema pictures clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 # What the tool itself needs; enough for `make demo`.
 $(VENV)/.runtime: pyproject.toml constraints.txt
@@ -29,7 +29,7 @@ SHORT := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not
 test: $(VENV)/.development  ## the test suite without the checks marked slow: under 8 minutes on 2 cores
 	$(SHORT) $(PYTEST_FLAGS)
 
-test-slow: $(VENV)/.development  ## the checks marked slow: more kernels, more settings, more random specs; about an hour
+test-slow: $(VENV)/.development  ## the checks marked slow: more kernels, more settings, more random specs
 	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
 
 # timm would bring a torchvision, and one that does not fit torch keeps diffusers from importing; neither needs it here.
