@@ -186,9 +186,13 @@ def test_a_bar_draws_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(output.VERBOSITY, "level", 0)
         with output.guarded_stderr(), output.progress(f"[red]{HOSTILE}[/red]", 2) as advance:
             advance(2)
+        terminal.write("the end")
         terminal.flush()
-        drawn = os.read(leader, 65536).decode("utf-8", "replace")
+        raw = b""
+        while b"the end" not in raw:
+            raw += os.read(leader, 65536)
     os.close(leader)
+    drawn = raw.decode("utf-8", "replace")
     assert "[red]a\\x1b]52" in drawn.replace("\n", "").replace("\r", "")
     assert "\x1b]52" not in drawn
 
