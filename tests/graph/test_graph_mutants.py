@@ -81,6 +81,9 @@ def cases() -> list[tuple[Case, list[Event]]]:
     learned = rope | {"learn_sigma": True}
     flash, math = Setting(batch=2, attention="flash"), Setting(batch=3, attention="math", precision="bf16")
     efficient = Setting(batch=2, attention="efficient", precision="bf16", fused_rms_norm=True)
+    stdit = {"backbone": cross | {"position": {"kind": "sincos"}, "qk_norm": False}}
+    stdit |= {"temporal": {"kind": "factorized", "frame_positions": "first_attention"}}
+    stdit |= {"condition": text | {"tokens": 13, "masked": True, "no_prompt": "table"}}
     wanted = [
         Case(tiny("tiny-dit"), "denoiser_step", flash),
         Case(tiny("tiny-sit-digits"), "denoiser_step", replace(efficient, recompute="selective")),
@@ -91,6 +94,9 @@ def cases() -> list[tuple[Case, list[Event]]]:
         Case(small(backbone=cross, condition=text, temporal={"kind": "factorized"}), "denoiser_step", efficient),
         Case(small(backbone=cross, condition=text, temporal={"kind": "joint"}, objective=score), "denoiser_step", math),
         Case(small(backbone=single, temporal={"kind": "alternating"}, objective=noise), "denoiser_step", flash),
+        Case(small(**stdit), "denoiser_step", replace(efficient, fused_rms_norm=False)),
+        Case(small(**stdit), "denoiser_step", math),
+        Case(small(**stdit | {"condition": text | {"tokens": 16, "masked": True}}), "denoiser", efficient),
         Case(small(backbone=learned, objective=velocity, **ddpm), "denoiser_step", replace(flash, owned_inputs=True)),
         Case(small(backbone=rope, condition=pooled, patch={"time": 2, "space": 4}), "denoiser_step", math),
         *[

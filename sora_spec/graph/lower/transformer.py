@@ -206,7 +206,7 @@ class TransformerDenoiser:
                 made_from_nothing("scalar_tensor", mask, (), DType.F32),
                 made_from_nothing("scalar_tensor", mask, (), DType.F32),
             )
-            return unsqueeze(unsqueeze(cast_to(wide, text.dtype), 1), 1)
+            return rearrange(cast_to(wide, text.dtype), "b m -> b 1 1 m")
 
     def modulations(self, c: Tensor) -> tuple[Tensor, Tensor]:
         """What modulates the head, and what modulates the blocks."""
