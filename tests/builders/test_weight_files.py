@@ -9,7 +9,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.hostile.case import Case
-from tests.hostile.weights import archives, cases, names, nests
+from tests.hostile.weight_archives import archives
+from tests.hostile.weight_contents import names, nests
+from tests.hostile.weights import cases
 
 SAMPLE = [*archives()][:2] + [*nests()][:1] + [*names()][:3] + [*cases()][5::11]
 

@@ -18,15 +18,18 @@ from sora_spec.errors import UserError
 from sora_spec.run_folder import RunFolder
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.hostile import bundles as hostile
+from tests.hostile import bundles
+from tests.hostile.bundle_case import GIVEN
+from tests.hostile.bundle_graphs import graphs
+from tests.hostile.bundle_outside import outside
 
-SAMPLE = [*hostile.graphs()][:5] + [*hostile.outside()][-3:] + [*hostile.cases()][5::12]
+SAMPLE = [*graphs()][:5] + [*outside()][-3:] + [*bundles.cases()][5::12]
 
 
 @pytest.mark.parametrize("case", SAMPLE, ids=lambda case: case.name)
 def test_a_bundle_of_the_hostile_trial(case: Any, tmp_path: Path, tiny_bundle: Bundle) -> None:
     """A sample; `python -m tests.hostile bundles` runs all."""
-    hostile.GIVEN[:] = [tiny_bundle.path]
+    GIVEN[:] = [tiny_bundle.path]
     assert case.run(tmp_path) is None
 
 
