@@ -25,6 +25,15 @@ def labels() -> Iterable[Listed]:
         "path,label\na.mp4,1.0\nb.mp4,4.0\n",
         [("a.mp4", "1.0", 1), ("b.mp4", "4.0", 4)],
     )
+    zeros = "0" * 5000  # Python reads numbers of up to 4,300 digits
+    yield Listed(
+        "5,000 zeros in front",
+        "l.csv",
+        f"path,label\na.mp4,{zeros}1\nb.mp4,{zeros}\n",
+        [("a.mp4", f"{zeros}1", 1), ("b.mp4", zeros, 0)],
+    )
+    yield Listed("5,000 digits", "l.csv", f"path,label\na.mp4,{'1' * 5000}\n", None, ("111…", "condition.classes"))
+    yield Listed("5,000 digits in JSON", "l.jsonl", f'{{"path": "a.mp4", "label": {"1" * 5000}}}', None, ("digits",))
     yield Listed("Arabic digits", "l.csv", "path,label\na.mp4,٣\nb.mp4,1\n", [("a.mp4", "٣", 3), ("b.mp4", "1", 1)])
     for label in ("-1", "0.5", "1e3"):
         yield Listed(f"label {label}", "l.csv", f"path,label\na.mp4,{label}\nb.mp4,1\n", None, (label, "whole numbers"))

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from sora_spec.train.data.decode import clip_ticks, decode_file, decode_frames
-from sora_spec.train.data.probe import probe
+from sora_spec.train.data.probe import UnusableFileError, probe
 from sora_spec.train.data.sources import Entry
 from tests.hostile.case import Case
 from tests.hostile.films import misread, number_of, picture, shown, write_film
@@ -62,6 +62,23 @@ def _sizes_change(folder: Path) -> str | None:
     info = probe(Entry(small))
     got = [number_of(frame) for frame in decode_frames(info, clip_ticks(info, 0, 32, info.rate), (48, 64))]
     return None if got == list(range(32)) else f"read {got}"
+
+
+def _shape_changes(folder: Path) -> str | None:
+    """A call recorded while the phone was turned: nothing is squeezed, and what lies before it can be read."""
+    wide = write_film(folder / "a.h264", options={"bf": "0"}, frames=16)
+    pictures = [picture(k, 64, 48) for k in range(16)]
+    high = write_film(folder / "b.h264", options={"bf": "0"}, frames=16, size=(64, 48), pictures=pictures)
+    wide.write_bytes(wide.read_bytes() + high.read_bytes())
+    info = probe(Entry(wide))
+    if (got := shown(info, 2, 8)) != list(range(2, 10)):
+        return f"before the change: {got}"
+    try:
+        got = shown(info, 8, 16)
+    except UnusableFileError as error:
+        words = ("a.h264", "shape", "1.000 s", "48x64")
+        return None if all(word in str(error) for word in words) else str(error)
+    return f"over the change: {got}"
 
 
 def _joined(folder: Path) -> str | None:
@@ -129,7 +146,7 @@ def _edited(edits: list[tuple[int, int]], want: list[int], b_frames: bool, folde
 def cases() -> Iterator[Case]:
     """See the module."""
     for function in (
-        _no_rate, _sizes_change, _late_start, _negative_times, _variable_rate, _half_rate, _joined,
+        _no_rate, _sizes_change, _shape_changes, _late_start, _negative_times, _variable_rate, _half_rate, _joined,
         _starts_in_the_middle,
     ):  # fmt: skip
         yield Case(function.__name__.strip("_").replace("_", " "), function)

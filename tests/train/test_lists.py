@@ -8,6 +8,7 @@ import json
 import random
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,15 @@ from tests.hostile.lists import listed
 @pytest.mark.parametrize("case", listed(), ids=lambda case: case.name)
 def test_hostile_lists(case: Listed, tmp_path: Path) -> None:
     assert case.run(tmp_path) is None
+
+
+def test_a_file_is_one_under_its_relative_and_its_absolute_path(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("l.csv").write_text(f"path,label\na.mp4,cat\n{tmp_path}/a.mp4,dog\n{tmp_path}/b.mp4,dog\n")
+    for source in ("l.csv", tmp_path / "l.csv"):
+        conflict = read_source(source).conflict
+        assert conflict is not None
+        assert "'cat' on line 2 and 'dog' on line 3" in conflict[0]
 
 
 NASTY = (

@@ -88,6 +88,13 @@ def test_facts_of_a_real_clip() -> None:
     assert info.seconds == pytest.approx(4.004)
 
 
+def test_heic_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.HEIC"
+    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    with pytest.raises(UnusableFileError, match=r"HEIC .* convert it"):
+        probe(Entry(path))
+
+
 def test_missing_and_images(tmp_path: Path) -> None:
     with pytest.raises(UnusableFileError, match="does not exist"):
         probe(Entry(tmp_path / "none.mp4"))

@@ -17,7 +17,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from sora_spec.train.data.container import UnusableFileError, open_video, set_decoder, whole_packets
-from sora_spec.train.data.display import Pixels, to_pixels
+from sora_spec.train.data.display import Pixels, has_shape, to_pixels
 from sora_spec.train.data.pillow import moving_frames, read_still, resized
 from sora_spec.train.data.probe import FileInfo
 
@@ -136,9 +136,11 @@ def _timed(
 ) -> Iterator[TimedFrame]:
     """Frames with ascending timestamps from wherever the container stands; counted ones where the file has none.
 
-    Raises _DamagedFrameError at a frame that the decoder marks as damaged, and where frames are missing.
+    Raises _DamagedFrameError at a frame that the decoder marks as damaged, and where frames are missing;
+    UnusableFileError where the picture takes another shape, as when a phone was turned during a call.
     """
     previous: int | None = None
+    size: tuple[int, int] | None = None
     awaited: list[int] = []  # timestamps of packets whose frame has not come out
     complete = stream.codec_context.name in _ONE_FRAME_A_PACKET
     count = 0
@@ -160,6 +162,12 @@ def _timed(
             lost = _missing(awaited, pts, previous)
             if complete and file.timed and lost is not None:
                 raise _DamagedFrameError(f"damaged at {_moment(file, lost)}: a frame is lost")
+            if size != (frame.width, frame.height):
+                size = (frame.width, frame.height)
+                if not has_shape(frame, stream, (file.width, file.height)):
+                    raise UnusableFileError(
+                        f"the shape of its picture changes at {_moment(file, pts)} to {size[0]}x{size[1]}"
+                    )
             previous = pts
             yield pts, frame
     short = count < file.frames if not file.timed else any(previous is not None and pts > previous for pts in awaited)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from sora_spec.train.data.container import UnusableFileError
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 Pixels = NDArray[np.uint8]
 """Frames (T, Y, X, 3) or one frame (Y, X, 3)."""
@@ -25,6 +27,8 @@ _CONVERTIBLE = {0, 1, 2, 3, 4, 5, 6, 7, 9, 10}
 _BT2020 = 9
 MAX_PIXELS = 178_956_970
 """Of one frame: Pillow's limit for a decompression bomb, here for video too."""
+_SHAPE_TOLERANCE = 0.04
+"""Of width over height: sizes of one film are rounded to even numbers or to blocks of 16."""
 _MAX_ASPECT = 64
 """Longest side over shortest. Beyond it, no crop of the frame is a picture, and scaling it would take gigabytes."""
 
@@ -46,6 +50,25 @@ def turn_of(frame: VideoFrame) -> Turn:
                 return False, a < 0, d < 0
             return True, c < 0, b < 0
     return False, False, False
+
+
+def displayed_size(frame: VideoFrame, aspect: Fraction) -> tuple[int, int]:
+    """(width, height) of a frame whose pixels are `aspect` times as wide as high, turned as its matrix asks."""
+    width, height = max(1, round(frame.width * aspect)), frame.height
+    return (height, width) if turn_of(frame)[0] else (width, height)
+
+
+def has_shape(frame: VideoFrame, stream: VideoStream, size: tuple[int, int]) -> bool:
+    """Whether a frame is as wide for its height as a file of `size` (width, height); its resolution may be another.
+
+    Scaled to the clip, a frame of another shape would be squeezed. The shape of pixels may change with the resolution:
+    the decoder's or the container's makes the frame fit.
+    """
+    aspects = (stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio)
+    for width, height in (displayed_size(frame, aspect or Fraction(1)) for aspect in aspects):
+        if (width, height) == size or abs(width * size[1] / (height * size[0]) - 1) < _SHAPE_TOLERANCE:
+            return True
+    return False
 
 
 def guessed_bt709(frame: VideoFrame) -> bool:

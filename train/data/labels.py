@@ -50,7 +50,8 @@ def class_names(labels: Iterable[str]) -> list[str]:
 def _canonical(label: str) -> str:
     """`007`, `7` and `7.0` are the same number; programs write the last where a column also has empty cells."""
     whole = re.fullmatch(r"\+?(\d+)(\.0*)?", label)
-    return f"{int(whole[1]):d}" if whole and len(whole[1].lstrip("0")) < 19 else label
+    digits = whole[1].lstrip("0") if whole else ""  # Python refuses to read very many digits, zeros in front among them
+    return f"{int(digits or 0):d}" if whole and len(digits) < 19 else label
 
 
 def number_names(

@@ -126,6 +126,8 @@ def _not_json(path: Path, line: int, error: Exception) -> UserError:
         return UserError(f"{path}:{line}: {error}", "a file has one path, one label and one caption")
     if isinstance(error, RecursionError):
         return UserError(f"{path}:{line}: not JSON that can be read: nested too deeply", _JSON_LINE)
+    if "integer string conversion" in str(error):  # Python's limit of 4,300 digits
+        return UserError(f"{path}:{line}: a number of very many digits", _JSON_LINE)
     return UserError(f"{path}:{line}: not JSON: {getattr(error, 'msg', error)}", _JSON_LINE)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TICKS_PER_SECOND = 1_000_000
 """Of a moving picture: microseconds."""
+_HEIC = {".heic", ".heif"}
 _MOVING = {"WEBP", "PNG", "GIF", "AVIF"}  # the pages of a TIFF and the views of an MPO are no clip
 _UNSAID_MS = 100.0  # how long a frame of no stated duration is shown: browsers' custom
 
@@ -38,6 +39,9 @@ def open_picture(path: Path) -> Image:
         opened = image.open(path)
     except image.DecompressionBombError:
         raise UnusableFileError(f"a decompression bomb: more than {MAX_PIXELS:,} pixels") from None
+    except image.UnidentifiedImageError:
+        heic = ": HEIC is not among them, convert it to JPEG or PNG" if path.suffix.lower() in _HEIC else ""
+        raise UnusableFileError(f"not readable: not a picture that Pillow knows{heic}") from None
     check_size(*opened.size)
     return opened
 

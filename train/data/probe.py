@@ -17,7 +17,7 @@ from av.error import FFmpegError
 
 from sora_spec import output
 from sora_spec.train.data.container import UnusableFileError, open_video, require_plain_file, set_decoder
-from sora_spec.train.data.display import check_colour, check_size, guessed_bt709, remarks_on, turn_of
+from sora_spec.train.data.display import check_colour, check_size, displayed_size, guessed_bt709, remarks_on, turn_of
 from sora_spec.train.data.entries import Entry
 from sora_spec.train.data.pillow import TICKS_PER_SECOND, is_moving, moving_frames, open_picture, upright
 from sora_spec.train.data.tracks import (
@@ -166,10 +166,9 @@ def _described(path: Path, stream: VideoStream, frame: VideoFrame, number: int) 
     """What the first frame tells. Raises UnusableFileError for a size or colour that cannot be read rightly."""
     check_colour(frame)
     aspect = stream.sample_aspect_ratio or Fraction(1)
-    width, height = max(1, round(frame.width * aspect)), frame.height
+    width, height = displayed_size(frame, aspect)
     check_size(width, height)
     transpose, mirror, upend = turn_of(frame)
-    width, height = (height, width) if transpose else (width, height)
     mirrored = transpose ^ mirror ^ upend
     words = ["BT.709"] * guessed_bt709(frame) + ["mirrored"] * mirrored
     return FileInfo(

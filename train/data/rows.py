@@ -149,8 +149,11 @@ class Repeats:
 
 
 def find_repeats(entries: Entries) -> Repeats:
-    """Look for files that are named more than once, `./a.mp4` and `a.mp4` being the same."""
+    """Look for files that are named more than once, `./a.mp4`, `a.mp4` and its absolute path being the same."""
     paths, labels, lines = entries.paths, entries.labels, entries.lines
+    if 0 < sum(map(os.path.isabs, paths)) < len(paths):
+        root = os.path.abspath(entries.root)
+        paths = [os.path.join(root, path) for path in paths]
     if len(set(paths)) == len(paths) and not any("./" in path or "//" in path for path in paths):
         return Repeats()
     first: dict[str, int] = {}
@@ -159,5 +162,5 @@ def find_repeats(entries: Entries) -> Repeats:
         known = first.setdefault(os.path.normpath(path), index)
         if conflict is None and labels[known] != labels[index]:
             one, other = (f"{labels[place]!r} on line {lines[place]}" for place in (known, index))
-            conflict = f"{path} is labelled {one} and {other}"
+            conflict = f"{entries.paths[index]} is labelled {one} and {other}"
     return Repeats(len(paths) - len(first), conflict)

@@ -11,9 +11,10 @@ def _suffixes(words: str) -> frozenset[str]:
 
 
 VIDEO_SUFFIXES = _suffixes(
-    "mp4 m4v mov qt mkv mk3d webm avi divx mpg mpeg mpe m1v m2v mpv m2p vob vro evo ts m2ts mts m2t tp trp tod mod "
-    "wmv asf flv f4v ogv ogm ogx 3gp 3gpp 3g2 3gp2 mxf gxf y4m nut nsv rm rmvb dv dif ivf obu av1 h261 h263 h264 264 "
-    "avc h26l h265 265 hevc h266 266 vvc mjpeg mjpg mj2 amv vc1 wtv dvr-ms bik smk flc fli roq swf gif"
+    "mp4 m4v mp4v mpg4 mpeg4 ismv mov qt mkv mk3d webm avi divx xvid mpg mpeg mpe m1v m2v mpv mpv2 mp2v m2p vob vro "
+    "evo ts m2ts mts m2t tp trp tod mod wmv asf flv f4v ogv ogm ogx 3gp 3gpp 3g2 3gp2 mxf gxf y4m nut nsv rm rmvb ivr "
+    "dv dif ivf obu av1 h261 h263 h264 264 avc h26l h265 265 hevc h266 266 vvc mjpeg mjpg mj2 amv vc1 wtv dvr-ms bik "
+    "smk flc fli roq swf cine thp pva nuv lxf dnxhd dnxhr cavs avs2 avs3 kux gif"
 )
 """Names of video files, in lower case; upper and lower case are the same."""
 
