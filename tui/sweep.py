@@ -78,6 +78,17 @@ class Exported(Message):
         self.path, self.problem = path, problem
 
 
+class Rows(DataTable[Figure]):
+    """The table. The row with the cursor stays in sight when the words above take some of its room, or give it back."""
+
+    class Resized(Message):
+        """The table has another size."""
+
+    def on_resize(self) -> None:
+        """Tell the screen."""
+        self.post_message(self.Resized())
+
+
 class SweepScreen(Frame):
     """Axes above, rows below, and what is to be said about the row with the cursor."""
 
@@ -119,7 +130,7 @@ class SweepScreen(Frame):
                 yield Label(f"{label} ", markup=False)
                 yield Input(id=name, compact=True, placeholder="all" if name == "gpus" else "")
         yield Static(id="state")
-        yield DataTable[Figure](id="rows", cursor_type="row", zebra_stripes=True, fixed_columns=1)
+        yield Rows(id="rows", cursor_type="row", zebra_stripes=True, fixed_columns=1)
         yield Static(id="words")
 
     def on_mount(self) -> None:
@@ -365,6 +376,11 @@ class SweepScreen(Frame):
     def _centre(self) -> None:
         table = self.query_one(DataTable)
         table.scroll_to(y=max(0, table.cursor_row - table.size.height // 2), animate=False, force=True)
+
+    def on_rows_resized(self) -> None:
+        """Where a row was chosen, keep it in the middle."""
+        if self.choice is not None:
+            self._centre()
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
         """Say more about it."""

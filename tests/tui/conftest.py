@@ -222,6 +222,9 @@ def photograph(snap_compare: Any, invented: None) -> Callable[..., None]:
                 await settled(app)
             steady(app)
             await settled(app)
+            for widget in app.screen.query("*"):  # what was drawn on the way to the last layout is drawn once more
+                widget.refresh()
+            await settled(app)
 
         assert snap_compare(app, terminal_size=size, run_before=ready)
 
