@@ -270,6 +270,19 @@ def folders() -> Iterable[Listed]:
         says=("2 × hidden",),
     )
     yield Listed(
+        "folders of systems",
+        "d",
+        files=(
+            "d/ant/1.mp4",
+            "d/ant/@eaDir/1.mp4/SCREENSHOT.jpg",
+            "d/cat/2.mp4",
+            "d/@eaDir/x.jpg",
+            "d/$RECYCLE.BIN/3.mp4",
+        ),
+        rows=linked,
+        says=("3 × folders of the system",),
+    )
+    yield Listed(
         "other files",
         "d",
         files=("d/ant/1.mp4", "d/cat/2.mp4", "d/cat/2.txt", "d/l.csv", "d/cat/x.zip", "d/README"),

@@ -12,7 +12,7 @@ from sora_spec.train.data.decode import clip_ticks, decode_file, decode_frames
 from sora_spec.train.data.probe import UnusableFileError, probe
 from sora_spec.train.data.sources import Entry
 from tests.hostile.case import Case
-from tests.hostile.films import misread, number_of, picture, shown, write_film
+from tests.hostile.films import misread, number_of, picture, refused, shown, write_film
 
 B_FRAMES = {"bf": "3", "g": "12", "x264-params": "b-adapt=0"}
 FRAME = 1024
@@ -38,6 +38,18 @@ def _variable_rate(folder: Path) -> str | None:
     want = [max(k for k in range(10) if pts[k] <= 50 * step) for step in range(18)]
     got = shown(probe(Entry(path)), 0, 18, Fraction(20))
     return None if got == want else f"read {got} instead of {want}"
+
+
+def _dropped_in_avi(folder: Path) -> str | None:
+    """Frames that a recorder left out are shown longer; with B-frames nobody can say which."""
+    pts = [0, 1, 2, 3, 8, 9, 10, 20, 21, 22, 23, 24, 30, 31, 40, 41]
+    dropped = {"frames": 16, "pts": pts, "time_base": Fraction(1, 16)}
+    path = write_film(folder / "a.avi", codec="mpeg4", options={"b": "2000000"}, **dropped)
+    info = probe(Entry(path))
+    want = [max(k for k in range(16) if pts[k] <= step) for step in range(42)]
+    if (got := shown(info, 0, 42, Fraction(16))) != want or info.remarks:
+        return f"read {got} instead of {want}; {info.remarks}"
+    return refused(write_film(folder / "b.avi", options=B_FRAMES, **dropped), "dropped", "B-frames")
 
 
 def _half_rate(folder: Path) -> str | None:
@@ -146,8 +158,8 @@ def _edited(edits: list[tuple[int, int]], want: list[int], b_frames: bool, folde
 def cases() -> Iterator[Case]:
     """See the module."""
     for function in (
-        _no_rate, _sizes_change, _shape_changes, _late_start, _negative_times, _variable_rate, _half_rate, _joined,
-        _starts_in_the_middle,
+        _no_rate, _sizes_change, _shape_changes, _late_start, _negative_times, _variable_rate, _dropped_in_avi,
+        _half_rate, _joined, _starts_in_the_middle,
     ):  # fmt: skip
         yield Case(function.__name__.strip("_").replace("_", " "), function)
     for name, (edits, want) in EDITS.items():

@@ -14,6 +14,9 @@ LIST_SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json",
 _TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".json"})
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "holdout"})
 
+_OF_SYSTEMS = frozenset({"@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
+"""Folders that a disk station, an archive or a file system puts beside one's own: thumbnails, bins."""
+
 _Key = tuple[int, int]
 """Device and inode: one folder under whatever name."""
 
@@ -85,6 +88,8 @@ class _Walk:
             parts = (*folder.parts, entry.name)
             if entry.name.startswith("."):
                 self.ignored.add("hidden", entry.path)
+            elif entry.name in _OF_SYSTEMS and _is_dir(entry):
+                self.ignored.add("folders of the system (thumbnails, bins)", entry.path)
             elif _is_dir(entry):
                 if not folder.parts:
                     self.tops.append(entry.name)

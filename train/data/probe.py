@@ -23,6 +23,7 @@ from sora_spec.train.data.pillow import TICKS_PER_SECOND, is_moving, moving_fram
 from sora_spec.train.data.tracks import (
     Track,
     best_track,
+    come_out_of_order,
     evenly_ascending,
     frame_rate,
     names_no_frame,
@@ -131,7 +132,10 @@ def _probe_video(path: Path) -> FileInfo:
         info = _described(path, stream, _first_frame(container, stream), track.number)
         info = replace(info, remarks=info.remarks + remarks_on_track(track, container, stream))
         counted = track.is_counted(kind)
-        counted = counted or (evenly_ascending(track.times) and names_no_frame(container, stream, kind))
+        evenly = evenly_ascending(track.times)
+        counted = counted or (evenly and names_no_frame(container, stream, kind))
+        if kind == "avi" and not evenly and not counted and come_out_of_order(container, stream):
+            raise UnusableFileError("frames were dropped in recording, and AVI has no times for B-frames: none is sure")
         rate = frame_rate(stream, kind)
         base = stream.time_base or 1 / rate
     if counted:

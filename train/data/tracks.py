@@ -142,8 +142,11 @@ def names_no_frame(container: InputContainer, stream: VideoStream, kind: str) ->
     """
     if not stream.codec_context.has_b_frames:
         return False
-    if kind == "avi":
-        return True
+    return kind == "avi" or come_out_of_order(container, stream)
+
+
+def come_out_of_order(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether the decoder gives one of the first frames a time before that of the frame it gave last."""
     times: list[int] = []
     with suppress(FFmpegError):  # damage further on is met, and named, where it is read
         times.extend(
@@ -176,7 +179,10 @@ def remarks_on_track(track: Track, container: InputContainer, stream: VideoStrea
     """What should be said of a file whose packets are these."""
     said: list[str] = []
     kind, promised = container.format.name, _promised_end(container, stream)
-    if track.packets < stream.frames:
+    packets = track.packets
+    if kind == "avi" and track.decoded_until is not None:
+        packets = max(packets, track.decoded_until + 1)  # its header counts frames that were dropped in recording, too
+    if packets < stream.frames:
         said.append(f"cut off: {len(track.times)} of the {stream.frames} frames its header promises")
     elif promised is not None and promised - (reached := track.reaches(stream)) > max(0.5, promised / 20):
         said.append(f"cut off: {reached:.3g} of the {promised:.3g} s its header promises")
