@@ -84,6 +84,8 @@ def headed() -> Iterable[Listed]:
     )
     yield Listed("no heading for the path", "l.csv", "url,label\nhttp://x/a.mp4,1\n", None, ("l.csv:1", "no heading"))
     yield Listed("headings in capitals with a mark", "l.csv", "\ufeffPATH,Label\na.mp4,cat\nb.mp4,dog\n", TWO)
+    ruled = "| path | label |\n|:-----|-------|\n| a.mp4 | cat |\n| b.mp4 | dog |\n"
+    yield Listed("a Markdown table", "l.csv", ruled, TWO)
     yield Listed("headings as a comment", "l.csv", "# path, label\na.mp4,cat\nb.mp4,dog\n", TWO)
     yield Listed("a blank first line", "l.csv", "\n\n  \npath,label\na.mp4,cat\nb.mp4,dog\n", TWO)
     twice = "path,label\na.mp4,cat\npath,label\nb.mp4,dog\n"

@@ -92,6 +92,16 @@ def test_a_looped_file_starts_anew(tmp_path: Path, fps) -> None:
     assert [number_of(frame) for frame in data[0].frames] == want
 
 
+def test_a_single_frame_is_not_told_to_loop(tiny_spec, tmp_path: Path) -> None:
+    write_film(tmp_path / "a.mp4", frames=1)
+    spec = tiny_spec(condition={"kind": "none"}, sampler={"kind": "euler"}, train__short="loop")
+    with pytest.raises(UserError, match="single frame") as caught:
+        open_clips(spec, str(tmp_path), Framing(16, 16), 4)
+    assert caught.value.hint is not None
+    assert "clip.frames=1" in caught.value.hint
+    assert "train.short" not in caught.value.hint
+
+
 def test_without_a_usable_file_the_reasons_are_told(tiny_spec, tmp_path: Path) -> None:
     images(1)[0].save(tmp_path / "still.png")
     with pytest.raises(UserError, match=r"train\.stills=repeat"):

@@ -205,6 +205,8 @@ def unfit(info: FileInfo, frames: int, fps: Fraction, short: str = "skip", still
         return "a still, and clips move: train.stills=repeat would show it for the whole clip"
     if info.starts(frames, fps) or (short == "loop" and info.frames > 1):
         return None
+    if short == "loop" and frames > 1:
+        return "too short: it holds a single frame, which does not move however often it starts anew"
     length = f"{float(frames / fps):.3g} s ({frames} frames at {float(fps):g} fps)"
     return f"too short: {info.seconds:.3g} s, a clip needs {length}"
 

@@ -244,10 +244,13 @@ def refuse_unusable(report: DataReport) -> None:
     hints: dict[Fate, str] = {
         "too short": "give longer clips, or ask for fewer frames or more frames a second: clip.frames=…, clip.fps=…; "
         "or let them start anew when they end: train.short=loop",
-        "a still": "show each for a whole clip: train.stills=repeat; or train on images: clip.frames=1",
+        "a still": "show each for a whole clip: train.stills=repeat; or train on images: clip.frames=1; "
+        "pictures that are the frames of a film must be made one: ffmpeg -i %04d.jpg clip.mp4",
         "damaged": f"see what is in them: sora-spec data check {report.source}",
         "missing": "paths in a list are relative to the folder of the list, or absolute",
     }
+    if all("single frame" in file.reason for file in report.skipped):
+        hints["too short"] = "a film of one frame gives clips of one frame: clip.frames=1"
     raise UserError(
         f"none of the {report.named} files of {report.source} can be used:\n{_names(report.skipped)}", hints[commonest]
     )

@@ -196,6 +196,9 @@ def _read_rows(lines: _Lines, layout: _Layout, source: Source) -> None:
             path = row[path_at] if row else ""
             if not path and not any(cell.strip() for cell in row):
                 continue
+            if path.startswith(("-", ":")) and not "".join(row).strip("-:= "):  # below the headings of a Markdown table
+                lines.comments += 1
+                continue
             if lines.number > lines.row_line:
                 _refuse_swallowed(row, layout, source.path, lines)
             if path == layout.heading:
