@@ -156,7 +156,8 @@ def _no_less(larger: Plan, smaller: Plan) -> None:
         (larger.times.total_seconds, smaller.times.total_seconds),
     ]
     for more, less in pairs:
-        assert all(a >= b * (1 - 1e-9) for a, b in zip(more, less, strict=True)), (more, less)
+        # 1e-6: the rate of a matrix product depends on its shape, so a time may fall by less than a millionth.
+        assert all(a >= b * (1 - 1e-6) for a, b in zip(more, less, strict=True)), (more, less)
 
 
 @gently(60)
