@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,8 +61,9 @@ def choose_folder(asked: Path | None, name: str, names: Sequence[str], force: bo
             raise UserError(
                 f"{asked / taken[0]} exists already", "overwrite with --force, or name another folder with --out"
             )
-        if asked.exists() and not asked.is_dir():
-            raise UserError(f"{asked} is not a folder", "name a folder with --out")
+        for part in (asked, *asked.parents):
+            if os.path.lexists(part) and not part.is_dir():
+                raise UserError(f"{part} is not a folder", "name a folder with --out")
         return asked
     number = 1
     while True:

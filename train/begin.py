@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from sora_spec.checkpoints import AVERAGE, MODEL, OPTIMIZER, Checkpoint, Damaged
 from sora_spec.errors import UserError
 from sora_spec.history import Change, append_history
 from sora_spec.loading import dump_spec
-from sora_spec.run_folder import STAGES, RunFolder, StageName, check_free
+from sora_spec.run_folder import STAGES, RunFolder, StageFolder, StageName, check_free
 from sora_spec.run_lock import locked
 from sora_spec.schema.spec import Spec
 from sora_spec.train.from_run import Origin
@@ -96,16 +97,32 @@ def _check_lost(run: RunFolder, stage: StageName) -> None:
     Raises UserError.
     """
     folder, every = run.stage(stage), run.load_spec().train.checkpoint_every
+    hint = f"bring the checkpoints back; to begin the stage anew, delete {folder.path}"
+    for path in (folder.path, folder.checkpoints_path):
+        if os.path.lexists(path) and not path.is_dir():
+            raise UserError(f"{path} is no folder, and the checkpoints of the {stage} stage belong there", hint)
     reader = MetricsReader(folder.metrics_path)
     reader.read()
-    steps = reader.metrics.steps
-    if steps and steps[-1] > every:
+    logged = reader.metrics.steps[-1] if reader.metrics.steps else 0
+    source, steps = folder.metrics_path, logged if logged > every else 0
+    if not steps:  # metrics come seldom, and `measured.json` is renewed after every checkpoint
+        source, steps = folder.measured_path, _measured_steps(folder, every)
+    if steps:
         raise UserError(
-            f"{folder.checkpoints_path} holds no checkpoint, but {folder.metrics_path.name} tells of {steps[-1]} steps",
-            f"bring the checkpoints back; to begin the stage anew, delete {folder.path}",
+            f"{folder.checkpoints_path} holds no checkpoint, but {source.name} tells of {steps} steps", hint
         )
     if folder.path.exists():
         output.note(f"{folder.path} has no checkpoint yet: starting from the beginning")
+
+
+def _measured_steps(folder: StageFolder, every: int) -> int:
+    """Steps that `measured.json` tells of, if there was a checkpoint of them; a damaged one tells nothing."""
+    try:
+        measured = json.loads(folder.measured_path.read_bytes())
+        steps, finished = int(measured["step"]), measured["status"] == "finished"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return 0
+    return steps if finished or steps >= every else 0
 
 
 def check_data(begin: Begin, loop: Loop, change: bool) -> list[Change]:

@@ -184,7 +184,7 @@ def read_weights(path: Path | str, spec: Spec) -> dict[str, Tensor]:
         _check_heads(heads, spec, checkpoint / STATE)
     if (folder / STATE).is_file():
         average = (folder / AVERAGE).is_file()
-        output.note(f"{path} is a checkpoint of a run: its {'moving average' if average else 'weights'} are taken")
+        output.note(f"{path} is a checkpoint of a run: its {'moving average is' if average else 'weights are'} taken")
         return checkpoint_state(folder)
     inner = folder / "transformer" if (folder / "transformer").is_dir() else folder
     beside = (inner if inner.is_dir() else inner.parent) / "config.json"

@@ -31,6 +31,7 @@ def unnested(loaded: Any, where: str = "the checkpoint") -> dict[str, Tensor]:
     while isinstance(inside, Mapping) and len(path) < _DEEPEST:
         nests = [nest for nest in NESTS if isinstance(inside.get(nest), Mapping)]
         filled = [nest for nest in nests if _has_tensors(inside[nest])]
+        filled = filled or _other_nests(inside, where)
         _say_empty(inside, filled, where)
         if not filled:
             break
@@ -45,6 +46,18 @@ def unnested(loaded: Any, where: str = "the checkpoint") -> dict[str, Tensor]:
     if odd:
         raise UserError(f"{where} names a tensor {odd[0]!r}, which is not text", "save a module's state_dict()")
     return state
+
+
+def _other_nests(inside: Mapping[Any, Any], where: str) -> list[str]:
+    """The one nest of another name, where all tensors lie in it. Raises UserError where there are several."""
+    if any(isinstance(value, Tensor) for value in inside.values()):
+        return []
+    others = [name for name, value in inside.items() if isinstance(name, str) and _has_tensors(value)]
+    if len(others) > 1:
+        raise UserError(f"{where} holds several networks: {', '.join(others)}", "save the one that is meant by itself")
+    if others:
+        output.note(f"{where}: {others[0]} is taken, the only tensors by name in it")
+    return others
 
 
 def _has_tensors(value: Any, seen: set[int] | None = None) -> bool:

@@ -90,7 +90,7 @@ def generate(
     names = opened.classes()
     if names is not None:
         names = check_names(names, spec, f"classes.json of {source}")
-    wanted = plan_labels(spec, [*(label or ()), *([labels] if labels else ())], count, names, unconditional)
+    wanted = plan_labels(spec, [*(label or ()), *([labels] if labels is not None else ())], count, names, unconditional)
     _check_seed(seed)
 
     from sora_spec.compile.generation import Job, choose_folder, clip_name, run_job

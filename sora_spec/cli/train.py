@@ -61,6 +61,11 @@ def train(
     if origin is not None and resume:
         raise UserError("--from begins a new run, and --resume goes on with one", "leave one of them out")
     loaded, path = _load(spec, overrides or [], run, resume or dry_run)
+    if no_ema and origin is None and (stage == "vae" or loaded.vae.kind == "identity"):
+        raise UserError(
+            "--no-ema says which weights to start from, and none are read here",
+            "leave it out, or name a run with --from; the run itself keeps an average by train.ema",
+        )
     if dry_run:
         from sora_spec.train.start import try_stage
 

@@ -20,6 +20,7 @@ def requests() -> Iterator[Case]:
         "label 4": {"label": ["4"]},
         "label of a word": {"label": ["squid"]},
         "label -1": {"label": ["-1"]},
+        "labels of nothing": {"labels": ""},
         "frames of 3000": {"frames": 3000},
         "torch": {"backend": "torch"},
         "tiles": {"overrides": ["vae.tiling=none"]},
@@ -34,3 +35,13 @@ def requests() -> Iterator[Case]:
             return "accepted"
 
         yield Case(f"request: {name}", run)
+
+    def below_a_file(folder: Path) -> str | None:
+        (folder / "out").write_text("a file")
+        try:
+            generate(bundle(folder), out=folder / "out" / "x")
+        except UserError as error:
+            return None if "out is not a folder" in error.message else f"says {error.message}"
+        return "accepted"
+
+    yield Case("request: a folder below a file", below_a_file)

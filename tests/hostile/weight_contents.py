@@ -28,6 +28,13 @@ def nests() -> Iterator[Case]:
         yield case(f"under {nest}", torch_file({nest: FLAT, "step": 3}))
     yield case("twice nested", torch_file({"state_dict": {"model": FLAT}, "epoch": torch.tensor(3)}))
     yield case("state_dict and state_dict_ema", torch_file({"state_dict": FLAT_OTHER, "state_dict_ema": FLAT}))
+    yield case("under a name nobody knows", torch_file({"generator": FLAT, "step": 3}), says=("generator is taken",))
+    unknown = {"generator": {"state_dict": FLAT}, "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}}
+    yield case("twice nested under such a name", torch_file(unknown), says=("generator is taken",))
+    several = {"teacher": FLAT_OTHER, "student": FLAT}
+    yield case("two networks, each in a nest", torch_file(several), ("several networks", "teacher, student"))
+    lost = {"ema": {"shadow_params": [torch.zeros(2)]}, "net": FLAT}
+    yield case("ema without names beside such a name", torch_file(lost), says=("net is taken", "no average"))
     yield case("empty ema", torch_file({"ema": {}, "model": FLAT}))
     shadow = {"ema": {"shadow_params": list(FLAT_OTHER.values()), "decay": 0.9}, "model": FLAT}
     yield case("ema without names", torch_file(shadow), says=("ema holds no tensors by name", "no average"))

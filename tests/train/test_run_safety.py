@@ -337,7 +337,16 @@ def test_lost_checkpoints_are_no_new_beginning(tiny_spec, run: Path) -> None:
     with pytest.raises(UserError, match=r"holds no checkpoint, but metrics\.jsonl tells of 6 steps"):
         train_stage(tiny_spec(), run, resume=True)
     assert bytes_below(run) == before
-    shutil.rmtree(run / "denoiser")
+    (run / "denoiser" / "metrics.jsonl").write_text("")  # too few steps for a line of metrics
+    with pytest.raises(UserError, match=r"holds no checkpoint, but measured\.json tells of 6 steps"):
+        train_stage(tiny_spec(), run, resume=True)
+    for place in (CHECKPOINTS, "denoiser"):
+        shutil.rmtree(run / place, ignore_errors=True)
+        (run / place).write_text("a file")
+        with pytest.raises(UserError, match=rf"{place} is no folder"):
+            train_stage(tiny_spec(), run, resume=True)
+        assert (run / place).read_text() == "a file"
+        (run / place).unlink()
     assert train_stage(tiny_spec(train__steps=2), run, resume=True).step == 2
     (run / "spec.yaml").unlink()
     with pytest.raises(UserError, match=r"holds checkpoints, but .*spec\.yaml is missing"):

@@ -112,3 +112,11 @@ def test_data_verbs(tmp_path: Path, capsys) -> None:
     assert len(list((tmp_path / "c").glob("*.mp4"))) == 4
     with pytest.raises(UserError, match="odd"):
         invoke("data", "digits", tmp_path / "e", "--size", 17)
+
+
+def test_raw_weights_are_asked_for_only_where_weights_are_read(spec_file: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = everything_below(tmp_path)
+    with pytest.raises(UserError, match="--no-ema says which weights to start from, and none are read here"):
+        invoke("train", spec_file, "--no-ema")
+    assert everything_below(tmp_path) == before
