@@ -97,7 +97,7 @@ class _Checker:
                 fields[key] = self.value(properties[key], child, _join(path, key))
             elif not (key in siblings and child.key_span.text.origin != "argument"):
                 words = _wording()
-                meant.add(words.meant_key(key, properties))
+                meant.add(words.meant_key(key, properties, path))
                 self.problems.append(
                     words.unknown_key(key, child.key_span, path, properties, written, self.schema, kind)
                 )

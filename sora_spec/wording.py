@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from sora_spec.characters import visible
 from sora_spec.diagnostics import Diagnostic, nearest
+from sora_spec.other_words import CHOICES, ELSEWHERE, KEYS, KINDS, NO_GUESS
 from sora_spec.scalars import Scalar
 from sora_spec.span import Span
 from sora_spec.yaml_tree import Entry, ListNode, MapNode, Node, ScalarNode
 
 Schema = dict[str, Any]
+Meaning = TypeVar("Meaning")
 
 _TYPES = {
     "integer": "a whole number",
@@ -47,120 +49,18 @@ _EXAMPLES = {
 }
 
 
-# Words of other systems for what the language calls differently.
-_KEYS = {
-    "learning_rate": "optimizer.lr",
-    "lr": "optimizer.lr",
-    "weight_decay": "optimizer.weight_decay",
-    "betas": "optimizer.betas",
-    "dtype": "precision",
-    "mixed_precision": "precision",
-    "layers": "depth",
-    "num_layers": "depth",
-    "n_layer": "depth",
-    "hidden_size": "width",
-    "hidden_dim": "width",
-    "dim": "width",
-    "embed_dim": "width",
-    "cfg": "guidance",
-    "cfg_scale": "guidance",
-    "guidance_scale": "guidance",
-    "num_frames": "frames",
-    "max_steps": "steps",
-    "num_inference_steps": "steps",
-    "gradient_clipping": "clip_grad",
-    "allow_tf32": "tf32",
-    "start_clip_iter": "clip_grad_from",
-    "timestep_respacing": "spacing",
-    "timestep_spacing": "spacing",
-    "max_grad_norm": "clip_grad",
-    "latent_channels": "channels",
-    "gradient_checkpointing": "recompute",
-    "activation_checkpointing": "recompute",
-    "grad_checkpoint": "recompute",
-    "gradient_accumulation_steps": "accumulation",
-    "grad_accum": "accumulation",
-    "dataset": "data",
-    "data_path": "data",
-    "fsdp": "shard",
-    "dp": "replicate",
-    "data_parallel": "replicate",
-    "context_parallel": "sequence",
-    "gpus": "count",
-    "num_gpus": "count",
-    "patch_size": "space",
-}
-# Words of other systems for what is no field, because it is decided elsewhere.
-_ELSEWHERE = {
-    "compile": "Training runs PyTorch's modules as they are; `sora-spec export --trt` compiles for a GPU.",
-    "torch_compile": "Training runs PyTorch's modules as they are; `sora-spec export --trt` compiles for a GPU.",
-    "epochs": "Training counts optimiser steps: `steps`, which is clips × epochs / batch.",
-    "num_epochs": "Training counts optimiser steps: `steps`, which is clips × epochs / batch.",
-    "flash_attn": "PyTorch picks the attention kernel; `plan --attention` says what another one needs.",
-    "flash_attention": "PyTorch picks the attention kernel; `plan --attention` says what another one needs.",
-    "xformers": "PyTorch picks the attention kernel; `plan --attention` says what another one needs.",
-    "tensor_parallel": "Ranks share weights by `parallel.shard` and a clip's tokens by `parallel.sequence`.",
-    "zero_stage": "ZeRO-3 is `parallel.shard`, ZeRO-2 is `parallel.reshard: false` with it.",
-    "resolution": "A clip has `height` and `width`.",
-    "image_size": "A clip has `height` and `width`.",
-}
-_CHOICES = {
-    "v": "velocity",
-    "v_prediction": "velocity",
-    "flow": "velocity",
-    "eps": "noise",
-    "epsilon": "noise",
-    "float32": "fp32",
-    "float16": "fp16",
-    "half": "fp16",
-    "bfloat16": "bf16",
-    "bf16-mixed": "bf16",
-    "scaled_linear": "linear",
-    "squaredcos_cap_v2": "cosine",
-    "learned": "learned_range",
-}
-_KINDS = {
-    "flow_match": "interpolant",
-    "flow_matching": "interpolant",
-    "rectified_flow": "interpolant",
-    "sit": "interpolant",
-    "diffusion": "ddpm",
-    "flow_match_euler": "euler",
-    "flow_match_euler_discrete": "euler",
-    "rk45": "dopri5",
-    "dopri": "dopri5",
-    "ode": "dopri5",
-    "sde": "euler_maruyama",
-    "dit": "transformer",
-    "mmdit": "transformer",
-    "sd": "image_kl",
-    "kl": "image_kl",
-    "autoencoder_kl": "image_kl",
-    "autoencoderkl": "image_kl",
-    "magvit2": "causal3d",
-    "wan": "causal3d",
-    "label": "class",
-    "class_label": "class",
-    "t5": "text",
-    "clip": "text",
-    "full": "joint",
-    "full_attention": "joint",
-    "3d": "joint",
-    "latte": "alternating",
-    "stdit": "factorized",
-    "adaln": "adaln_zero",
-    "adaln_single": "cross_attention",
-}
-"""Kinds that other systems call so."""
-
-
 def meant_kind(word: Scalar, kinds: Iterable[str]) -> str | None:
     """The kind that a misspelt one, or a word of another system, stands for."""
     names = list(kinds)
     if not isinstance(word, str):
         return None
-    meant = _KINDS.get("_".join(word.lower().replace("-", " ").split()))
-    return meant if meant in names else nearest(word, names)
+    flat = _flat(word)
+    meant = KINDS.get(flat)
+    return meant if meant in names else None if flat in NO_GUESS else nearest(word, names)
+
+
+def _flat(word: str) -> str:
+    return "_".join(word.lower().replace("-", " ").split())
 
 
 def unknown_key(
@@ -173,14 +73,15 @@ def unknown_key(
     where = f"`{path}`" if path else "a spec"
     if kind:
         where += f" of kind `{kind}`"
-    match = meant_key(key, known)
+    match = meant_key(key, known, path)
     place = None if match else _place_of(key, path, language)
+    elsewhere = _of_section(ELSEWHERE, key, path)
     used = set(written)
     others = [name for name in known if name not in used]
     if match:
         help = f"Did you mean `{match}`?"
-    elif key.lower() in _ELSEWHERE:
-        help = _ELSEWHERE[key.lower()]
+    elif elsewhere:
+        help = elsewhere
     elif place:
         help = place
     elif others:
@@ -191,15 +92,37 @@ def unknown_key(
     return Diagnostic("E201", message, span, "unknown key", help=help, path=f"{path}.{key}".lstrip("."))
 
 
-def meant_key(key: str, known: Iterable[str]) -> str | None:
-    """The key of a section that a misspelt one, or a word of another system, stands for."""
+def meant_key(key: str, known: Iterable[str], path: str = "") -> str | None:
+    """The key of the section at `path` that a misspelt one, or a word of another system, stands for."""
     names = list(known)
-    meant = _KEYS.get(key.lower())
-    return meant if meant is not None and meant.split(".")[0] in names else nearest(key, names)
+    for meant in _of_section(KEYS, key, path) or ():
+        section, _, field = meant.rpartition(".")
+        if (section or field) in names:
+            return meant
+        if field in names:
+            return field
+    other = _of_section(ELSEWHERE, key, path) or _of_section(KEYS, key, path)
+    return None if other else nearest(key, names)
+
+
+def _of_section(words: Mapping[str, Meaning], key: str, path: str) -> Meaning | None:
+    """What a word means: in this section, written `section.word`, or else in any."""
+    word = _flat(key)
+    return words.get(f"{path.rpartition('.')[2]}.{word}") or words.get(word)
 
 
 def _place_of(key: str, path: str, language: Schema) -> str | None:
-    """Where in the language a key is at home, as a help line."""
+    """Where in the language a key, or what a word of another system stands for, is at home, as a help line."""
+    words = _of_section(KEYS, key, path)
+    if words is None:
+        return _home_of(key, path, language)
+    for word in words:
+        if home := _home_of(word.split(".")[0], path, language):
+            return f"It is called `{word}`. {home}"
+    return None
+
+
+def _home_of(key: str, path: str, language: Schema) -> str | None:
     if path and key in language["properties"]:
         return f"`{key}` is a section of its own: move it to the left margin."
     own = path.split(".")[0]
@@ -236,9 +159,13 @@ def no_mapping(entry: Entry, path: str, kinds: Sequence[str]) -> Diagnostic:
     """E203 for a section given as one word, such as `sampler: heun`."""
     message = f"`{path}` must be a mapping with a `kind`, but it is {described(entry.node)}"
     value = entry.node.value if isinstance(entry.node, ScalarNode) else None
-    kind = value if isinstance(value, str) and value in kinds else kinds[0]
-    if isinstance(value, str) and value not in kinds:
-        kind = meant_kind(value, kinds) or kind
+    if isinstance(value, str):
+        kind = value if value in kinds else meant_kind(value, kinds) or "…"
+    elif isinstance(value, bool) and "none" in kinds:  # a switch: on is the one kind that is not `none`
+        others = [kind for kind in kinds if kind != "none"]
+        kind = "none" if not value else others[0] if len(others) == 1 else "…"
+    else:
+        kind = kinds[0]
     help = f"Write `{path.rsplit('.', 1)[-1]}: {{kind: {kind}}}`. Kinds: {listed(kinds)}."
     return Diagnostic("E203", message, span_of(entry), "not a mapping", help=help, path=path)
 
@@ -274,9 +201,9 @@ def no_choice(entry: Entry, path: str, choices: Sequence[Scalar]) -> Diagnostic:
 
 
 def _similar_choice(value: str, names: Sequence[str]) -> str | None:
-    meant = _CHOICES.get(value.lower())
-    meant = meant if meant in names else _KINDS.get("_".join(value.lower().replace("-", " ").split()))
-    return meant if meant in names else nearest(value, names)
+    flat = _flat(value)
+    meant = next((word for word in (*CHOICES.get(flat, ()), KINDS.get(flat)) if word in names), None)
+    return meant or (None if flat in CHOICES or flat in NO_GUESS else nearest(value, names))
 
 
 def _closest(value: Scalar, choices: Sequence[Scalar]) -> str | None:
@@ -308,6 +235,9 @@ def _type_help(node: Node, path: str, schema: Schema) -> str:
         return f"Write `{round(value)}`."
     if wanted == "array" and isinstance(node, ScalarNode):
         return f"Write a list: `[{shown(str(value))}]`."
+    if wanted == "string" and "enum" in schema and isinstance(node, ScalarNode):
+        match = _similar_choice(node.span.source(), schema["enum"])
+        return (f"Did you mean `{match}`? " if match else "") + f"Choices: {listed(schema['enum'])}."
     if wanted == "string" and isinstance(node, ScalarNode):
         return f'Put it into quotes: `"{shown(node.span.source())}"`.'
     if wanted == "object":

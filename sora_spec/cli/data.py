@@ -9,13 +9,14 @@ from typing import Annotated, Literal
 import typer
 
 from sora_spec import output
+from sora_spec.cli.lazy import QuickCommand
 
 app = typer.Typer(help="Make data sets to train on, and check your own.", no_args_is_help=True)
 
 Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier call made there.")]
 
 
-@app.command()
+@app.command(cls=QuickCommand)
 def digits(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to fill.")],
     clips: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of clips.")] = 1000,
@@ -40,7 +41,7 @@ def digits(
     output.data(str(out))
 
 
-@app.command()
+@app.command(cls=QuickCommand)
 def clips(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to fill.")],
     force: Force = False,
@@ -53,7 +54,7 @@ def clips(
     output.data(str(out))
 
 
-@app.command()
+@app.command(cls=QuickCommand)
 def check(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder, or list: .csv, .tsv, .jsonl, .json, .txt.")],
     spec: Annotated[str | None, typer.Argument(metavar="[SPEC]", help="Spec whose clips the files must hold.")] = None,

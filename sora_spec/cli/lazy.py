@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import zip_longest
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from sora_spec import output
+from sora_spec.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,25 @@ class QuickCommand(TyperCommand):
     def get_params(self, ctx: Any) -> Any:
         """The parameters, `--help` included."""
         return _spare_pydantic(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """The arguments read. Raises UserError for an option that was given nothing."""
+        _refuse_empty(args, self.params)
+        return super().parse_args(ctx, args)
+
+
+_MAY_BE_EMPTY = ("--prompt",)
+
+
+def _refuse_empty(arguments: Sequence[str], params: Sequence[Any]) -> None:
+    """`--gpu ""`, of a variable that was never set, would count as left out, and `--out ""` as this folder."""
+    valued = {name for param in params if not getattr(param, "is_flag", True) for name in param.opts}
+    words = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    for word, after in zip_longest(words, words[1:]):
+        option, equals, value = word.partition("=")
+        given = value if equals else after
+        if option in valued and option not in _MAY_BE_EMPTY and given is not None and not given.strip():
+            raise UserError(f"{option} is given, but empty", "give it a value, or leave it out")
 
 
 def _single(function: Any) -> typer.Typer:

@@ -173,6 +173,14 @@ def _number(option: str, text: str) -> int | None:
     return int(text)
 
 
+def _listed(option: str, text: str) -> list[str]:
+    """What stands between the commas. Raises UserError where it is nothing."""
+    parts = [part.strip() for part in text.split(",")] if text else []
+    if not all(parts):
+        raise UserError(f"{option} {text} has nothing between two commas", "name a value there, or leave the comma out")
+    return parts
+
+
 def _read(path: str, overrides: list[str]) -> Document:
     from sora_spec.packaged import find_spec_file
     from sora_spec.source import load_document
@@ -304,7 +312,7 @@ def _sweep(document: Document, asked: _Asked, over: list[str], format: str, plot
     rows = sweep(
         document,
         _names(document, asked.gpu, [axis.path for axis in axes]),
-        [_number("--count", text) for text in asked.count.split(",") if text] or [None],
+        list(dict.fromkeys(_number("--count", text) for text in _listed("--count", asked.count))) or [None],
         "generate" if asked.mode == "generate" else "train",
         "vae" if asked.stage == "vae" else "denoiser",
         axes,
@@ -334,7 +342,7 @@ def _names(document: Document, gpu: str, axes: list[str]) -> list[str]:
     typed = [path for path, (span, written) in given.items() if written and span.text.origin == "argument"]
     if twice := [path for path in typed if path in axes]:
         raise UserError(f"{twice[0]} is given, and swept by --over", "leave one of the two out")
-    names = [name for name in gpu.split(",") if name]
+    names = _listed("--gpu", gpu)
     if names and "hardware.gpu" in typed:
         raise UserError("--gpu and hardware.gpu both name devices", "leave one of the two out")
     if names or "hardware.gpu" in typed or any(path in ("hardware", "hardware.gpu") for path in axes):

@@ -18,6 +18,8 @@ from sora_spec.yaml_tree import ListNode, MapNode, Node, ScalarNode, read_tree
 
 Kind = Literal["cuda", "cpu"]
 GIB = 2**30
+NO_MODEL = frozenset(("gpu", "cuda", "mps", "tpu", "npu", "xpu", "rocm", "auto", "nvidia", "any"))
+"""Words for a kind of device, which are near to one's name at most by chance."""
 MEMORY: dict[Kind, Interval] = {"cuda": Interval(0.221, 0.32, 0.464), "cpu": Interval(0.6, 1.0, 3.0)}
 """Share of the memory's rate where an entry does not say. Programs on GPUs move more than the graph counts: casts,
 copies, norms in pieces (`benchmarks/calibration.py`). A CPU's caches hold small tensors."""
@@ -138,8 +140,22 @@ def _unknown(name: str, meant: list[Device], file: str | Path | None) -> tuple[s
     message = f"there is no device {name!r} in the table"
     if known_capability(name) is not None:
         return f"{message}: it has no figures of that GPU", f"{own}; {known}"
+    if several := _several(name, file):
+        return message, several
+    if re.sub(r"[^a-z]", "", name.lower()) in NO_MODEL:
+        return f"{name!r} names no model of a device", f"{known}; {own}"
     near = nearest_name(name, device_names(file))
     return message, f"{f'did you mean {near}? ' if near else ''}{known}; {own}"
+
+
+def _several(name: str, file: str | Path | None) -> str:
+    """The options that `8xH100` or `H100 x 8` stands for; empty where a name is not of that form."""
+    times = re.fullmatch(r"(?:(\d+)\s*[x×*]\s*)?(.+?)(?:\s*[x×*]\s*(\d+))?", name.strip(), re.IGNORECASE)
+    count = (times[1] or times[3]) if times else None
+    if times is None or not count:
+        return ""
+    models = " or ".join(device.name for device in meant_devices(times[2], file))
+    return f"a device and how many of it are two options: --gpu {models} --count {count}" if models else ""
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str:
@@ -148,7 +164,7 @@ def nearest_name(name: str, names: Iterable[str]) -> str:
     Empty where several models are as near, or where the name is that of a GPU without figures.
     """
     typed, found = re.sub(r"[^a-z0-9]", "", name.lower()), dict[str, list[str]]()
-    for known in names if known_capability(name) is None else ():
+    for known in names if known_capability(name) is None and typed not in NO_MODEL else ():
         flat, key = known.replace("-", ""), model_of(known).key
         if edits(typed, flat) <= 1 or edits(typed, key) <= 1 < len(key):
             found.setdefault(key, []).append(known)

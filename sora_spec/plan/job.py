@@ -206,6 +206,8 @@ def planned_job(
     job = Job(spec, device, devices, mode, stage, *options, typed)
     if placement == "sequential" and "export.offload" in typed and not spec.export.offload:
         raise UserError("--one-at-a-time and export.offload=false say two things", "leave one of the two out")
+    if tf32 and "train.tf32" in typed and not spec.train.tf32:
+        raise UserError("--tf32 and train.tf32=false say two things", "leave one of the two out")
     check_kernels(job)
     return job
 

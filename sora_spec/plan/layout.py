@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SIDES = ("shard", "sequence", "replicate")
 LAYOUT = tuple(f"parallel.{side}" for side in SIDES)
-_TYPED = (*LAYOUT, "train.micro_batch", "hardware.count", "hardware.gpu", "export.offload")
+_TYPED = (*LAYOUT, "train.micro_batch", "hardware.count", "hardware.gpu", "export.offload", "train.tf32")
 NOTHING: frozenset[str] = frozenset()
 
 

@@ -53,7 +53,7 @@ def parse_axes(texts: Sequence[str]) -> list[Axis]:
         path, equals, values = text.partition("=")
         if not equals or not path or not values:
             raise UserError(f"--over {text} is not KEY=A,B,…", "for example --over train.batch=8,16,32")
-        axes.append(Axis(path, tuple(_split(values))))
+        axes.append(Axis(path, tuple(dict.fromkeys(_split(values)))))
     return axes
 
 
@@ -113,7 +113,7 @@ def swept_devices(names: Sequence[str], hardware: str | None = None) -> list[Dev
         UserError: a device that is not in the table.
     """
     every = device_names(hardware) if list(names) == ["all"] else list(names)
-    return [find_device(name, hardware) for name in every]
+    return list({device.name: device for device in (find_device(name, hardware) for name in every)}.values())
 
 
 def sweep_size(devices: Sequence[Device], counts: Sequence[int | None], axes: Sequence[Axis]) -> int:

@@ -69,6 +69,26 @@ def test_usage_errors_end_with_2_and_suggest(call) -> None:
     assert call().code == 2
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("plan", "dit", "--gpu", ""),
+        ("plan", "dit", "--count="),
+        ("plan", "dit", "--hardware", " ", "--check"),
+        ("diff", "dit", "sit", "--gpu", ""),
+        ("tui", "dit", "--svg", ""),
+        ("train", "dit", "--device", ""),
+        ("generate", "run", "--out="),
+        ("generate", "run", "--backend", ""),
+    ],
+)
+def test_an_option_that_was_given_nothing_is_not_left_out(call, arguments: tuple[str, ...]) -> None:
+    result = call(*arguments)
+    option = next(word for word in arguments if word.startswith("--")).rstrip("=")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"error: {option} is given, but empty")
+
+
 def test_validate_good_specs(call) -> None:
     result = call("validate", "dit", "sit", "train.steps=3")
     assert (result.code, result.out, result.err) == (0, "", "ok  dit\nok  sit\n")

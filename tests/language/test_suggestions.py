@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sora_spec.diagnostics import edits, nearest
+from sora_spec.grammar import language
 from sora_spec.loading import check
+from sora_spec.other_words import ELSEWHERE, KEYS
 from sora_spec.packaged import find_spec_file
 from sora_spec.source import load_document
 
@@ -49,6 +51,47 @@ def _help(argument: str, spec: str = "tiny-sit-digits") -> str:
         ("temporal.kind=alternate", "Did you mean `alternating`?", "Did you mean `factorized`"),
         ("backbone.kind=unet", "Kinds: `transformer`", "Did you mean"),
         ("train.precision=bfloat16", "Did you mean `bf16`?", "Did you mean `fp32`"),
+        ("train.checkpointing_steps=5", "Did you mean `checkpoint_every`?", "Did you mean `steps`"),
+        ("train.save_total_limit=5", "Did you mean `keep`?", "sample_every"),
+        ("train.logging_steps=5", "Did you mean `log_every`?", "Did you mean `steps`"),
+        ("train.per_device_train_batch_size=5", "Did you mean `micro_batch`?", "Did you mean `batch`"),
+        ("train.num_train_epochs=5", "`steps`", "Did you mean"),
+        ("train.num_warmup_steps=5", "Did you mean `warmup`?", "Did you mean `steps`"),
+        ("train.adam_beta1=5", "Did you mean `optimizer.betas`?", "Did you mean `ema`"),
+        ("train.optimizer.learning_rate=5", "Did you mean `lr`?", "Other keys"),
+        ("train.optimizer.lr_scheduler=5", "`train.schedule`", "Did you mean"),
+        ("train.optimizer.name=adam", "Did you mean `kind`?", "left margin"),
+        ("train.offload_optimizer=true", "`offload` is a key of `parallel`", "Did you mean `optimizer`"),
+        ("train.device=cuda", "train --device", "ema_device"),
+        ("train.stills=true", "Did you mean `repeat`?", "quotes"),
+        ("train.precision=16", "Choices: `fp32`, `bf16`", "quotes"),
+        ("train.recompute=true", "{kind: blocks}", "{kind: none}"),
+        ("train.recompute=attention", "Kinds: `none`, `blocks`", "{kind: none}"),
+        ("backbone.dropout=0.1", "Blocks have no dropout", "move it there"),
+        ("backbone.attention_head_dim=72", "`width` / `heads`", "Did you mean `heads`"),
+        ("backbone.patch_size=2", "`space` is a key of `patch`", "Did you mean"),
+        ("backbone.caption_channels=4096", "`condition.width`", "Did you mean `width`"),
+        ("backbone.position.kind=nope", "Did you mean `none`?", "Did you mean `rope`"),
+        ("clip.frame_rate=8", "Did you mean `fps`?", "Remove it"),
+        ("clip.duration=8", "seconds × fps", "Remove it"),
+        ("clip.length=8", "Did you mean `frames`?", "Remove it"),
+        ("vae.path=a", "Did you mean `weights`?", "`objective`"),
+        ("vae.block_out_channels=[1]", "`multipliers`", "Did you mean `channels`"),
+        ("vae.embed_dim=4", "Did you mean `channels`?", "Did you mean `width`"),
+        ("sampler.guidance_rescale=1", "leave it out", "Did you mean `guidance`"),
+        ("sampler.seed=1", "generate --seed", "`train`"),
+        ("sampler.kind=euler_a", "Kinds: `ddpm`", "Did you mean"),
+        ("condition.uncond_prob=1", "Did you mean `dropout`?", "Remove it"),
+        ("condition.text_encoder=a", "`encoder` belongs to `kind: text`", "Remove it"),
+        ("parallel.tp=2", "`parallel.shard`", "Did you mean"),
+        ("parallel.num_nodes=2", "`hardware.count`", "Did you mean"),
+        ("hardware.name=h100", "Did you mean `gpu`?", "left margin"),
+        ("hardware.world_size=2", "Did you mean `count`?", "Remove it"),
+        ("patch.temporal=2", "Did you mean `time`?", "left margin"),
+        ("export.onnx=true", "Did you mean `backends`?", "Did you mean `batch`"),
+        ("model=dit", "Did you mean `backbone`?", "Remove it"),
+        ("scheduler=dpm", "Did you mean `sampler`?", "Did you mean `schedule`"),
+        ("lr=1", "`optimizer.lr`", "Remove it"),
         ("train.precision=int8", "Choices: `fp32`, `bf16`", "Did you mean"),
     ],
 )
@@ -72,3 +115,14 @@ def test_nothing_near_is_nothing() -> None:
     assert nearest("", ["heun"]) is None
     assert nearest("x", ["a", "b"]) is None
     assert nearest("h" * 10_000, ["heun"]) is None
+
+
+def test_every_word_of_another_system_leads_to_a_field_that_there_is() -> None:
+    fields = set[str]()
+    for definition in language()["$defs"].values():
+        fields |= set(definition.get("properties", {}))
+    fields |= set(language()["properties"])
+    for word, meant in KEYS.items():
+        for path in meant:
+            assert set(path.split(".")) <= fields, (word, path)
+    assert not set(KEYS) & set(ELSEWHERE)
