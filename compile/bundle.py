@@ -211,7 +211,7 @@ def _read_manifest(path: Path) -> Manifest:
     if version != FORMAT_VERSION or isinstance(version, bool):
         raise UserError(
             f"{path / MANIFEST} has bundle format {version!r}; this version reads {FORMAT_VERSION}",
-            "upgrade with `pip install -U sora-spec`, or export the run again",
+            "read it with the version of sora-spec that made it, or export the run again with this one",
         )
     try:
         return Manifest.model_validate_json((path / MANIFEST).read_bytes(), strict=True)

@@ -7,6 +7,7 @@
 
 `event`: "started", "resumed", or "changed" where something that decides the weights is other from `step` on. `changed`
 gives the value before and after; under the names "data" and "codec" stand digests of the data set and of the codec.
+`damaged` names newer checkpoints that could not be used, each with the reason.
 """
 
 from __future__ import annotations

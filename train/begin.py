@@ -163,6 +163,8 @@ def record_run(
         if origin is not None:
             origin.warn_of_classes(classes)
             facts["from"] = origin.facts()
+        if begin.damaged:
+            facts["damaged"] = {bad.path.name: bad.why for bad in begin.damaged}
         append_history(run.history_path, loop.settings.stage, state.step, event, changes, facts)
         for bad in begin.damaged:
             loop.folder.set_aside(bad.path)

@@ -164,6 +164,9 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
         place = CHECKPOINTS / "step-00000006" / f"{file}.safetensors"
         assert (run / place).read_bytes() == (trained / place).read_bytes()
     assert (run / CHECKPOINTS / "damaged-step-00000006").is_dir()
+    line = json.loads((run / "history.jsonl").read_text().splitlines()[-1])
+    assert line["step"] == 3
+    assert told in line["damaged"]["step-00000006"]
     assert len((run / "denoiser/metrics.jsonl").read_text().splitlines()) == 6
 
 
