@@ -20,6 +20,7 @@ from sora_spec import output
 from sora_spec.compile.manifest import Profile
 from sora_spec.compile.targets import RTX_CAPABILITIES, local_compute_capability
 from sora_spec.errors import UserError
+from sora_spec.packaged import install_command
 
 ModuleName = Literal["tensorrt_rtx", "tensorrt"]
 _SHORT: dict[ModuleName, str] = {"tensorrt_rtx": "rtx", "tensorrt": "trt"}
@@ -58,14 +59,14 @@ def choose_compiler(sm: int) -> Compiler:
     if sm not in RTX_CAPABILITIES:
         raise UserError(
             f"TensorRT-RTX has no ahead-of-time target sm{sm}",
-            "copy the bundle to a machine with that GPU, `pip install 'sora-spec[trt]'` there, and run: "
+            "copy the bundle to a machine with that GPU, install sora-spec with its extra `trt` there, and run: "
             f"sora-spec export BUNDLE --trt --target sm{sm}",
         )
     if importlib.util.find_spec("tensorrt_rtx") is None:
         raise UserError(
             f"no TensorRT here that can build for sm{sm}",
-            "pip install 'sora-spec[rtx]' builds without a GPU; or copy the bundle to the machine with the GPU, "
-            f"`pip install 'sora-spec[trt]'` there, and run: sora-spec export BUNDLE --trt --target sm{sm}",
+            f"{install_command('rtx')} builds without a GPU; or copy the bundle to the machine with the GPU, "
+            f"install sora-spec with its extra `trt` there, and run: sora-spec export BUNDLE --trt --target sm{sm}",
         )
     return Compiler("tensorrt_rtx", importlib.import_module("tensorrt_rtx"))
 

@@ -53,20 +53,41 @@ def write_atomically(path: Path, content: str | bytes, replace: bool = True) -> 
         with path.open("wb") as device:
             device.write(raw)
         return
-    temporary = _temporary(path, "tmp")
+    with replacing_file(path, replace) as temporary, temporary.open("wb") as file:
+        file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def replacing_file(target: Path, replace: bool = True) -> Generator[Path]:
+    """A temporary name beside `target` to write to, which takes its place when the body succeeds.
+
+    Raises FileExistsError when the file is there and `replace` is off.
+    """
+    temporary = _temporary(target, "tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            temporary.replace(path)
-        else:
-            _place_new(temporary, path)
+        with _named_after(target, temporary):
+            yield temporary
+            if replace:
+                temporary.replace(target)
+            else:
+                _place_new(temporary, target)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+
+
+@contextmanager
+def _named_after(target: Path, temporary: Path) -> Generator[None]:
+    """Let what the system refuses name the file that was meant: nobody knows the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error.filename, str) and str(temporary) in error.filename:
+            error.filename, error.filename2 = error.filename.replace(str(temporary), str(target)), None
+        raise
 
 
 def _is_device(path: Path) -> bool:
@@ -115,13 +136,14 @@ def replacing_folder(target: Path) -> Generator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     sweep(target.parent, target.name)
     temporary, retired = _temporary(target, "tmp"), _temporary(target, "old")
-    temporary.mkdir()
     try:
-        yield temporary
-        _sync_tree(temporary)
-        if target.exists():
-            target.rename(retired)
-        temporary.rename(target)
+        with _named_after(target, temporary):
+            temporary.mkdir()
+            yield temporary
+            _sync_tree(temporary)
+            if target.exists():
+                target.rename(retired)
+            temporary.rename(target)
         _sync_folder(target.parent)
         shutil.rmtree(retired, ignore_errors=True)
     finally:

@@ -135,8 +135,7 @@ def data(text: str, command: bool = False) -> None:
         UserError: stdout is closed, or its disk is full.
         BrokenPipeError: the reader has gone.
     """
-    if sys.stdout is None or sys.stdout.closed:  # pyright: ignore[reportUnnecessaryComparison] - None after `>&-`
-        raise UserError("standard output is closed, so the answer cannot be printed", "give it a file: `> answer.txt`")
+    check_open()
     try:
         sys.stdout.write(harmless(text if text.endswith("\n") else text + "\n", command))
         sys.stdout.flush()
@@ -145,6 +144,12 @@ def data(text: str, command: bool = False) -> None:
     except OSError as error:
         silence(sys.stdout)
         raise refusal(error, "standard output cannot be written") or error from error
+
+
+def check_open() -> None:
+    """Raise UserError where stdout is closed, for what is printed by others than `data`: nothing would tell of it."""
+    if sys.stdout is None or sys.stdout.closed:  # pyright: ignore[reportUnnecessaryComparison] - None after `>&-`
+        raise UserError("standard output is closed, so the answer cannot be printed", "give it a file: `> answer.txt`")
 
 
 def encodable(text: str) -> bool:

@@ -1,7 +1,8 @@
-"""The reference specs and the JSON schema that come with the package."""
+"""The reference specs and the JSON schema that come with the package, and how more of the package is installed."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -35,6 +36,26 @@ def about(text: str) -> str:
         if "yaml-language-server" not in line:
             lines.append(line.lstrip("# "))
     return re.sub(r" \([^)]*\)", "", " ".join(lines)).split(". ")[0].rstrip(".")
+
+
+def install_command(extras: str = "") -> str:
+    """The command that adds extras, such as `export,run`, to this installation: from its checkout, address or index."""
+    import shlex
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    wanted = f"[{extras}]" if extras else ""
+    checkout = Path(__file__).resolve().parents[1]
+    if (checkout / "pyproject.toml").is_file():
+        place = "." if Path.cwd() == checkout else str(checkout)
+        return f"pip install -e {shlex.quote(place + wanted)}"
+    try:
+        origin = json.loads(distribution("sora-spec").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, OSError, ValueError):
+        origin = {}
+    address = origin.get("url", "")
+    if "vcs_info" in origin:
+        address = f"{origin['vcs_info'].get('vcs', 'git')}+{address}"
+    return f"pip install {shlex.quote(f'sora-spec{wanted} @ {address}' if address else f'sora-spec{wanted}')}"
 
 
 def find_spec_file(argument: str) -> str:

@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sora_spec.atomic import replacing_file
 from sora_spec.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,32 +52,30 @@ def write_mp4(path: Path | str, frames: Frames, fps: float, quality: int = 12) -
     path.parent.mkdir(parents=True, exist_ok=True)
     _, height, width, _ = frames.shape
     frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
-    try:
-        # As a file, whatever its name: `clip:01.mp4` would be taken for a protocol.
-        with av.open(f"file:{temporary}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            try:
-                stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(60_000))
-            except (ValueError, FFmpegError) as error:
-                raise UserError(
-                    f"this PyAV ({av.__version__}) cannot encode H.264: {error}",
-                    "install PyAV from its wheel: pip install av",
-                ) from error
-            stream.height, stream.width = frames.shape[1:3]
-            stream.pix_fmt = "yuv420p"
-            stream.options = {"crf": str(quality), "preset": "medium"}
-            context = stream.codec_context
-            context.colorspace = context.color_primaries = context.color_trc = _BT709
-            context.color_range = _LIMITED
-            for image in frames:
-                rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-                container.mux(
-                    stream.encode(rgb.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"))
-                )
-            container.mux(stream.encode())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # As a file, whatever its name: `clip:01.mp4` would be taken for a protocol.
+    with (
+        replacing_file(path) as temporary,
+        av.open(f"file:{temporary}", "w", format="mp4", options={"movflags": "+faststart"}) as container,
+    ):
+        try:
+            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(60_000))
+        except (ValueError, FFmpegError) as error:
+            raise UserError(
+                f"this PyAV ({av.__version__}) cannot encode H.264: {error}",
+                "install PyAV from its wheel: pip install av",
+            ) from error
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": str(quality), "preset": "medium"}
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED
+        for image in frames:
+            rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            container.mux(
+                stream.encode(rgb.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"))
+            )
+        container.mux(stream.encode())
 
 
 def write_png(path: Path | str, image: NDArray[np.uint8]) -> None:
@@ -86,12 +84,8 @@ def write_png(path: Path | str, image: NDArray[np.uint8]) -> None:
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing_file(path) as temporary:
         Image.fromarray(image).save(temporary, format="PNG")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_contact_sheet(path: Path | str, clips: Sequence[Frames], columns: int = 8, gap: int = 2) -> None:
@@ -114,6 +108,5 @@ def write_contact_sheet(path: Path | str, clips: Sequence[Frames], columns: int 
     image = Image.fromarray(sheet)
     if scale > 1:
         image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    image.save(temporary, format="PNG")
-    temporary.replace(path)
+    with replacing_file(path) as temporary:
+        image.save(temporary, format="PNG")

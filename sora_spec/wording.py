@@ -73,7 +73,7 @@ def unknown_key(
     where = f"`{path}`" if path else "a spec"
     if kind:
         where += f" of kind `{kind}`"
-    match = meant_key(key, known, path)
+    match = meant_key(key, known, path) or _key_of_training(key, path, known, language)
     place = None if match else _place_of(key, path, language)
     elsewhere = _of_section(ELSEWHERE, key, path)
     used = set(written)
@@ -103,6 +103,17 @@ def meant_key(key: str, known: Iterable[str], path: str = "") -> str | None:
             return field
     other = _of_section(ELSEWHERE, key, path) or _of_section(KEYS, key, path)
     return None if other else nearest(key, names)
+
+
+def _key_of_training(key: str, path: str, known: Mapping[str, Schema], language: Schema) -> str | None:
+    """What a codec's own `training` has of what a key stands for, before `train`, which is the denoiser's."""
+    definition = language["$defs"].get(known.get("training", {}).get("$ref", "").rsplit("/", 1)[-1], {})
+    if _of_section(ELSEWHERE, key, path):
+        return None
+    for word in (*(_of_section(KEYS, key, path) or ()), key):
+        if word.split(".")[0] in definition.get("properties", {}):
+            return f"training.{word}"
+    return None
 
 
 def _of_section(words: Mapping[str, Meaning], key: str, path: str) -> Meaning | None:

@@ -12,6 +12,7 @@ from sora_spec.compile.contract import Contract
 from sora_spec.compile.executors.stage import Stage
 from sora_spec.compile.targets import local_compute_capability
 from sora_spec.errors import UserError
+from sora_spec.packaged import install_command
 
 
 def import_onnxruntime() -> Any:
@@ -21,7 +22,7 @@ def import_onnxruntime() -> Any:
     except ImportError as error:
         raise UserError(
             f"running a bundle needs ONNX Runtime: {error}",
-            "pip install 'sora-spec[run]', or 'sora-spec[run-gpu]' on a machine with a GPU",
+            f"{install_command('run')}, or the extra `run-gpu` in its place on a machine with a GPU",
         ) from error
     return onnxruntime
 

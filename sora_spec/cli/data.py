@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 import typer
 
 from sora_spec import output
-from sora_spec.cli.lazy import QuickCommand
+from sora_spec.cli.lazy import Group, QuickCommand
 
-app = typer.Typer(help="Make data sets to train on, and check your own.", no_args_is_help=True)
+app = typer.Typer(cls=Group, help="Make data sets to train on, and check your own.", no_args_is_help=True)
 
 Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier call made there.")]
 

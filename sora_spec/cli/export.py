@@ -10,6 +10,7 @@ import typer
 
 from sora_spec import output
 from sora_spec.errors import UserError
+from sora_spec.packaged import install_command
 
 if TYPE_CHECKING:
     from sora_spec.compile.bundle import Bundle
@@ -124,7 +125,7 @@ def _export_run(
     try:
         from sora_spec.compile.exporter import ExportSettings, export_run
     except ImportError as error:
-        raise UserError(f"export needs more packages: {error}", "pip install 'sora-spec[export,run]'") from error
+        raise UserError(f"export needs more packages: {error}", install_command("export,run")) from error
 
     targets = _targets(run, target) if engines else ()
     return export_run(run, out, ExportSettings(precision=precision, ema=ema, force=force, targets=tuple(targets)))

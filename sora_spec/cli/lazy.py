@@ -109,6 +109,11 @@ class QuickCommand(TyperCommand):
         """The parameters, `--help` included."""
         return _spare_pydantic(super().get_params(ctx))
 
+    def get_help(self, ctx: Any) -> str:
+        """The help; it is printed while it is made."""
+        output.check_open()
+        return super().get_help(ctx)
+
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """The arguments read. Raises UserError for an option that was given nothing."""
         _refuse_empty(args, self.params)
@@ -144,7 +149,16 @@ class LazyVerb(TyperCommand):
         return load_verb(self.name).make_context(info_name, args, parent=parent, **extra)
 
 
-class LazyGroup(TyperGroup):
+class Group(TyperGroup):
+    """A command of several verbs."""
+
+    def get_help(self, ctx: Any) -> str:
+        """The help; it is printed while it is made."""
+        output.check_open()
+        return super().get_help(ctx)
+
+
+class LazyGroup(Group):
     """The root command, filled with lazy verbs."""
 
     def __init__(self, **settings: Any) -> None:

@@ -17,6 +17,7 @@ from sora_spec.characters import in_one_line
 from sora_spec.cli.lazy import LazyGroup, Quiet, Verbose
 from sora_spec.errors import UserError
 from sora_spec.os_errors import refusal
+from sora_spec.packaged import install_command
 
 # Top-level module → the extra that brings it.
 _EXTRAS = {
@@ -120,7 +121,7 @@ def _report(error: Exception) -> int:
     extra = _EXTRAS.get((error.name or "").split(".")[0]) if isinstance(error, ModuleNotFoundError) else None
     if extra is not None:
         message = f"this needs the Python package {error.name}, which is not installed"  # pyright: ignore
-        return _report_user_error(UserError(message, f"pip install 'sora-spec[{extra}]'"))
+        return _report_user_error(UserError(message, install_command(extra)))
     if output.VERBOSITY.level >= 1:
         import traceback
 

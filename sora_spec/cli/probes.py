@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Literal
 
+from sora_spec.packaged import install_command
+
 Status = Literal["ok", "missing", "absent"]
 Road = Literal["check", "train", "export", "generate", "engines", "machine"]
 _TIMEOUT_SECONDS = 60
@@ -61,7 +63,7 @@ class Finding:
 def find_all() -> list[Finding]:
     """Every finding, probes run side by side."""
     running = {name: _start(code) for name, code in _PROBES.items() if _installed(name)}
-    findings = [_python(), *(_package(name, "check", None) for name in ("pydantic", "ruamel.yaml", "typer", "rich"))]
+    findings = [_python(), *(_package(name, "check", "") for name in ("pydantic", "ruamel.yaml", "typer", "rich"))]
     findings += [_package(name, "train", "train") for name in ("torch", "numpy", "einops", "safetensors")]
     findings.append(_probed("av", "generate", "train", running, "PyAV"))
     findings += [_package(name, "export", "export") for name in ("onnx", "onnxscript")]
@@ -82,19 +84,15 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _install(extra: str | None) -> str:
-    return f"pip install 'sora-spec[{extra}]'" if extra else "pip install sora-spec"
-
-
 def _python() -> Finding:
     enough = sys.version_info >= (3, 11)
     return Finding("python", "check", "ok" if enough else "missing", platform.python_version(), None)
 
 
-def _package(name: str, road: Road, extra: str | None) -> Finding:
+def _package(name: str, road: Road, extra: str) -> Finding:
     found = _version(name)
     if found is None:
-        return Finding(name, road, "missing", "not installed", _install(extra))
+        return Finding(name, road, "missing", "not installed", install_command(extra))
     return Finding(name, road, "ok", found)
 
 
@@ -111,19 +109,19 @@ def _start(code: str) -> subprocess.Popen[str]:
 def _probed(module: str, road: Road, extra: str, running: dict[str, subprocess.Popen[str]], name: str) -> Finding:
     needed: Status = "absent" if road == "engines" else "missing"
     if module not in running:
-        return Finding(name, road, needed, "not installed", _install(extra))
+        return Finding(name, road, needed, "not installed", install_command(extra))
     process = running[module]
     try:
         out, errors = process.communicate(timeout=_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        return Finding(name, road, needed, f"gave no answer in {_TIMEOUT_SECONDS} seconds", _install(extra))
+        return Finding(name, road, needed, f"gave no answer in {_TIMEOUT_SECONDS} seconds", install_command(extra))
     installed = _version({"av": "av", "tensorrt_rtx": "tensorrt-rtx"}.get(module, module)) or ""
     if process.returncode == 0:
         return Finding(name, road, "ok", f"{installed} {out.strip()}".strip())
     reason = (errors.strip().splitlines() or [f"ended with exit code {process.returncode}"])[-1]
-    return Finding(name, road, needed, f"{installed} is installed, but: {reason[:200]}".strip(), _install(extra))
+    return Finding(name, road, needed, f"{installed} is installed, but: {reason[:200]}".strip(), install_command(extra))
 
 
 def _gpu() -> Finding:

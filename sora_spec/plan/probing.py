@@ -17,6 +17,7 @@ from typing import Any
 from sora_spec.errors import UserError
 from sora_spec.graph.component import Component, Precision
 from sora_spec.loading import load_spec
+from sora_spec.packaged import install_command
 from sora_spec.plan.hardware import Device, find_device
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.job import Job, planned_job
@@ -172,7 +173,7 @@ def _ask(device: str, seconds: float, programs: tuple[Program, ...]) -> Any:
     done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
-        hint = "pip install 'sora-spec[train]'" if "No module named 'torch'" in done.stderr else "try --device cpu"
+        hint = install_command("train") if "No module named 'torch'" in done.stderr else "try --device cpu"
         raise UserError(f"the measurement failed: {lines[-1] if lines else 'no output'}", hint)
     return json.loads(done.stdout)
 

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from sora_spec.errors import UserError
+from sora_spec.packaged import install_command
 from sora_spec.plan.values import line_of
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def verify(path: str, overrides: list[str], parts: list[dict[str, Any]]) -> list
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         if "No module named 'torch'" in done.stderr:
-            raise UserError("--verify builds the real modules, which needs PyTorch", "pip install 'sora-spec[train]'")
+            raise UserError("--verify builds the real modules, which needs PyTorch", install_command("train"))
         raise UserError(f"the trace failed: {lines[-1] if lines else 'no output'}", "report the spec and this message")
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import sora_spec
-from sora_spec import output
+from sora_spec import output, packaged
 from sora_spec.cli import main, probes
 from sora_spec.cli.arguments import complete_spec, one_spec, split_arguments
 from sora_spec.errors import UserError
 from sora_spec.loading import load_spec
-from sora_spec.packaged import packaged_names
+from sora_spec.packaged import install_command, packaged_names
 
 WRONG = "version: 1\nname: a\nclip: {frames: 0}\n"
 
@@ -273,8 +275,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         (
             ModuleNotFoundError("No module named 'torch'", name="torch"),
             2,
-            "error: this needs the Python package torch, which is not installed\n"
-            "hint: pip install 'sora-spec[train]'\n",
+            f"error: this needs the Python package torch, which is not installed\nhint: {install_command('train')}\n",
         ),
         (
             RuntimeError("broke\nbadly"),
@@ -363,9 +364,38 @@ def test_doctor_names_what_is_missing_and_the_command_that_mends_it(call, monkey
     result = call("doctor")
     assert result.code == 1
     assert "missing  torch         not installed\n" in result.out
-    assert "pip install 'sora-spec[train]'" in result.out
+    assert install_command("train") in result.out
     assert "is installed, but: no libx264" in result.out
     assert "absent   tensorrt-rtx  not installed\n" in result.out
+
+
+@pytest.mark.parametrize(
+    ("place", "origin", "command"),
+    [
+        ("checkout", None, "pip install -e .[train]"),
+        ("elsewhere", None, "pip install -e '{checkout}[train]'"),
+        ("installed", None, "pip install sora-spec[train]"),
+        ("installed", {"url": "file:///a/sora.whl"}, "pip install 'sora-spec[train] @ file:///a/sora.whl'"),
+        (
+            "installed",
+            {"url": "https://host/s", "vcs_info": {"vcs": "git"}},
+            "pip install 'sora-spec[train] @ git+https://host/s'",
+        ),
+    ],
+)
+def test_extras_are_added_to_where_the_installation_came_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str, origin: dict[str, object] | None, command: str
+) -> None:
+    """The forms of a requirement are pip's; where a distribution came from is PEP 610's `direct_url.json`."""
+    checkout = tmp_path / "check out"
+    (checkout / "sora_spec").mkdir(parents=True)
+    monkeypatch.setattr(packaged, "__file__", str(checkout / "sora_spec" / "packaged.py"))
+    monkeypatch.chdir(checkout if place == "checkout" else tmp_path)
+    if place != "installed":
+        (checkout / "pyproject.toml").touch()
+    texts = {"direct_url.json": origin and json.dumps(origin)}
+    monkeypatch.setattr("importlib.metadata.distribution", lambda _: SimpleNamespace(read_text=texts.get))
+    assert shlex.split(install_command("train")) == shlex.split(command.format(checkout=checkout))
 
 
 def test_doctor_reads_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -130,6 +130,8 @@ def in_shell(command: str, **environment: str) -> subprocess.CompletedProcess[by
         ("ls > /dev/full", 2, b"error: standard output cannot be written: no space is left"),
         ("ls >&-", 2, b"error: standard output is closed"),
         ("--help > /dev/full", 2, b"no space is left"),
+        *((f"{verb} >&-", 2, b"error: standard output is closed") for verb in ("--help", "", "plan -h", "data")),
+        ("data digits --help >&-", 2, b"error: standard output is closed"),
         ("ls 2> /dev/full", 0, b""),
         ("validate dit 2>&-", 0, b""),
         ("validate no-such.yaml >&- 2>&-", 2, b""),

@@ -23,6 +23,7 @@ from sora_spec.compile.executors.tensorrt_stage import EngineStage, load_engines
 from sora_spec.compile.manifest import STAGES, Profile
 from sora_spec.compile.targets import compute_capability
 from sora_spec.errors import UserError
+from sora_spec.packaged import install_command
 
 needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="needs the extra [rtx]")
 
@@ -176,7 +177,7 @@ def test_without_tensorrt_the_message_says_what_to_run_where(monkeypatch: pytest
     monkeypatch.setattr(tensorrt_build.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match="no TensorRT here that can build for sm89") as failure:
         tensorrt_build.choose_compiler(89)
-    assert "pip install 'sora-spec[rtx]'" in str(failure.value.hint)
+    assert install_command("rtx") in str(failure.value.hint)
     assert "sora-spec export BUNDLE --trt --target sm89" in str(failure.value.hint)
 
 

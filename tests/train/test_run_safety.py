@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -25,6 +26,7 @@ from sora_spec.train.data.order import BatchOrder
 from sora_spec.train.denoiser_stage import DenoiserTask
 from sora_spec.train.ranks import Ranks
 from sora_spec.train.start import train_stage
+from sora_spec.video import write_png
 
 CHECKPOINTS = Path("denoiser/checkpoints")
 
@@ -376,3 +378,34 @@ def test_what_killed_processes_left_is_put_right(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         write_atomically(target / "file", "other", replace=False)
     assert [path.read_text() for path in target.iterdir()] == ["after"]
+
+
+def _folder(target: Path) -> None:
+    with replacing_folder(target) as filled:
+        (filled / "file").write_text("")
+
+
+@pytest.mark.parametrize("target", [Path("/proc/x.pt"), Path("/dev/fd/x.pt")])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda target: write_atomically(target, "text"),
+        lambda target: write_atomically(target, "text", replace=False),
+        lambda target: write_png(target, np.zeros((2, 2, 3), np.uint8)),
+        _folder,
+    ],
+)
+def test_what_the_system_refuses_names_the_file_that_was_meant(write: Callable[[Path], None], target: Path) -> None:
+    with pytest.raises(FileNotFoundError) as stop:
+        write(target)
+    assert (stop.value.filename, stop.value.filename2) == (str(target), None)
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError) as stop:
+        write_atomically(tmp_path, "text")
+    assert (stop.value.filename, stop.value.filename2) == (str(tmp_path), None)
+    with pytest.raises(FileNotFoundError) as gone, replacing_folder(tmp_path / "out") as filled:
+        (filled / "no" / "file").write_text("")
+    assert gone.value.filename == str(tmp_path / "out" / "no" / "file")
+    assert list(tmp_path.iterdir()) == []

