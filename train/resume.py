@@ -7,7 +7,9 @@ learnt another meaning (`backbone`, `objective`); or it belongs to the other sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sora_spec.checkpoints import State
@@ -36,6 +38,7 @@ _CHANGEABLE: dict[StageName, tuple[str, ...]] = {
     "denoiser": ("train", "parallel", "vae.weights"),
 }
 """What `--change` allows: the same network goes on learning the same thing."""
+_FIELD = re.compile(r"\b[a-z]+(?:\.[a-z_]+)+(?==)|\b[a-z]+(?=: \{)")
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -107,6 +110,29 @@ def _can_change(field: Change, stage: StageName) -> bool:
     if field.path == "condition.dropout":  # from or to 0, the table of labels gets another size
         return bool(field.before) and bool(field.after)
     return _covers(_CHANGEABLE[stage], field.path)
+
+
+@contextmanager
+def going_on(run: RunFolder | None, stage: StageName) -> Generator[None]:
+    """Let a refusal inside the body whose hint sets what a begun run cannot change say how the hint is followed."""
+    try:
+        yield
+    except UserError as error:
+        if run is None or run.stage(stage).latest() is None:
+            raise
+        named = [name for name in _FIELD.findall(error.hint or "") if _is_fixed(name, stage)]
+        if not named:
+            raise
+        raise UserError(
+            error.message,
+            f"{error.hint}; a run that has begun keeps its {named[0]}, so that this needs a new one from its weights: "
+            f"sora-spec train SPEC --from {run.path} --run {run.path}-2",
+        ) from error
+
+
+def _is_fixed(path: str, stage: StageName) -> bool:
+    decides = _covers(_DECIDES[stage], path) and not _covers(_FREE[stage], path)
+    return decides and not _covers(_CHANGEABLE[stage], path)
 
 
 def _listing(changed: Sequence[Change]) -> str:

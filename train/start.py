@@ -22,6 +22,7 @@ from sora_spec.train.loop import Loop, Outcome
 from sora_spec.train.measuring import Measurement
 from sora_spec.train.preflight import preflight
 from sora_spec.train.ranks import Ranks, started_ranks
+from sora_spec.train.resume import going_on
 from sora_spec.train.settings import stage_settings
 from sora_spec.train.task import Task
 from sora_spec.train.trainer import NotFiniteError, Trainer
@@ -39,14 +40,15 @@ def build_task(
     """
     set_tf32(spec.train.tf32)
     task: Task
-    if stage == "vae":
-        from sora_spec.train.vae_stage import VaeTask
+    with going_on(run, stage):
+        if stage == "vae":
+            from sora_spec.train.vae_stage import VaeTask
 
-        task = VaeTask(spec, ranks, fresh)
-    else:
-        from sora_spec.train.denoiser_stage import DenoiserTask
+            task = VaeTask(spec, ranks, fresh)
+        else:
+            from sora_spec.train.denoiser_stage import DenoiserTask
 
-        task = DenoiserTask(spec, run, ranks, fresh, lacking=not ema)
+            task = DenoiserTask(spec, run, ranks, fresh, lacking=not ema)
     if ranks.is_main and task.dataset.report is not None:
         task.dataset.report.tell()
     return task

@@ -151,14 +151,20 @@ def _tables(given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], 
         "pos_embed_temporal" in given and "pos_embed_temporal" not in expected and not isinstance(spec.temporal, Joint)
     ):
         yield f"the file is a video model's (it has pos_embed_temporal), temporal.kind is {kind}: set it to joint"
+    elif kind == "factorized" and not any(".attn_temp." in name for name in given):
+        yield _image_model("attention")
     elif {"temp_embed", "pos_embed_temporal"} & (expected.keys() - given.keys()) and "pos_embed" in given:
-        yield (
-            "the file is an image model's (it has no table over frames): training starts from it, "
-            "but it makes no video by itself; set temporal.kind to none for its images"
-        )
+        yield _image_model("table")
     for name in ("pos_embed", "pos_embed_spatial", "temp_embed", "pos_embed_temporal"):
         table, shape = given.get(name), expected.get(name)
         if table is None or shape is None or table.shape[-1:] != tuple(shape)[-1:]:
             continue  # absent, or of another width, which is told
         if tuple(table.shape) != tuple(shape):
             yield f"{name} is not the sine-cosine table of any grid, so it cannot be rebuilt for the spec's"
+
+
+def _image_model(lacking: str) -> str:
+    return (
+        f"the file is an image model's (it has no {lacking} over frames): training starts from it, "
+        "but it makes no video by itself; set temporal.kind to none for its images"
+    )

@@ -115,18 +115,21 @@ def test_our_own_image_run_starts_a_video_run(image: nn.Module) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec",
+    ("spec", "hint"),
     [
-        video_spec("alternating"),
-        video_spec("alternating", depth=4),
-        video_spec("joint"),
-        transformer_spec(depth=2, condition={"kind": "class", "classes": 3, "dropout": 0.1}),
+        (video_spec("alternating"), "it has no table over frames"),
+        (video_spec("alternating", depth=4), "it has no table over frames"),
+        (video_spec("joint"), "it has no table over frames"),
+        (video_spec("factorized"), "it has no attention over frames): training starts from it"),
+        (transformer_spec(depth=2, condition={"kind": "class", "classes": 3, "dropout": 0.1}), "a table of 11 labels"),
     ],
 )
-def test_only_training_starts_so(spec: Spec, file: dict[str, Tensor], tmp_path: Path) -> None:
+def test_only_training_starts_so(spec: Spec, hint: str, file: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save(file, tmp_path / "dit.pt")
-    with pytest.raises(UserError, match=r"dit\.pt: the checkpoint does not fit the spec"):
+    with pytest.raises(UserError, match=r"dit\.pt: the checkpoint does not fit the spec") as stop:
         load_official(tmp_path / "dit.pt", spec)
+    assert stop.value.hint is not None
+    assert hint in stop.value.hint
     named = spec.model_copy(update={"backbone": spec.backbone.model_copy(update={"weights": str(tmp_path / "dit.pt")})})
     assert load_start(build_denoiser(named), named)
 

@@ -380,6 +380,35 @@ def test_what_killed_processes_left_is_put_right(tmp_path: Path) -> None:
     assert [path.read_text() for path in target.iterdir()] == ["after"]
 
 
+@pytest.mark.parametrize(
+    ("labels", "said", "fixed"),
+    [
+        (lambda number: f"{number}", "condition.classes=41", True),  # a label more than the run has classes
+        (lambda number: f"name-{number:02}", "condition.classes=40", True),
+        (lambda number: None, "condition: {kind: none}", True),
+        (lambda number: f"{number % 10}.5", "round them", False),
+    ],
+)
+def test_a_hint_is_one_that_a_begun_run_can_follow(
+    labels: Callable[[int], str | None], said: str, fixed: bool, tiny_spec, digits: Path, run: Path, tmp_path: Path
+) -> None:
+    videos = sorted(digits.rglob("*.mp4"))
+    rows = [{"path": str(path), "label": labels(number + (number > 9))} for number, path in enumerate(videos)]
+    listing = tmp_path / "list.jsonl"
+    listing.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = tiny_spec(train__data=str(listing), train__steps=9)
+    with pytest.raises(UserError) as new:
+        train_stage(spec, tmp_path / "new")
+    with pytest.raises(UserError) as begun:
+        train_stage(spec, run, resume=True, change=True)
+    assert begun.value.message == new.value.message
+    hint = begun.value.hint or ""
+    assert "--from" not in (new.value.hint or "")
+    assert hint.startswith(new.value.hint or "")
+    assert (f"SPEC --from {run} --run {run}-2" in hint) == fixed
+    assert not fixed or said in hint
+
+
 def _folder(target: Path) -> None:
     with replacing_folder(target) as filled:
         (filled / "file").write_text("")
