@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
 def specs_folder() -> Path:
@@ -46,12 +48,10 @@ def install_command(extras: str = "") -> str:
     wanted = f"[{extras}]" if extras else ""
     checkout = Path(__file__).resolve().parents[1]
     if (checkout / "pyproject.toml").is_file():
-        place = "." if Path.cwd() == checkout else str(checkout)
-        return f"pip install -e {shlex.quote(place + wanted)}"
-    try:
+        return f"pip install -e {shlex.quote(f'{checkout}{wanted}')}"
+    origin: dict[str, Any] = {}
+    with suppress(PackageNotFoundError, OSError, ValueError):
         origin = json.loads(distribution("sora-spec").read_text("direct_url.json") or "{}")
-    except (PackageNotFoundError, OSError, ValueError):
-        origin = {}
     address = origin.get("url", "")
     if "vcs_info" in origin:
         address = f"{origin['vcs_info'].get('vcs', 'git')}+{address}"

@@ -20,6 +20,7 @@ from textual.worker import Worker, get_current_worker
 
 from sora_spec.errors import UserError
 from sora_spec.plan.budget import Choice, best, parse_budget
+from sora_spec.plan.listing import listed, listed_counts
 from sora_spec.plan.report import duration, headline
 from sora_spec.plan.sweep import Axis, Row, parse_axes, render, row_values, sweep_rows, sweep_size, swept_devices
 from sora_spec.plan.whatif import WhatIf, command_line
@@ -36,7 +37,6 @@ from sora_spec.tui.sweep_table import (
     first_axes,
     first_counts,
     in_order,
-    parse_counts,
     sortable,
     split_axes,
 )
@@ -188,8 +188,8 @@ class SweepScreen(Frame):
         size = 0
         try:
             axes = parse_axes(split_axes(asked.over))
-            names = [name.strip() for name in asked.gpus.split(",") if name.strip()] or ["all"]
-            devices, counts = swept_devices(names, asked.whatif.hardware or None), parse_counts(asked.counts)
+            names = listed("GPUs", asked.gpus) or ["all"]
+            devices, counts = swept_devices(names, asked.whatif.hardware or None), listed_counts("count", asked.counts)
             size = sweep_size(devices, counts, axes)
             self.post_message(Swept(number, (), size, axes, ended=False))
             way = asked.whatif

@@ -31,20 +31,6 @@ class Figure(Text):
         self.value = value
 
 
-def parse_counts(text: str) -> list[int | None]:
-    """`1,8` → numbers of devices; the spec's own for an empty text.
-
-    Raises:
-        UserError: something that is no number from 1 to 4096.
-    """
-    found: list[int | None] = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        if not part.isdecimal() or not 1 <= int(part) <= 4096:
-            raise UserError(f"{part!r} is no number of devices", "numbers from 1 to 4096, with commas between")
-        found.append(int(part))
-    return found or [None]
-
-
 def split_axes(text: str) -> list[str]:
     """`train.batch=8,16 clip.frames=17,33` → its parts. Spaces inside brackets and after commas belong to a value."""
     parts, depth = [""], 0

@@ -104,7 +104,8 @@ def plan(
         return
     if solve:
         _one_of("--solve", solve, _FIELDS)
-        _solve(job, solve, spec, as_json)
+        given = [option for option, text in (("--batch", batch), ("--count", count)) if text]
+        _solve(job, solve, spec, given, as_json)
         return
     _plan(job, spec, document, check, as_json)
 
@@ -165,22 +166,6 @@ def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
         raise UserError(f"{option} {value} is none of {', '.join(choices)}")
 
 
-def _number(option: str, text: str) -> int | None:
-    if not text:
-        return None
-    if not text.isdecimal() or len(text) > 4 or not 1 <= int(text) <= 4096:
-        raise UserError(f"{option} {text} is not a number from 1 to 4096")
-    return int(text)
-
-
-def _listed(option: str, text: str) -> list[str]:
-    """What stands between the commas. Raises UserError where it is nothing."""
-    parts = [part.strip() for part in text.split(",")] if text else []
-    if not all(parts):
-        raise UserError(f"{option} {text} has nothing between two commas", "name a value there, or leave the comma out")
-    return parts
-
-
 def _read(path: str, overrides: list[str]) -> Document:
     from sora_spec.packaged import find_spec_file
     from sora_spec.source import load_document
@@ -200,8 +185,9 @@ def _job(document: Document, asked: _Asked) -> tuple[Spec, Job]:
     from sora_spec.diagnostics import SpecErrors
     from sora_spec.plan.job import planned_job
     from sora_spec.plan.layout import asked_device, checked_for
+    from sora_spec.plan.listing import number
 
-    count = _number("--count", asked.count)
+    count = number("--count", asked.count)
     checked, typed = checked_for(document, count)
     if not checked.ok:
         raise SpecErrors(checked.diagnostics)
@@ -213,7 +199,7 @@ def _job(document: Document, asked: _Asked) -> tuple[Spec, Job]:
         "generate" if asked.mode == "generate" else "train",
         "vae" if asked.stage == "vae" else "denoiser",
         "sequential" if asked.one_at_a_time else "resident",
-        _number("--batch", asked.batch),
+        number("--batch", asked.batch),
         _kernel(asked.attention),
         asked.tf32,
         _kernel(asked.temporal_attention),
@@ -272,18 +258,20 @@ def _verify(path: str, overrides: list[str], job: Job, document: Document, as_js
     raise typer.Exit(0 if all(part["equal"] for part in found) else 1)
 
 
-def _solve(job: Job, field: str, spec: Spec, as_json: bool) -> None:
+def _solve(job: Job, field: str, spec: Spec, given: list[str], as_json: bool) -> None:
     from sora_spec.plan.report import arguments, headline
-    from sora_spec.plan.solve import solve
+    from sora_spec.plan.solve import check_free, solve
     from sora_spec.plan.values import solution_values
 
+    check_free(job, field, given)  # pyright: ignore[reportArgumentType]
     found = solve(job, field, spec)  # pyright: ignore[reportArgumentType]
     if found is None:
         _unsolved(job, field, spec, as_json)
     elif as_json:
         output.data(json.dumps(solution_values(found), indent=2))
     else:
-        output.data("\n".join([found.value, headline(found.plan), *arguments(found.overrides, found.options, "  ")]))
+        value = f"{found.value} ({'as it is' if found.value == found.was else f'was {found.was}'})"
+        output.data("\n".join([value, headline(found.plan), *arguments(found.overrides, found.options, "  ")]))
     raise typer.Exit(0 if found is not None else 1)
 
 
@@ -306,13 +294,14 @@ def _unsolved(job: Job, field: str, spec: Spec, as_json: bool) -> None:
 
 
 def _sweep(document: Document, asked: _Asked, over: list[str], format: str, plot: str) -> None:
+    from sora_spec.plan.listing import listed_counts, number
     from sora_spec.plan.sweep import parse_axes, render, sweep
 
     axes = parse_axes(over)
     rows = sweep(
         document,
         _names(document, asked.gpu, [axis.path for axis in axes]),
-        list(dict.fromkeys(_number("--count", text) for text in _listed("--count", asked.count))) or [None],
+        listed_counts("--count", asked.count),
         "generate" if asked.mode == "generate" else "train",
         "vae" if asked.stage == "vae" else "denoiser",
         axes,
@@ -322,7 +311,7 @@ def _sweep(document: Document, asked: _Asked, over: list[str], format: str, plot
         _kernel(asked.temporal_attention),
         _rms_norm(asked.rms_norm),
         "sequential" if asked.one_at_a_time else "resident",
-        _number("--batch", asked.batch),
+        number("--batch", asked.batch),
     )
     if plot:
         _plot(rows, document, plot)
@@ -336,13 +325,14 @@ def _names(document: Document, gpu: str, axes: list[str]) -> list[str]:
 
     Raises UserError for an axis over what an argument has given.
     """
+    from sora_spec.plan.listing import listed
     from sora_spec.source import locate
 
     given = {path: locate(document.root, path) for path in (*axes, "hardware.gpu")} if document.root else {}
     typed = [path for path, (span, written) in given.items() if written and span.text.origin == "argument"]
     if twice := [path for path in typed if path in axes]:
         raise UserError(f"{twice[0]} is given, and swept by --over", "leave one of the two out")
-    names = _listed("--gpu", gpu)
+    names = listed("--gpu", gpu)
     if names and "hardware.gpu" in typed:
         raise UserError("--gpu and hardware.gpu both name devices", "leave one of the two out")
     if names or "hardware.gpu" in typed or any(path in ("hardware", "hardware.gpu") for path in axes):

@@ -50,7 +50,7 @@ class Job:
     rms_norm: RmsNorm | None = None
     """RMS norm as one kernel or written out; as PyTorch does it on the device when left out."""
     typed: frozenset[str] = NOTHING
-    """Paths of what arguments said of the ranks' layout (`layout.typed_paths`), which nothing overrules."""
+    """Paths of what arguments said (`layout.typed_paths`), which nothing overrules."""
 
     @property
     def allows_tf32(self) -> bool:

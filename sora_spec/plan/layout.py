@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 SIDES = ("shard", "sequence", "replicate")
 LAYOUT = tuple(f"parallel.{side}" for side in SIDES)
-_TYPED = (*LAYOUT, "train.micro_batch", "hardware.count", "hardware.gpu", "export.offload", "train.tf32")
+_SOLVED = ("train.batch", "vae.training.batch", "clip.frames", "clip.height", "clip.width", "export.frames")
+_TYPED = (*LAYOUT, *_SOLVED, "train.micro_batch", "hardware.count", "hardware.gpu", "export.offload", "train.tf32")
 NOTHING: frozenset[str] = frozenset()
 
 
 def typed_paths(document: Document) -> frozenset[str]:
-    """What an argument has given of that which an option says too, and of the ranks' layout."""
+    """What an argument has given of that which an option says too, which is solved for, and of the ranks' layout."""
     root = document.root
     if root is None:
         return NOTHING

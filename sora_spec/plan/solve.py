@@ -35,6 +35,34 @@ class Solution(NamedTuple):
     options: tuple[str, ...]
     """Options of the command that make the rest of it, such as `--count 4`."""
     plan: Plan
+    was: str = ""
+    """The job's own value, where the search began."""
+
+
+def check_free(job: Job, field: Field, options: Sequence[str] = ()) -> None:
+    """Refuse a value that an argument or one of the `options` gives for what is solved for: it would count for nothing.
+
+    What a spec's file says is where the search begins.
+
+    Raises:
+        UserError: there is one.
+    """
+    asked = "--batch" if field == "batch" and job.mode == "generate" else "--count" if field == "gpus" else ""
+    batch = ("vae.training.batch",) if job.stage == "vae" else ("train.batch", "train.micro_batch")
+    paths = {
+        "batch": () if asked else batch,
+        "frames": ("clip.frames",),
+        "resolution": ("clip.height", "clip.width"),
+        "gpus": ("hardware.count",),
+    }[field]
+    given = [*(path for path in paths if path in job.typed), *([asked] if asked in options else [])]
+    if given:
+        hint = "leave it out" if len(given) == 1 else "leave them out"
+        raise UserError(
+            f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} given, and --solve {field} is to find it",
+            f"{hint}: the search begins at what holds without"
+            + (", and keeps the ratio of the sides in the spec's file" if field == "resolution" else ""),
+        )
 
 
 def solve(job: Job, field: Field, original: Spec | None = None) -> Solution | None:
@@ -49,7 +77,8 @@ def solve(job: Job, field: Field, original: Spec | None = None) -> Solution | No
         return None
     value, best = found
     overrides = overrides_for(original or job.spec, best)
-    return Solution(field, candidates.words(value), overrides, options_between(job, best), make_plan(best))
+    options, was = options_between(job, best), candidates.words(candidates.own)
+    return Solution(field, candidates.words(value), overrides, options, make_plan(best), was)
 
 
 def least_of(job: Job, field: Field) -> tuple[str, Plan] | None:
@@ -143,7 +172,10 @@ def _at_a_time(clips: int) -> str:
 
 def _frames(job: Job) -> _Candidates:
     counts = frame_counts(job.spec, MOST_FRAMES)
-    if len(counts) < 2:
+    exported = job.spec.export.frames
+    if exported is not None and "export.frames" in job.typed:
+        counts = [count for count in counts if exported[0] <= count <= exported[1]]
+    if len(counts) < 2 and job.spec.temporal.kind == "none":
         raise UserError(f"{job.spec.name} sees every frame on its own: its clip has no length to solve for")
     own = job.spec.clip.frames
     return _Candidates(

@@ -15,6 +15,7 @@ from sora_spec.overrides import apply_override
 from sora_spec.plan.hardware import Device, device_names, find_device
 from sora_spec.plan.job import Mode, Placement, RmsNorm, Stage, planned_job
 from sora_spec.plan.layout import NOTHING, checked_for
+from sora_spec.plan.listing import listed
 from sora_spec.plan.planner import Plan, make_plan
 from sora_spec.plan.report import GIB, duration
 from sora_spec.plan.values import whole
@@ -47,25 +48,14 @@ class Row:
 
 
 def parse_axes(texts: Sequence[str]) -> list[Axis]:
-    """`train.batch=8,16` → an axis. Commas inside brackets belong to a value. Raises UserError for another form."""
+    """`train.batch=8,16` → an axis. Raises UserError for another form."""
     axes: list[Axis] = []
     for text in texts:
         path, equals, values = text.partition("=")
         if not equals or not path or not values:
             raise UserError(f"--over {text} is not KEY=A,B,…", "for example --over train.batch=8,16,32")
-        axes.append(Axis(path, tuple(dict.fromkeys(_split(values)))))
+        axes.append(Axis(path, tuple(dict.fromkeys(listed(f"--over {path}", values)))))
     return axes
-
-
-def _split(text: str) -> list[str]:
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character in "{[") - (character in "}]")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [part.strip() for part in parts if part.strip()]
 
 
 class _Way(NamedTuple):

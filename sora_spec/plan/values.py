@@ -168,4 +168,6 @@ def _solution(solution: Solution) -> dict[str, Any]:
     }
 
 
-solution_values = _solution
+def solution_values(solution: Solution) -> dict[str, Any]:
+    """What was solved for, and what it was before."""
+    return {**_solution(solution), "was": solution.was}

@@ -79,6 +79,17 @@ def test_what_was_given_is_planned(arguments: list[str], wanted: tuple[int, int,
         (["dit", *A100, "--tf32", "train.tf32=false"], "--tf32 and train.tf32=false say two things"),
         (["dit", "--sweep", *A100, "--count", "1,,2"], "--count 1,,2 has nothing between two commas"),
         (["dit", "--sweep", "--gpu", ","], "--gpu , has nothing between two commas"),
+        (["dit", "--sweep", *A100, "--over", "train.batch=8,,16"], "train.batch 8,,16 has nothing between two commas"),
+        (["dit", *A100, "--solve", "batch", "train.batch=8"], "train.batch is given, and --solve batch"),
+        (["dit", *A100, "--solve", "batch", "train={batch: 8}"], "train.batch is given, and --solve batch"),
+        (["dit", *A100, "--solve", "batch", "train.micro_batch=32"], "train.micro_batch is given, and --solve batch"),
+        (["latte", "--stage", "vae", "--solve", "batch", "vae.training.batch=8"], "vae.training.batch is given"),
+        (["dit", *A100, "--mode", "generate", "--batch", "4", "--solve", "batch"], "--batch is given, and --solve"),
+        (["dit", *A100, "--count", "4", "--solve", "gpus"], "--count is given, and --solve gpus"),
+        (["dit", *A100, "hardware.count=4", "--solve", "gpus"], "hardware.count is given, and --solve gpus"),
+        (["latte", *A100, "clip.frames=8", "--solve", "frames"], "clip.frames is given, and --solve frames"),
+        (["dit", *A100, "clip.height=64", "--solve", "resolution"], "clip.height is given, and --solve resolution"),
+        (["dit", *A100, "clip.height=64", "clip.width=64", "--solve", "resolution"], "clip.height and clip.width are"),
         (["dit", "--gpu", "h100,h200"], "add --sweep"),
         (["dit", "--count", "1,8"], "add --sweep"),
         (["dit", "--format", "csv"], "--format belongs to --sweep"),
@@ -97,6 +108,28 @@ def test_what_cannot_be_planned_is_refused(arguments: list[str], message: str) -
     done = _run("plan", *arguments)
     assert done.returncode == 2, done.stdout
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "was", "limit"),
+    [
+        (["dit", "--mode", "generate", "train.batch=8"], "batch", "8 clips at a time", None),  # of another job
+        (["dit", "vae.training.batch=2"], "batch", "256 clips a step, 32 a pass", None),
+        (["dit", "train.batch=64"], "resolution", "256x256", None),
+        (["dit", "train.batch=64", "parallel.shard=4"], "gpus", "4 devices", None),
+        (["latte", "export.frames=[16,24]"], "frames", "16 frames", 24),  # a range that was given is not widened
+    ],
+)
+def test_what_was_given_beside_the_value_that_is_solved_for_stays(
+    arguments: list[str], field: str, was: str, limit: int | None
+) -> None:
+    done = _run("plan", *arguments, "--gpu", "h200", "--solve", field, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["was"] == was
+    assert not {text.partition("=")[0] for text in found["overrides"]} & {text.partition("=")[0] for text in arguments}
+    assert limit is None or found["value"] == f"{limit} frames"
+    assert (field == "resolution") <= (found["clip"]["height"] == found["clip"]["width"])
 
 
 @pytest.mark.parametrize(

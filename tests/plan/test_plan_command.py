@@ -306,5 +306,5 @@ def test_what_solve_prints_fits_when_it_is_typed(field: str, mode: str) -> None:
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["memory"]["device_bytes"] == found["device_bytes"]
     text = _run(*base, "--solve", field).stdout.splitlines()
-    assert text[0] == found["value"]
+    assert text[0] == f"{found['value']} (was {found['was']})"
     assert shlex.split(" ".join(text[2:])) == [*found["overrides"], *options]

@@ -120,10 +120,9 @@ def test_a_broken_rule_is_named_with_its_line(
     assert [line for line in lines[:at] if ": batch" in line][-1].startswith(f"{component}:")
 
 
-def test_without_pytorch_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pytorch_it_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
     done = plan(tmp_path)
     assert done.returncode == 2
     assert "--verify builds the real modules, which needs PyTorch" in done.stderr
-    monkeypatch.chdir(tmp_path)
     assert install_command("train") in done.stderr

@@ -15,13 +15,14 @@ from textual.widgets import DataTable, Input, Static
 from sora_spec.errors import UserError
 from sora_spec.packaged import find_spec_file, packaged_names
 from sora_spec.plan.budget import best, parse_budget
+from sora_spec.plan.listing import listed_counts
 from sora_spec.plan.sweep import parse_axes, row_values, sweep_rows, swept_devices
 from sora_spec.plan.whatif import WhatIf, command_line, plan_of, whatif_from
 from sora_spec.source import load_document
 from sora_spec.tui.ask_box import AskBox
 from sora_spec.tui.headless import settled
 from sora_spec.tui.sweep import SweepScreen
-from sora_spec.tui.sweep_table import first_axes, first_counts, parse_counts, split_axes
+from sora_spec.tui.sweep_table import first_axes, first_counts, split_axes
 
 
 def printed_rows(*arguments: str, form: str = "json") -> str:
@@ -108,7 +109,10 @@ def test_axes_are_edited_and_take_any_key(make_app, drive) -> None:
     ("axes", "said"),
     [
         ({"gpus": "h101"}, "there is no device 'h101'"),
-        ({"counts": "1,many"}, "'many' is no number of devices"),
+        ({"counts": "1,many"}, "count many is not a number from 1 to 4096"),
+        ({"counts": "1,,8"}, "count 1,,8 has nothing between two commas"),
+        ({"gpus": "h100,,h200"}, "GPUs h100,,h200 has nothing between two commas"),
+        ({"over": "train.batch=8,,16"}, "--over train.batch 8,,16 has nothing between two commas"),
         ({"over": "train.batch"}, "is not KEY=A,B"),
         ({"over": "train.steps=" + ",".join(map(str, range(1, 1500)))}, "are more than 20,000"),
     ],
@@ -371,11 +375,11 @@ def test_axes_stand_apart_by_spaces(text: str, parts: list[str]) -> None:
 
 
 def test_counts() -> None:
-    assert parse_counts(" 1, 8 ,") == [1, 8]
-    assert parse_counts("") == [None]
-    for text in ("0", "4097", "x", "1.5", "-1"):
-        with pytest.raises(UserError):
-            parse_counts(text)
+    assert listed_counts("count", " 1, 8 ,1") == [1, 8]
+    assert listed_counts("count", "") == [None]
+    for text in ("0", "4097", "x", "1.5", "-1", "1,,8", "8,", " "):
+        with pytest.raises(UserError, match=r"^count "):
+            listed_counts("count", text)
 
 
 @pytest.mark.parametrize("name", packaged_names())
