@@ -2,8 +2,8 @@
 
     python benchmarks/calibration.py
 
-The time of a run is that of `sora_spec.plan.timing`: FLOPs over the rate of their class, and bytes over the memory's
-rate, added. What single kernels reach was measured by others (`kernels` in `published.yaml`). Two numbers are fitted,
+The time of a run is that of `sora_spec.plan.time.timing`: FLOPs over the rate of their class, and bytes over the
+memory's rate, added. What single kernels reach others measured (`kernels` in `published.yaml`). Two numbers are fitted,
 the same for all devices: how much longer whole programs take than their kernels, and how many times the bytes they move
 that the model graph counts. For runs that a spec can say, the graph counts FLOPs and bytes. For other models the FLOPs
 of the released classes stand in, and 43 passes over the tokens in bf16, as the graph counts for a block of VDiT.
@@ -27,10 +27,10 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
-from sora_spec.loading import load_record
+from sora_spec.language.loading import load_record
 from sora_spec.plan import Device, Interval, Job, Plan, find_device, make_plan
 from sora_spec.plan.interval import exactly
-from sora_spec.plan.timing import message_seconds
+from sora_spec.plan.time.timing import message_seconds
 
 DATA: dict[str, Any] = YAML(typ="safe").load((Path(__file__).parent / "published.yaml").read_text())
 PASSES = 43

@@ -28,9 +28,9 @@ from torch.nn.functional import adaptive_avg_pool3d, interpolate
 
 from sora_spec.builders.codec import Codec, build_codec
 from sora_spec.builders.weights.codec_run import load_codec
+from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
-from sora_spec.run_folder import RunFolder
-from sora_spec.schema.spec import Spec
+from sora_spec.language.schema.spec import Spec
 from sora_spec.train.data.clips import exact_fps
 from sora_spec.train.data.decode import clip_ticks, decode_frames
 from sora_spec.train.data.picture import Framing, crop, scaled_size

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from sora_spec.graph import Component, Setting, count, graph_from_spec, memory
-from sora_spec.loading import load_spec
+from sora_spec.language.loading import load_spec
 
 ROUNDS = 30
 

@@ -52,7 +52,7 @@ class Answer:
 
 def spec_of(model: str) -> Any:
     """The spec of one of the models."""
-    from sora_spec.loading import load_spec
+    from sora_spec.language.loading import load_spec
 
     name, overrides = MODELS[model]
     return load_spec(name, [*overrides, *ALONE])
@@ -63,7 +63,7 @@ def built(model: str, device: str = "meta") -> tuple[Any, dict[str, Any]]:
     import torch
 
     from sora_spec.builders.denoiser import build_denoiser
-    from sora_spec.shapes import derive_shapes
+    from sora_spec.language.shapes import derive_shapes
 
     spec = spec_of(model)
     with torch.device("meta"):
@@ -88,7 +88,7 @@ def step(**more: Any) -> Any:
 
 def planner(model: str) -> Answer:
     """This project, without PyTorch."""
-    from sora_spec.plan.workload import workload
+    from sora_spec.plan.memory.workload import workload
 
     spec = spec_of(model)
     work = workload(spec, "denoiser_step", step())

@@ -24,12 +24,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sora_spec.loading import load_record
+from sora_spec.language.loading import load_record
+from sora_spec.language.source import load_document
 from sora_spec.plan import Job, device_names, find_device, make_plan
-from sora_spec.plan.changes import changed
-from sora_spec.plan.clip_sizes import sizes
-from sora_spec.plan.sweep import parse_axes, sweep
-from sora_spec.source import load_document
+from sora_spec.plan.search.changes import changed
+from sora_spec.plan.search.clip_sizes import sizes
+from sora_spec.plan.search.sweep import parse_axes, sweep
 
 SPEC = Path(__file__).parents[1] / "specs" / "dit.yaml"
 

@@ -25,7 +25,7 @@ from torch.nn.functional import mse_loss, scaled_dot_product_attention
 
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.weights.dit import from_official
-from sora_spec.schema.spec import Spec
+from sora_spec.language.schema.spec import Spec
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "builders"))
 import reference_dit as reference

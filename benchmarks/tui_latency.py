@@ -14,7 +14,7 @@ import asyncio
 import statistics
 import time
 
-from sora_spec.plan.whatif import WhatIf
+from sora_spec.plan.question import WhatIf
 from sora_spec.tui.app import Planned, SoraSpecApp
 from sora_spec.tui.headless import settled
 from sora_spec.tui.planner import KnobRows

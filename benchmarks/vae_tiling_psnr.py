@@ -21,8 +21,8 @@ from torch import Tensor
 
 from sora_spec.builders.codec import Codec, unset_pieces
 from sora_spec.builders.weights.codec_run import load_codec
-from sora_spec.run_folder import RunFolder
-from sora_spec.tiles import Span, spans
+from sora_spec.disk.run_folder import RunFolder
+from sora_spec.language.tiles import Span, spans
 from sora_spec.train.data.clips import exact_fps
 from sora_spec.train.data.decode import clip_ticks, decode_frames
 from sora_spec.train.data.picture import Framing, crop, scaled_size

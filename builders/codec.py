@@ -6,8 +6,8 @@ from sora_spec.builders.vae.causal3d import Causal3dCodec
 from sora_spec.builders.vae.image_kl import ImageKlCodec
 from sora_spec.builders.vae.interface import Codec, IdentityCodec
 from sora_spec.errors import UserError
-from sora_spec.schema.spec import Spec
-from sora_spec.schema.vae import CascadeVae, Causal3dVae, IdentityVae, ImageKlVae, KlDecoder, SpatialTiling
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.schema.vae import CascadeVae, Causal3dVae, IdentityVae, ImageKlVae, KlDecoder, SpatialTiling
 
 __all__ = ["Codec", "build_codec", "set_pieces", "unset_pieces"]
 

@@ -6,7 +6,7 @@ from sora_spec.builders.backbones.interface import Denoiser
 from sora_spec.builders.backbones.transformer import Layout, TransformerDenoiser
 from sora_spec.builders.blocks.adaln import Axis
 from sora_spec.errors import UserError
-from sora_spec.schema.backbone import (
+from sora_spec.language.schema.backbone import (
     AdaLnLora,
     Alternating,
     CrossAttention,
@@ -16,9 +16,9 @@ from sora_spec.schema.backbone import (
     NoTemporal,
     Transformer,
 )
-from sora_spec.schema.condition import ClassCondition, NoCondition, TextCondition
-from sora_spec.schema.spec import Spec
-from sora_spec.shapes import derive_shapes
+from sora_spec.language.schema.condition import ClassCondition, NoCondition, TextCondition
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.shapes import derive_shapes
 
 __all__ = ["Denoiser", "build_denoiser"]
 

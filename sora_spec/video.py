@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sora_spec.atomic import replacing_file
+from sora_spec.disk.atomic import replacing_file
 from sora_spec.errors import UserError
 
 if TYPE_CHECKING:

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from sora_spec import output
-from sora_spec.atomic import sweep, write_atomically
-from sora_spec.checkpoints import AVERAGE, MODEL, OPTIMIZER, Checkpoint, Damaged, State, examine, find_checkpoint
+from sora_spec.disk.atomic import sweep, write_atomically
+from sora_spec.disk.checkpoints import AVERAGE, MODEL, OPTIMIZER, Checkpoint, Damaged, State, examine, find_checkpoint
+from sora_spec.disk.history import Change, append_history
+from sora_spec.disk.run_folder import STAGES, RunFolder, StageFolder, StageName, check_free
+from sora_spec.disk.run_lock import locked
 from sora_spec.errors import UserError
-from sora_spec.history import Change, append_history
-from sora_spec.loading import dump_spec
-from sora_spec.run_folder import STAGES, RunFolder, StageFolder, StageName, check_free
-from sora_spec.run_lock import locked
-from sora_spec.schema.spec import Spec
+from sora_spec.language.loading import dump_spec
+from sora_spec.language.schema.spec import Spec
 from sora_spec.train.from_run import Origin
 from sora_spec.train.loop import Loop
 from sora_spec.train.resume import check_same_codec, check_same_data, check_same_run, joined_classes

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sora_spec import output
-from sora_spec.checkpoints import AVERAGE, FORMAT, MODEL, OPTIMIZER, STATE, State
-from sora_spec.checksums import write_checksums
+from sora_spec.disk.checkpoints import AVERAGE, FORMAT, MODEL, OPTIMIZER, STATE, State
+from sora_spec.disk.checksums import write_checksums
+from sora_spec.disk.run_folder import StageFolder
 from sora_spec.errors import UserError
-from sora_spec.run_folder import StageFolder
 from sora_spec.train.ema import MovingAverage
 from sora_spec.train.optimizer import load_optimizer, optimizer_tensors
 from sora_spec.train.ranks import Ranks

@@ -12,11 +12,11 @@ from safetensors import safe_open
 from sora_spec import output
 from sora_spec.builders.weights.codec_run import expected_shapes
 from sora_spec.builders.weights.dit import own_state
-from sora_spec.checkpoints import AVERAGE, MODEL, Weights, pick_weights
+from sora_spec.disk.checkpoints import AVERAGE, MODEL, Weights, pick_weights
+from sora_spec.disk.run_folder import RunFolder, StageName
 from sora_spec.errors import UserError
-from sora_spec.run_folder import RunFolder, StageName
-from sora_spec.schema.spec import Spec
-from sora_spec.schema.vae import IdentityVae
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.schema.vae import IdentityVae
 from sora_spec.train.resume import changed_fields
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sora_spec import output
 from sora_spec.builders.vae.statistics import LatentStatistics
-from sora_spec.run_folder import write_atomically
+from sora_spec.disk.run_folder import write_atomically
 
 _KEPT_SECONDS = 5.0
 """Between two writes of the sums."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sora_spec import output
-from sora_spec.checkpoints import State, read_state
+from sora_spec.disk.checkpoints import State, read_state
+from sora_spec.disk.run_folder import RunFolder, StageFolder
 from sora_spec.errors import UserError
 from sora_spec.os_errors import refusal
-from sora_spec.run_folder import RunFolder, StageFolder
 from sora_spec.train.checkpoint import load_checkpoint, save_checkpoint
 from sora_spec.train.data.loader import Batch, load_batches
 from sora_spec.train.data.order import BatchOrder

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from sora_spec.builders.verify.allocator import watched
+from sora_spec.disk.run_folder import StageFolder, write_atomically
 from sora_spec.plan.interval import Interval
-from sora_spec.plan.values import whole
-from sora_spec.run_folder import StageFolder, write_atomically
+from sora_spec.plan.show.values import whole
 from sora_spec.train.preflight import Preflight
 from sora_spec.train.trainer import StepResult, Trainer
 
 CONTRACT = 1
-"""Version of the form, which `sora_spec.run_folder` describes."""
+"""Version of the form, which `sora_spec.disk.run_folder` describes."""
 _NEWEST = 512  # steps whose times are kept
 _WARM = 2  # steps at the beginning whose times say little: the first, and the one under the profiler
 

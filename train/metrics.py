@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sora_spec import output
-from sora_spec.atomic import write_atomically
-from sora_spec.run_folder import StageFolder
+from sora_spec.disk.atomic import write_atomically
+from sora_spec.disk.run_folder import StageFolder
 
 TIMING = frozenset({"step_seconds", "data_seconds"})
 """Fields that differ between two runs of the same spec; all others are equal to the last bit."""

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sora_spec.schema.training import AdamW
+from sora_spec.language.schema.training import AdamW
 from sora_spec.train.shards import cut_like, local, whole
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")

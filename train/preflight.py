@@ -11,20 +11,20 @@ from typing import Any
 import torch
 
 from sora_spec import output
+from sora_spec.disk.run_folder import RunFolder, StageFolder, StageName, write_atomically
 from sora_spec.errors import UserError
-from sora_spec.plan.fixes import find_fixes
-from sora_spec.plan.hardware import Device
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.source import load_document
+from sora_spec.plan.devices.hardware import Device
+from sora_spec.plan.devices.machine import this_cpu, this_gpu
 from sora_spec.plan.interval import Interval, worst
 from sora_spec.plan.job import planned_job
-from sora_spec.plan.machine import this_cpu, this_gpu
+from sora_spec.plan.memory.train_phases import LATENTS
 from sora_spec.plan.planner import Plan, make_plan
-from sora_spec.plan.report import GIB, duration, headline
-from sora_spec.plan.solve import solve
-from sora_spec.plan.train_phases import LATENTS
-from sora_spec.plan.values import plan_values
-from sora_spec.run_folder import RunFolder, StageFolder, StageName, write_atomically
-from sora_spec.schema.spec import Spec
-from sora_spec.source import load_document
+from sora_spec.plan.search.fixes import find_fixes
+from sora_spec.plan.search.solve import solve
+from sora_spec.plan.show.report import GIB, duration, headline
+from sora_spec.plan.show.values import plan_values
 from sora_spec.train.ranks import Ranks
 
 _FIXES = 3

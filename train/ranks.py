@@ -14,9 +14,9 @@ import torch.distributed as dist
 from torch import nn
 
 from sora_spec.errors import UserError
-from sora_spec.schema.spec import Spec
-from sora_spec.schema.training import Precision
-from sora_spec.training import uses_fsdp
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.schema.training import Precision
+from sora_spec.recipe.training import uses_fsdp
 
 
 @dataclass(frozen=True)

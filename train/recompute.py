@@ -8,7 +8,7 @@ from functools import partial
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from sora_spec.schema.training import NoRecompute, Recompute
+from sora_spec.language.schema.training import NoRecompute, Recompute
 
 
 def recompute_blocks(blocks: Iterable[nn.Module], recompute: Recompute) -> None:

@@ -12,12 +12,12 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sora_spec.checkpoints import State
+from sora_spec.disk.checkpoints import State
+from sora_spec.disk.history import CODEC, DATA, Change, accepted
+from sora_spec.disk.run_folder import STAGES, RunFolder, StageName
 from sora_spec.errors import UserError
-from sora_spec.history import CODEC, DATA, Change, accepted
-from sora_spec.loading import spec_from_values
-from sora_spec.run_folder import STAGES, RunFolder, StageName
-from sora_spec.schema.spec import Spec
+from sora_spec.language.loading import spec_from_values
+from sora_spec.language.schema.spec import Spec
 
 # What decides a stage's weights, and what inside it does not.
 _DECIDES: dict[StageName, tuple[str, ...]] = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sora_spec.disk.run_folder import StageName
 from sora_spec.errors import UserError
-from sora_spec.run_folder import StageName
-from sora_spec.schema.spec import Spec
-from sora_spec.schema.training import AdamW, Precision
-from sora_spec.schema.vae import Causal3dVae, ImageKlVae
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.schema.training import AdamW, Precision
+from sora_spec.language.schema.vae import Causal3dVae, ImageKlVae
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from sora_spec.builders.tf32 import set_tf32
+from sora_spec.disk.run_folder import RunFolder, StageFolder, StageName
+from sora_spec.disk.run_lock import locked
 from sora_spec.errors import UserError
-from sora_spec.plan.values import plan_values
-from sora_spec.run_folder import RunFolder, StageFolder, StageName
-from sora_spec.run_lock import locked
-from sora_spec.schema.spec import Spec
+from sora_spec.language.schema.spec import Spec
+from sora_spec.plan.show.values import plan_values
 from sora_spec.train.begin import check_data, check_run, make_run, record_run
 from sora_spec.train.data.loader import load_batches
 from sora_spec.train.from_run import start_from
@@ -42,11 +42,11 @@ def build_task(
     task: Task
     with going_on(run, stage):
         if stage == "vae":
-            from sora_spec.train.vae_stage import VaeTask
+            from sora_spec.train.stages.vae import VaeTask
 
             task = VaeTask(spec, ranks, fresh)
         else:
-            from sora_spec.train.denoiser_stage import DenoiserTask
+            from sora_spec.train.stages.denoiser import DenoiserTask
 
             task = DenoiserTask(spec, run, ranks, fresh, lacking=not ema)
     if ranks.is_main and task.dataset.report is not None:

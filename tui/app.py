@@ -23,10 +23,10 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.worker import Worker, WorkerState
 
-from sora_spec.characters import visible
-from sora_spec.plan.snapshot import Snapshot, snapshot_of
-from sora_spec.plan.whatif import Advice, Answer, WhatIf, advise, plan_of
-from sora_spec.source import Document
+from sora_spec.language.characters import visible
+from sora_spec.language.source import Document
+from sora_spec.plan.question import Advice, Answer, WhatIf, advise, plan_of
+from sora_spec.plan.show.snapshot import Snapshot, snapshot_of
 from sora_spec.tui.ending import listen
 from sora_spec.tui.session import OpenSpec, Session, document_of
 from sora_spec.tui.signs import AsciiOnly, Harmless

@@ -15,11 +15,11 @@ from textual.reactive import reactive
 from textual.widgets import DataTable, Static
 from textual.worker import Worker, get_current_worker
 
-from sora_spec.plan.comparing import shown_ratio
-from sora_spec.plan.contrast import Line as ContrastLine
-from sora_spec.plan.contrast import contrast
-from sora_spec.plan.curves import Knob, Point, curve
-from sora_spec.plan.whatif import Answer, plan_of
+from sora_spec.plan.question import Answer, plan_of
+from sora_spec.plan.show.comparing import shown_ratio
+from sora_spec.plan.show.contrast import Line as ContrastLine
+from sora_spec.plan.show.contrast import contrast
+from sora_spec.plan.show.curves import Knob, Point, curve
 from sora_spec.tui.charts import SERIES, Chart, Level, Plot, Trace, gib, seconds
 from sora_spec.tui.frame import PLOT_COLUMNS, PLOT_ROWS, Frame, planner_app
 from sora_spec.tui.numbers import gib as short_gib
@@ -307,7 +307,7 @@ def with_spec_as_written(columns: tuple[Column, ...]) -> tuple[Column, ...]:
     bare = replace(bare, placement="resident")
     if bare == answer.whatif:
         return columns
-    from sora_spec.source import parse_document
+    from sora_spec.language.source import parse_document
 
     written = parse_document(answer.document.text)
     return (Column(columns[0].name, plan_of(written, bare)), *columns)

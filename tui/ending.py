@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sora_spec import output, signals
-from sora_spec.run_folder import write_atomically
+from sora_spec.disk.run_folder import write_atomically
 
 if TYPE_CHECKING:
     from sora_spec.tui.app import SoraSpecApp

@@ -7,8 +7,8 @@ import io
 import json
 from typing import Any
 
-from sora_spec.plan.snapshot import Snapshot, snapshot_of
-from sora_spec.plan.whatif import Answer, answer_values
+from sora_spec.plan.question import Answer, answer_values
+from sora_spec.plan.show.snapshot import Snapshot, snapshot_of
 from sora_spec.tui.numbers import gib, percent, shown, span
 from sora_spec.tui.signs import SIGNS
 

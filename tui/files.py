@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from textual.app import SuspendNotSupported
 
+from sora_spec.disk.run_folder import write_atomically
 from sora_spec.errors import UserError
+from sora_spec.language.packaged import specs_folder
+from sora_spec.language.reading import read_text
+from sora_spec.language.yaml_tree import RefusedError
 from sora_spec.os_errors import refusal
-from sora_spec.packaged import specs_folder
-from sora_spec.plan.whatif import after_writing, command_line, written_values
-from sora_spec.reading import read_text
-from sora_spec.run_folder import write_atomically
+from sora_spec.plan.question import after_writing, command_line, written_values
 from sora_spec.tui.boxes import Choice, Shown, Typed
 from sora_spec.tui.session import OpenSpec, modified
 from sora_spec.tui.writing import with_values
-from sora_spec.yaml_tree import RefusedError
 
 if TYPE_CHECKING:
     from sora_spec.tui.app import SoraSpecApp

@@ -13,8 +13,8 @@ from textual.message_pump import MessagePump
 from textual.screen import Screen
 from textual.widgets import Input, TextArea
 
+from sora_spec.disk.run_folder import write_atomically
 from sora_spec.errors import UserError
-from sora_spec.run_folder import write_atomically
 
 if TYPE_CHECKING:
     from sora_spec.tui.app import SoraSpecApp

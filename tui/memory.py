@@ -26,7 +26,7 @@ def recall() -> dict[str, Any]:
 
 def remember(**values: Any) -> None:
     """Add to what is known, as far as the folder can be written."""
-    from sora_spec.run_folder import write_atomically
+    from sora_spec.disk.run_folder import write_atomically
 
     try:
         file = _file()

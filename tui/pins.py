@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sora_spec.plan.whatif import Answer, WhatIf
+from sora_spec.plan.question import Answer, WhatIf
 
 if TYPE_CHECKING:
     from sora_spec.tui.session import OpenSpec

@@ -9,14 +9,14 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, Vertical
 
 from sora_spec.errors import UserError
-from sora_spec.plan.breakdown import OpRow, Row, breakdown
-from sora_spec.plan.fastest import Fastest
-from sora_spec.plan.fixes import Fix
-from sora_spec.plan.knobs import Knob, Situation, knobs_for
-from sora_spec.plan.snapshot import Snapshot
-from sora_spec.plan.solve import Solution
-from sora_spec.plan.whatif import with_advice
-from sora_spec.span import Text
+from sora_spec.language.span import Text
+from sora_spec.plan.knobs.all_knobs import Knob, Situation, knobs_for
+from sora_spec.plan.question import with_advice
+from sora_spec.plan.search.fastest import Fastest
+from sora_spec.plan.search.fixes import Fix
+from sora_spec.plan.search.solve import Solution
+from sora_spec.plan.show.breakdown import OpRow, Row, breakdown
+from sora_spec.plan.show.snapshot import Snapshot
 from sora_spec.tui.frame import Frame, planner_app
 from sora_spec.tui.numbers import gib
 from sora_spec.tui.rows import Cell, Line, Lines, RowList

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sora_spec.characters import visible_name
-from sora_spec.packaged import find_spec_file
-from sora_spec.plan.knobs import Situation, situation_of
-from sora_spec.plan.snapshot import Snapshot
-from sora_spec.plan.whatif import Advice, Answer, WhatIf
-from sora_spec.reading import decode
-from sora_spec.source import Document, load_document, parse_document
-from sora_spec.span import Text
+from sora_spec.language.characters import visible_name
+from sora_spec.language.packaged import find_spec_file
+from sora_spec.language.reading import decode
+from sora_spec.language.source import Document, load_document, parse_document
+from sora_spec.language.span import Text
+from sora_spec.language.yaml_tree import RefusedError
+from sora_spec.plan.knobs.all_knobs import Situation, situation_of
+from sora_spec.plan.question import Advice, Answer, WhatIf
+from sora_spec.plan.show.snapshot import Snapshot
 from sora_spec.tui.pins import Column
-from sora_spec.yaml_tree import RefusedError
 
 MOST_UNDO = 200
 

@@ -19,12 +19,12 @@ from textual.widgets import DataTable, Input, Label, Static
 from textual.worker import Worker, get_current_worker
 
 from sora_spec.errors import UserError
-from sora_spec.plan.budget import Choice, best, parse_budget
-from sora_spec.plan.listing import listed, listed_counts
-from sora_spec.plan.report import duration, headline
-from sora_spec.plan.sweep import Axis, Row, parse_axes, render, row_values, sweep_rows, sweep_size, swept_devices
-from sora_spec.plan.whatif import WhatIf, command_line
-from sora_spec.source import Document
+from sora_spec.language.source import Document
+from sora_spec.plan.question import WhatIf, command_line
+from sora_spec.plan.search.budget import Choice, best, parse_budget
+from sora_spec.plan.search.listing import listed, listed_counts
+from sora_spec.plan.search.sweep import Axis, Row, parse_axes, render, row_values, sweep_rows, sweep_size, swept_devices
+from sora_spec.plan.show.report import duration, headline
 from sora_spec.tui.ask_box import AskBox
 from sora_spec.tui.frame import Frame, planner_app
 from sora_spec.tui.numbers import dollars, gib, hours

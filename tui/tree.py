@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
-from sora_spec.plan.breakdown import OpRow, Row, op_rows
 from sora_spec.plan.planner import Plan
+from sora_spec.plan.show.breakdown import OpRow, Row, op_rows
 from sora_spec.tui.numbers import gib, percent, short
 from sora_spec.tui.rows import Cell, Line, RowList
 

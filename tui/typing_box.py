@@ -10,7 +10,7 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label
 
-from sora_spec.plan.knobs import Knob, Situation
+from sora_spec.plan.knobs.all_knobs import Knob, Situation
 from sora_spec.tui.rows import Cell, Line, RowList
 
 

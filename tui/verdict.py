@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sora_spec.plan.fastest import Fastest
-from sora_spec.plan.fixes import Fix
 from sora_spec.plan.planner import Plan
-from sora_spec.plan.snapshot import Share, Snapshot
-from sora_spec.plan.solve import Solution
-from sora_spec.plan.values import fastest_values, fix_values
-from sora_spec.plan.whatif import Advice
+from sora_spec.plan.question import Advice
+from sora_spec.plan.search.fastest import Fastest
+from sora_spec.plan.search.fixes import Fix
+from sora_spec.plan.search.solve import Solution
+from sora_spec.plan.show.snapshot import Share, Snapshot
+from sora_spec.plan.show.values import fastest_values, fix_values
 from sora_spec.tui.numbers import gib, percent, shown, span
 from sora_spec.tui.rows import Cell, Line
 from sora_spec.tui.signs import SIGNS

@@ -22,10 +22,10 @@ from sora_spec.builders.blocks.table import FixedTable
 from sora_spec.builders.conditions.label import LabelEmbedding
 from sora_spec.builders.conditions.text import PooledText, TextTokens
 from sora_spec.builders.conditions.time import TimeEmbedding
-from sora_spec.schema.backbone import Conditioning, CrossAttention, Rope, Sincos, Temporal, Transformer
-from sora_spec.schema.clip import Patch
-from sora_spec.schema.condition import ClassCondition, TextCondition
-from sora_spec.shapes import Shapes
+from sora_spec.language.schema.backbone import Conditioning, CrossAttention, Rope, Sincos, Temporal, Transformer
+from sora_spec.language.schema.clip import Patch
+from sora_spec.language.schema.condition import ClassCondition, TextCondition
+from sora_spec.language.shapes import Shapes
 
 LONGEST = 512
 """Latent frames that the tables of time reach at least; a network takes clips of any length up to this."""

@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from sora_spec.builders.blocks.adaln import Modulation, ModulationTable, modulate
-from sora_spec.schema.clip import Patch
+from sora_spec.language.schema.clip import Patch
 
 
 class PatchIn(nn.Module):

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from sora_spec.builders.blocks.table import FixedTable
-from sora_spec.schema.backbone import Rope
+from sora_spec.language.schema.backbone import Rope
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines, each (tokens, head width / 2)."""

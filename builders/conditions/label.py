@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from sora_spec.schema.condition import ClassCondition
+from sora_spec.language.schema.condition import ClassCondition
 
 
 class LabelEmbedding(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from sora_spec.schema.condition import TextCondition
+from sora_spec.language.schema.condition import TextCondition
 
 
 class PooledText(nn.Module):

@@ -11,7 +11,7 @@ from sora_spec.builders.diffusion.arrays import Array, Arrays, Draw
 from sora_spec.builders.diffusion.guidance import GuidedNetwork
 from sora_spec.builders.diffusion.schedules import Schedule, build_schedule, respaced
 from sora_spec.errors import UserError
-from sora_spec.schema.objective import DdimSampler, Ddpm, DdpmSampler
+from sora_spec.language.schema.objective import DdimSampler, Ddpm, DdpmSampler
 
 
 def clean_from_prediction(objective: Ddpm, alpha_bar: float, x: Array, prediction: Array) -> Array:

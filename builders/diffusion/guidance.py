@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from sora_spec.builders.diffusion.arrays import Array, Arrays, Network
 from sora_spec.errors import UserError
-from sora_spec.sampling import is_guided
-from sora_spec.schema.condition import ClassCondition, NoCondition, TextCondition
-from sora_spec.schema.spec import Spec
+from sora_spec.language.schema.condition import ClassCondition, NoCondition, TextCondition
+from sora_spec.language.schema.spec import Spec
+from sora_spec.recipe.sampling import is_guided
 
 
 @dataclass(frozen=True)

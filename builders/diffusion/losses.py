@@ -18,8 +18,8 @@ from sora_spec.builders.diffusion.paths import build_path, training_interval
 from sora_spec.builders.diffusion.schedules import build_schedule
 from sora_spec.builders.diffusion.torch_arrays import TORCH
 from sora_spec.errors import UserError
-from sora_spec.schema.objective import Ddpm, Interpolant
-from sora_spec.schema.spec import Spec
+from sora_spec.language.schema.objective import Ddpm, Interpolant
+from sora_spec.language.schema.spec import Spec
 
 __all__ = ["TORCH", "DdpmLoss", "InterpolantLoss", "Loss", "build_loss"]
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from sora_spec.builders.diffusion.arrays import Array
-from sora_spec.sampling import Interval, margin
-from sora_spec.sampling import sde_interval as sde_interval
-from sora_spec.schema.objective import Interpolant
+from sora_spec.language.schema.objective import Interpolant
+from sora_spec.recipe.sampling import Interval, margin
+from sora_spec.recipe.sampling import sde_interval as sde_interval
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from sora_spec.builders.diffusion.ode import Field, integrate_dopri5, integrate_
 from sora_spec.builders.diffusion.paths import Path, build_path, ode_interval
 from sora_spec.builders.diffusion.sde import VelocityAndScore, integrate_euler_maruyama
 from sora_spec.errors import UserError
-from sora_spec.sampling import is_guided, network_calls
-from sora_spec.schema.objective import (
+from sora_spec.language.schema.objective import (
     DdimSampler,
     Ddpm,
     DdpmSampler,
@@ -26,7 +25,8 @@ from sora_spec.schema.objective import (
     HeunSampler,
     Interpolant,
 )
-from sora_spec.schema.spec import Spec
+from sora_spec.language.schema.spec import Spec
+from sora_spec.recipe.sampling import is_guided, network_calls
 
 __all__ = ["NUMPY", "Arrays", "Network", "count_steps", "evaluations", "sample"]
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sora_spec.errors import UserError
-from sora_spec.noise_levels import beta_ends, counts_by_stride, fixed_stride
-from sora_spec.schema.objective import Ddpm, Spacing
+from sora_spec.language.schema.objective import Ddpm, Spacing
+from sora_spec.recipe.noise_levels import beta_ends, counts_by_stride, fixed_stride
 
 Table = NDArray[np.float64]
 

@@ -13,8 +13,8 @@ from sora_spec.builders.diffusion.arrays import Array, Draw
 from sora_spec.builders.diffusion.ode import time_points
 from sora_spec.builders.diffusion.paths import Path
 from sora_spec.errors import UserError
-from sora_spec.sampling import sde_interval, takes_last_step
-from sora_spec.schema.objective import EulerMaruyamaSampler, Interpolant
+from sora_spec.language.schema.objective import EulerMaruyamaSampler, Interpolant
+from sora_spec.recipe.sampling import sde_interval, takes_last_step
 
 VelocityAndScore = Callable[[Array, float], tuple[Array, Array]]
 """Velocity and score at one place and time, from one evaluation of the network."""

@@ -25,7 +25,7 @@ from sora_spec.builders.vae.causal_layers import (
 from sora_spec.builders.vae.interface import Codec
 from sora_spec.builders.vae.streaming import decode_pieces, encode_pieces, join_frames
 from sora_spec.errors import UserError
-from sora_spec.schema.vae import Causal3dVae
+from sora_spec.language.schema.vae import Causal3dVae
 
 FIRST_LOGVAR = -8.0
 """Log-variance of a fresh posterior. At 0 half of a sampled latent would be noise."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention, silu
 
 from sora_spec.builders.vae.interface import Codec
-from sora_spec.schema.vae import ImageKlVae
+from sora_spec.language.schema.vae import ImageKlVae
 
 
 class ImageKlCodec(Codec):

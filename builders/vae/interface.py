@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sora_spec.builders.vae.tiling import in_tiles
 from sora_spec.builders.vae.torch_tiling import TORCH
 from sora_spec.errors import UserError
-from sora_spec.tiles import Cut, cut
+from sora_spec.language.tiles import Cut, cut
 
 
 class Codec(nn.Module):

@@ -8,8 +8,8 @@ from torch.nn.functional import l1_loss, mse_loss
 
 from sora_spec.builders.vae.interface import Codec
 from sora_spec.builders.vae.lpips import Lpips, load_lpips
-from sora_spec.schema.vae import Lpips as LpipsSection
-from sora_spec.schema.vae import VaeTraining
+from sora_spec.language.schema.vae import Lpips as LpipsSection
+from sora_spec.language.schema.vae import VaeTraining
 
 
 class VaeLoss(nn.Module):

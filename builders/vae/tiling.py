@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from sora_spec.tiles import Cut, Span
+from sora_spec.language.tiles import Cut, Span
 
 Array: TypeAlias = Any
 """A numpy array or a torch tensor; one run uses one kind throughout."""

@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from sora_spec.builders.verify.component import prepare_component
 from sora_spec.graph import Component, Setting
-from sora_spec.schema.spec import Spec
+from sora_spec.language.schema.spec import Spec
 
 Result = TypeVar("Result")
 

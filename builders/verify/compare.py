@@ -11,8 +11,8 @@ from sora_spec.builders.verify.allocator import real_peak_bytes
 from sora_spec.builders.verify.component import Traced, trace_component
 from sora_spec.builders.verify.trace import Event
 from sora_spec.graph import Component, Graph, Setting, count, graph_from_spec, memory
-from sora_spec.graph.tape import Op, YamlPath
-from sora_spec.schema.spec import Spec
+from sora_spec.graph.eager.tape import Op, YamlPath
+from sora_spec.language.schema.spec import Spec
 
 _REAL = 1e-4
 """How far the allocator's peak may be off: scalars of the framework, and buffers that depend on the threads at work."""

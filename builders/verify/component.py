@@ -23,11 +23,11 @@ from sora_spec.builders.vae.lpips import Lpips
 from sora_spec.builders.verify.trace import MemoryTrace, counting, flop_counter, forced_attention, fused_rms_norm
 from sora_spec.errors import UserError
 from sora_spec.graph import Component, Setting
-from sora_spec.schema.condition import ClassCondition, NoCondition, TextCondition
-from sora_spec.schema.spec import Spec
-from sora_spec.schema.training import BlockRecompute
-from sora_spec.schema.vae import Causal3dVae, ImageKlVae
-from sora_spec.shapes import derive_shapes
+from sora_spec.language.schema.condition import ClassCondition, NoCondition, TextCondition
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.schema.training import BlockRecompute
+from sora_spec.language.schema.vae import Causal3dVae, ImageKlVae
+from sora_spec.language.shapes import derive_shapes
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from sora_spec.builders.weights.mismatch import check_same_shapes
 from sora_spec.builders.weights.names import unprefixed
 from sora_spec.builders.weights.sd_vae import load_sd_vae
 from sora_spec.builders.weights.values import as_float32
-from sora_spec.checkpoints import AVERAGE, MODEL, STATE, Damaged, Weights, check_measured, examine, pick_weights
-from sora_spec.checkpoints import read_state as read_trained
+from sora_spec.disk.checkpoints import AVERAGE, MODEL, STATE, Damaged, Weights, check_measured, examine, pick_weights
+from sora_spec.disk.checkpoints import read_state as read_trained
+from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
-from sora_spec.run_folder import RunFolder
-from sora_spec.schema.spec import Spec
-from sora_spec.schema.vae import IdentityVae, ImageKlVae
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.schema.vae import IdentityVae, ImageKlVae
 
 UNTOLD = ("weights", "decoder", "tiling", "streaming", "training")
 """Fields of `vae` that do not change what the tensors mean."""

@@ -9,8 +9,8 @@ from torch import nn
 
 from sora_spec import output
 from sora_spec.builders.vae.interface import IdentityCodec
-from sora_spec.checkpoints import read_state
-from sora_spec.run_folder import RunFolder
+from sora_spec.disk.checkpoints import read_state
+from sora_spec.disk.run_folder import RunFolder
 
 
 def hash_weights(module: nn.Module) -> str:

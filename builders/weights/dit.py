@@ -25,12 +25,12 @@ from sora_spec.builders.weights.files import read_config, read_state
 from sora_spec.builders.weights.mismatch import check_same_shapes, explain
 from sora_spec.builders.weights.names import unnested, unprefixed
 from sora_spec.builders.weights.values import as_float32
-from sora_spec.checkpoints import AVERAGE, STATE
+from sora_spec.disk.checkpoints import AVERAGE, STATE
 from sora_spec.errors import UserError
-from sora_spec.schema.backbone import Alternating, CrossAttention, Factorized, Joint, Sincos, Transformer
-from sora_spec.schema.condition import NoCondition
-from sora_spec.schema.spec import Spec
-from sora_spec.shapes import derive_shapes
+from sora_spec.language.schema.backbone import Alternating, CrossAttention, Factorized, Joint, Sincos, Transformer
+from sora_spec.language.schema.condition import NoCondition
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.shapes import derive_shapes
 
 NAMES = (
     ("patch_in.proj", "x_embedder.proj"),

@@ -16,7 +16,7 @@ from torch import Tensor
 from sora_spec import output
 from sora_spec.builders.weights.names import unnested
 from sora_spec.builders.weights.torch_file import AGAIN, load_torch_file, refuse_foreign
-from sora_spec.checksums import check_listed
+from sora_spec.disk.checksums import check_listed
 from sora_spec.errors import UserError
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")

@@ -22,9 +22,9 @@ from torch import Tensor
 from sora_spec import output
 from sora_spec.builders.weights.dit import fit_official, plain_names, rename_official, to_official
 from sora_spec.errors import UserError
-from sora_spec.schema.backbone import Alternating, Sincos, Transformer
-from sora_spec.schema.condition import ClassCondition, NoCondition
-from sora_spec.schema.spec import Spec
+from sora_spec.language.schema.backbone import Alternating, Sincos, Transformer
+from sora_spec.language.schema.condition import ClassCondition, NoCondition
+from sora_spec.language.schema.spec import Spec
 
 TABLE = "y_embedder.embedding_table.weight"
 FILTERS, HEAD = "x_embedder.proj.weight", "final_layer.linear"

@@ -17,13 +17,13 @@ from sora_spec.builders.blocks.position import spatial_table
 from sora_spec.builders.weights import sd_vae
 from sora_spec.builders.weights.diffusers_dit import diffusers_from_flat
 from sora_spec.builders.weights.dit import from_official, is_stdit, to_official
+from sora_spec.disk.run_folder import replacing_folder, write_atomically
 from sora_spec.errors import UserError
-from sora_spec.run_folder import replacing_folder, write_atomically
-from sora_spec.schema.backbone import AdaLnZero, Alternating, Joint, NoTemporal, Sincos, Transformer
-from sora_spec.schema.condition import ClassCondition
-from sora_spec.schema.spec import Spec
-from sora_spec.schema.vae import ImageKlVae
-from sora_spec.shapes import derive_shapes
+from sora_spec.language.schema.backbone import AdaLnZero, Alternating, Joint, NoTemporal, Sincos, Transformer
+from sora_spec.language.schema.condition import ClassCondition
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.schema.vae import ImageKlVae
+from sora_spec.language.shapes import derive_shapes
 
 Layout = Literal["official", "diffusers"]
 WEIGHTS, CONFIG = "diffusion_pytorch_model.safetensors", "config.json"

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import Tensor
 
 from sora_spec.errors import UserError
-from sora_spec.schema.backbone import Alternating, Joint, Transformer
-from sora_spec.schema.condition import ClassCondition, TextCondition
-from sora_spec.schema.spec import Spec
+from sora_spec.language.schema.backbone import Alternating, Joint, Transformer
+from sora_spec.language.schema.condition import ClassCondition, TextCondition
+from sora_spec.language.schema.spec import Spec
 
 SHOWN = 24
 """Names listed per kind of problem."""

@@ -9,10 +9,10 @@ from sora_spec.builders.denoiser import Denoiser, build_denoiser
 from sora_spec.builders.weights.codec_run import load_codec, tensors_of
 from sora_spec.builders.weights.dit import load_official, own_state
 from sora_spec.builders.weights.mismatch import check_same_shapes
-from sora_spec.checkpoints import Weights, pick_weights
+from sora_spec.disk.checkpoints import Weights, pick_weights
+from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
-from sora_spec.run_folder import RunFolder
-from sora_spec.schema.spec import Spec
+from sora_spec.language.schema.spec import Spec
 
 __all__ = ["draw_denoiser", "load_codec", "load_denoiser", "load_named_denoiser"]
 

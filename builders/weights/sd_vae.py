@@ -21,7 +21,7 @@ from sora_spec.builders.weights.mismatch import check_same_shapes
 from sora_spec.builders.weights.names import unprefixed
 from sora_spec.builders.weights.values import as_float32
 from sora_spec.errors import UserError
-from sora_spec.schema.vae import ImageKlVae
+from sora_spec.language.schema.vae import ImageKlVae
 
 LDM_PREFIX = "first_stage_model."
 ANCHORS = ("encoder.conv_in.weight", "post_quant_conv.weight", "decoder.conv_in.weight")

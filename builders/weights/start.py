@@ -5,7 +5,7 @@ from __future__ import annotations
 from sora_spec.builders.backbones.interface import Denoiser
 from sora_spec.builders.weights.dit import read_weights
 from sora_spec.builders.weights.image_start import start_state
-from sora_spec.schema.spec import Spec
+from sora_spec.language.schema.spec import Spec
 
 
 def load_start(denoiser: Denoiser, spec: Spec) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sora_spec.errors import UserError
-from sora_spec.overrides import is_override
+from sora_spec.language.overrides import is_override
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -34,7 +34,7 @@ def one_spec(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 def complete_spec(incomplete: str) -> list[str]:
     """Shell completion: packaged names and YAML files."""
-    from sora_spec.packaged import packaged_names
+    from sora_spec.language.packaged import packaged_names
 
     folder, prefix = Path(incomplete).parent, Path(incomplete).name if not incomplete.endswith("/") else ""
     folder = Path(incomplete) if incomplete.endswith("/") else folder

@@ -30,12 +30,12 @@ def diff(
 
     Exit code 0: they are the same. 1: they differ.
     """
-    from sora_spec.diagnostics import SpecErrors
-    from sora_spec.loading import load_record
-    from sora_spec.packaged import find_spec_file
-    from sora_spec.plan.comparing import compare, comparison_text
+    from sora_spec.language.diagnostics import SpecErrors
+    from sora_spec.language.loading import load_record
+    from sora_spec.language.packaged import find_spec_file
+    from sora_spec.language.source import load_document
     from sora_spec.plan.layout import checked_for
-    from sora_spec.source import load_document
+    from sora_spec.plan.show.comparing import compare, comparison_text
 
     if mode not in ("train", "generate"):
         raise UserError(f"--mode {mode} is none of train, generate")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sora_spec import output
-from sora_spec.codes import all_codes, find_code, markdown
+from sora_spec.language.codes import all_codes, find_code, markdown
 
 
 def _complete_code(incomplete: str) -> list[str]:

@@ -10,13 +10,13 @@ import typer
 
 from sora_spec import output
 from sora_spec.errors import UserError
-from sora_spec.packaged import install_command
+from sora_spec.language.packaged import install_command
 
 if TYPE_CHECKING:
-    from sora_spec.compile.bundle import Bundle
-    from sora_spec.compile.executors.opening import Source
-    from sora_spec.compile.executors.spec_source import SpecSource
-    from sora_spec.run_folder import RunFolder
+    from sora_spec.compile.bundle.bundle import Bundle
+    from sora_spec.compile.run.executors.opening import Source
+    from sora_spec.compile.run.executors.spec_source import SpecSource
+    from sora_spec.disk.run_folder import RunFolder
 
 Precision = Literal["fp32", "fp16", "bf16"]
 
@@ -59,8 +59,8 @@ def export(
     Prints the bundle's path. A bundle appears whole or not at all. Given a bundle, `--trt --target GPU` adds engines. A
     spec is exported with the weights that it names: `sora-spec export dit backbone.weights=FILE vae.weights=FOLDER`.
     """
-    from sora_spec.compile.bundle import Bundle
-    from sora_spec.compile.executors.opening import open_source
+    from sora_spec.compile.bundle.bundle import Bundle
+    from sora_spec.compile.run.executors.opening import open_source
 
     if onnx and (trt or target):
         raise UserError(
@@ -85,7 +85,7 @@ def export(
 
 def _refuse_overrides(source: Source, overrides: list[str], no_ema: bool) -> None:
     """What only a spec, or only a run, can be told."""
-    from sora_spec.compile.executors.spec_source import SpecSource
+    from sora_spec.compile.run.executors.spec_source import SpecSource
 
     if isinstance(source, SpecSource):
         if no_ema:
@@ -98,7 +98,7 @@ def _refuse_overrides(source: Source, overrides: list[str], no_ema: bool) -> Non
 
 
 def _default_target(source: RunFolder | SpecSource) -> Path:
-    from sora_spec.run_folder import RunFolder
+    from sora_spec.disk.run_folder import RunFolder
 
     return source.path / "bundle" if isinstance(source, RunFolder) else Path("bundles") / source.load_spec().name
 
@@ -123,7 +123,7 @@ def _export_run(
     engines: bool,
 ) -> Bundle:
     try:
-        from sora_spec.compile.exporter import ExportSettings, export_run
+        from sora_spec.compile.export.exporter import ExportSettings, export_run
     except ImportError as error:
         raise UserError(f"export needs more packages: {error}", install_command("export,run")) from error
 
@@ -133,26 +133,26 @@ def _export_run(
 
 def _find_compiler(source: Source, target: list[str] | None) -> None:
     """Fail before the export rather than after it where there is no TensorRT to check with."""
-    from sora_spec.compile.engines import plan_targets
+    from sora_spec.compile.export.engines import plan_targets
 
     plan_targets(_targets(source, target))
 
 
 def _targets(source: Source, target: list[str] | None) -> list[str]:
-    from sora_spec.compile.engines import default_target
+    from sora_spec.compile.export.engines import default_target
 
     return target or [default_target(source.load_spec())]
 
 
 def _add_engines(bundle: Bundle, target: list[str] | None, wanted: bool) -> None:
     if wanted:
-        from sora_spec.compile.engines import add_engines
+        from sora_spec.compile.export.engines import add_engines
 
         add_engines(bundle, _targets(bundle, target))
 
 
 def _refused(bundle: Bundle, target: list[str] | None) -> dict[Any, list[str]]:
-    from sora_spec.compile.engines import refused_nodes
+    from sora_spec.compile.export.engines import refused_nodes
 
     return refused_nodes(bundle, _targets(bundle, target))
 

@@ -52,8 +52,8 @@ def export_weights(
         check_target,
         write_weights,
     )
-    from sora_spec.checkpoints import pick_weights
-    from sora_spec.run_folder import RunFolder
+    from sora_spec.disk.checkpoints import pick_weights
+    from sora_spec.disk.run_folder import RunFolder
 
     opened = RunFolder.open(run)
     target = out or run / "weights" / (f"{stage}-official.pt" if layout == "official" else f"{stage}-diffusers")

@@ -14,7 +14,7 @@ from sora_spec.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sora_spec.schema.spec import Spec
+    from sora_spec.language.schema.spec import Spec
 
 Asked = Literal["auto", "torch", "onnx", "tensorrt"]
 
@@ -61,10 +61,10 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the record of the job as JSON.")] = False,
 ) -> None:
     """Generate video: one mp4 per clip, PNG of images, a contact sheet and generate.json. Prints the files."""
-    from sora_spec.compile.bundle import Bundle
-    from sora_spec.compile.executors.opening import choose_backend, open_pipeline, open_source, source_spec
-    from sora_spec.compile.executors.spec_source import SpecSource
-    from sora_spec.compile.labels import check_names, plan_labels
+    from sora_spec.compile.bundle.bundle import Bundle
+    from sora_spec.compile.run.executors.opening import choose_backend, open_pipeline, open_source, source_spec
+    from sora_spec.compile.run.executors.spec_source import SpecSource
+    from sora_spec.compile.run.labels import check_names, plan_labels
 
     opened = open_source(source, overrides or ())
     chosen = choose_backend(opened, backend)
@@ -93,7 +93,7 @@ def generate(
     wanted = plan_labels(spec, [*(label or ()), *([labels] if labels is not None else ())], count, names, unconditional)
     _check_seed(seed)
 
-    from sora_spec.compile.generation import Job, choose_folder, clip_name, run_job
+    from sora_spec.compile.run.generation import Job, choose_folder, clip_name, run_job
 
     if isinstance(opened, Bundle):
         for name in opened.manifest.source.random:

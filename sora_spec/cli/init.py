@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from sora_spec import output
-from sora_spec.diagnostics import nearest
 from sora_spec.errors import UserError
-from sora_spec.packaged import about, packaged_names, packaged_path
+from sora_spec.language.diagnostics import nearest
+from sora_spec.language.packaged import about, packaged_names, packaged_path
 
 DEFAULT = "tiny-sit-digits"
 _ANY_NAME = "spec"
@@ -40,7 +40,7 @@ def init(
     if listed:
         _print_list()
         return
-    from sora_spec.starting import schema_reference, starting_point
+    from sora_spec.language.starting import schema_reference, starting_point
 
     packaged = _packaged(source)
     if str(path) == "-":
@@ -55,7 +55,7 @@ def init(
 
 
 def _write(target: Path, text: str, force: bool) -> None:
-    from sora_spec.atomic import write_atomically
+    from sora_spec.disk.atomic import write_atomically
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

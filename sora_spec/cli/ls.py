@@ -8,10 +8,10 @@ from typing import Annotated, Any, cast
 import typer
 
 from sora_spec import output
-from sora_spec.loading import check
-from sora_spec.packaged import about, packaged_names, packaged_path
-from sora_spec.shapes import derive_shapes
-from sora_spec.source import load_document
+from sora_spec.language.loading import check
+from sora_spec.language.packaged import about, packaged_names, packaged_path
+from sora_spec.language.shapes import derive_shapes
+from sora_spec.language.source import load_document
 
 
 def ls(as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False) -> None:

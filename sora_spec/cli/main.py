@@ -13,11 +13,11 @@ import typer
 from typer.main import get_command
 
 from sora_spec import output, signals
-from sora_spec.characters import in_one_line
 from sora_spec.cli.lazy import LazyGroup, Quiet, Verbose
 from sora_spec.errors import UserError
+from sora_spec.language.characters import in_one_line
+from sora_spec.language.packaged import install_command
 from sora_spec.os_errors import refusal
-from sora_spec.packaged import install_command
 
 # Top-level module → the extra that brings it.
 _EXTRAS = {
@@ -148,10 +148,10 @@ def _report_usage(error: Any) -> int:
 
 
 def _report_user_error(error: UserError) -> int:
-    from sora_spec.diagnostics import SpecErrors
+    from sora_spec.language.diagnostics import SpecErrors
 
     if isinstance(error, SpecErrors):
-        from sora_spec.report import render_full
+        from sora_spec.language.report import render_full
 
         output.report(render_full(error.diagnostics, output.coloured(to_stderr=True)))
         return error.exit_code

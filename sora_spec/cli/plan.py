@@ -14,12 +14,12 @@ from sora_spec.cli.arguments import complete_spec, one_spec
 from sora_spec.errors import UserError
 
 if TYPE_CHECKING:
-    from sora_spec.graph.ops.attention import Kernel
+    from sora_spec.graph.eager.ops.attention import Kernel
+    from sora_spec.language.schema.spec import Spec
+    from sora_spec.language.source import Document
     from sora_spec.plan.job import Job, RmsNorm
     from sora_spec.plan.planner import Plan
-    from sora_spec.plan.sweep import Row
-    from sora_spec.schema.spec import Spec
-    from sora_spec.source import Document
+    from sora_spec.plan.search.sweep import Row
 
 _MODES, _STAGES = ("train", "generate"), ("denoiser", "vae")
 _FIELDS = ("batch", "frames", "resolution", "gpus")
@@ -167,14 +167,14 @@ def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _read(path: str, overrides: list[str]) -> Document:
-    from sora_spec.packaged import find_spec_file
-    from sora_spec.source import load_document
+    from sora_spec.language.packaged import find_spec_file
+    from sora_spec.language.source import load_document
 
     return load_document(find_spec_file(path), overrides)
 
 
 def _load(path: str, overrides: list[str]) -> tuple[Document, Spec]:
-    from sora_spec.loading import record_of
+    from sora_spec.language.loading import record_of
 
     document = _read(path, overrides)
     return document, record_of(document)
@@ -182,10 +182,10 @@ def _load(path: str, overrides: list[str]) -> tuple[Document, Spec]:
 
 def _job(document: Document, asked: _Asked) -> tuple[Spec, Job]:
     """The spec as written, and the job that is asked of it."""
-    from sora_spec.diagnostics import SpecErrors
+    from sora_spec.language.diagnostics import SpecErrors
     from sora_spec.plan.job import planned_job
     from sora_spec.plan.layout import asked_device, checked_for
-    from sora_spec.plan.listing import number
+    from sora_spec.plan.search.listing import number
 
     count = number("--count", asked.count)
     checked, typed = checked_for(document, count)
@@ -221,7 +221,7 @@ def _plan(job: Job, spec: Spec, document: Document, check: bool, as_json: bool) 
 
     made = make_plan(job)
     if check and not as_json:
-        from sora_spec.plan.report import headline
+        from sora_spec.plan.show.report import headline
 
         output.data(headline(made))
         raise typer.Exit(0 if made.fits else 1)
@@ -230,19 +230,19 @@ def _plan(job: Job, spec: Spec, document: Document, check: bool, as_json: bool) 
 
 
 def _print(made: Plan, spec: Spec, document: Document, as_json: bool) -> None:
-    from sora_spec.plan.fastest import find_fastest
-    from sora_spec.plan.fixes import find_fixes
-    from sora_spec.plan.solve import solve
+    from sora_spec.plan.search.fastest import find_fastest
+    from sora_spec.plan.search.fixes import find_fixes
+    from sora_spec.plan.search.solve import solve
 
     fixes = [] if made.fits else find_fixes(made.job, spec)
     largest = solve(made.job, "batch", spec) if made.fits else None
     fastest = find_fastest(made.job, spec) if made.fits else None
     if as_json:
-        from sora_spec.plan.values import plan_values
+        from sora_spec.plan.show.values import plan_values
 
         output.data(json.dumps(plan_values(made, fixes, largest, document, fastest), indent=2))
     else:
-        from sora_spec.plan.report import report
+        from sora_spec.plan.show.report import report
 
         output.data(report(made, fixes, largest, document, fastest))
 
@@ -259,9 +259,9 @@ def _verify(path: str, overrides: list[str], job: Job, document: Document, as_js
 
 
 def _solve(job: Job, field: str, spec: Spec, given: list[str], as_json: bool) -> None:
-    from sora_spec.plan.report import arguments, headline
-    from sora_spec.plan.solve import check_free, solve
-    from sora_spec.plan.values import solution_values
+    from sora_spec.plan.search.solve import check_free, solve
+    from sora_spec.plan.show.report import arguments, headline
+    from sora_spec.plan.show.values import solution_values
 
     check_free(job, field, given)  # pyright: ignore[reportArgumentType]
     found = solve(job, field, spec)  # pyright: ignore[reportArgumentType]
@@ -277,11 +277,11 @@ def _solve(job: Job, field: str, spec: Spec, given: list[str], as_json: bool) ->
 
 def _unsolved(job: Job, field: str, spec: Spec, as_json: bool) -> None:
     """Why there is no such value, and what makes the job fit all the same."""
-    from sora_spec.plan.fixes import find_fixes
     from sora_spec.plan.planner import make_plan
-    from sora_spec.plan.report import unsolved, unsolved_reason
-    from sora_spec.plan.solve import least_of
-    from sora_spec.plan.values import fix_values
+    from sora_spec.plan.search.fixes import find_fixes
+    from sora_spec.plan.search.solve import least_of
+    from sora_spec.plan.show.report import unsolved, unsolved_reason
+    from sora_spec.plan.show.values import fix_values
 
     plan, least = make_plan(job), least_of(job, field)  # pyright: ignore[reportArgumentType]
     fixes = find_fixes(job, spec)
@@ -294,8 +294,8 @@ def _unsolved(job: Job, field: str, spec: Spec, as_json: bool) -> None:
 
 
 def _sweep(document: Document, asked: _Asked, over: list[str], format: str, plot: str) -> None:
-    from sora_spec.plan.listing import listed_counts, number
-    from sora_spec.plan.sweep import parse_axes, render, sweep
+    from sora_spec.plan.search.listing import listed_counts, number
+    from sora_spec.plan.search.sweep import parse_axes, render, sweep
 
     axes = parse_axes(over)
     rows = sweep(
@@ -325,8 +325,8 @@ def _names(document: Document, gpu: str, axes: list[str]) -> list[str]:
 
     Raises UserError for an axis over what an argument has given.
     """
-    from sora_spec.plan.listing import listed
-    from sora_spec.source import locate
+    from sora_spec.language.source import locate
+    from sora_spec.plan.search.listing import listed
 
     given = {path: locate(document.root, path) for path in (*axes, "hardware.gpu")} if document.root else {}
     typed = [path for path, (span, written) in given.items() if written and span.text.origin == "argument"]
@@ -341,7 +341,7 @@ def _names(document: Document, gpu: str, axes: list[str]) -> list[str]:
 
 
 def _plot(rows: list[Row], document: Document, path: str) -> None:
-    from sora_spec.plan.plot import plot_sweep
+    from sora_spec.plan.show.plot import plot_sweep
 
     try:
         Path(path).write_text(plot_sweep(rows, document.text.name), encoding="utf-8")

@@ -19,7 +19,7 @@ def probe(
     out: Annotated[str, typer.Option(metavar="FILE", help="File to add the device to.")] = "",
 ) -> None:
     """Measure matrix rates, bandwidth and memory, run real models, and print a device for `sora-spec plan`."""
-    from sora_spec.plan.probing import entry, measure, measure_programs
+    from sora_spec.plan.devices.probing import entry, measure, measure_programs
 
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise UserError(f"{name!r} is no name of a device", "use letters, digits, `-`, `_` and `.`")

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Literal
 
-from sora_spec.packaged import install_command
+from sora_spec.language.packaged import install_command
 
 Status = Literal["ok", "missing", "absent"]
 Road = Literal["check", "train", "export", "generate", "engines", "machine"]

@@ -9,7 +9,7 @@ import typer
 
 from sora_spec import output
 from sora_spec.errors import UserError
-from sora_spec.packaged import specs_folder
+from sora_spec.language.packaged import specs_folder
 
 
 def schema(
@@ -21,7 +21,7 @@ def schema(
     ] = None,
 ) -> None:
     """Print the JSON schema (draft 2020-12), for editors: `# yaml-language-server: $schema=schema.json`."""
-    from sora_spec.schema.json_schema import schema_text
+    from sora_spec.language.schema.json_schema import schema_text
 
     text = schema_text()
     if check:

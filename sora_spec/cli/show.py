@@ -8,11 +8,11 @@ import typer
 
 from sora_spec import output
 from sora_spec.cli.arguments import complete_spec, one_spec
-from sora_spec.loading import dump_spec, load_record
-from sora_spec.shapes import Shapes, derive_shapes
+from sora_spec.language.loading import dump_spec, load_record
+from sora_spec.language.shapes import Shapes, derive_shapes
 
 if TYPE_CHECKING:
-    from sora_spec.schema.spec import Spec
+    from sora_spec.language.schema.spec import Spec
 
 
 def show(

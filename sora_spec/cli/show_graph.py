@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, get_args
 from sora_spec import output
 from sora_spec.errors import UserError
 from sora_spec.graph.component import COMPONENTS, Component, graph_from_spec
-from sora_spec.graph.json_values import graph_values
-from sora_spec.graph.mermaid import mermaid
-from sora_spec.graph.ops.attention import Kernel
-from sora_spec.graph.overview import (
+from sora_spec.graph.eager.ops.attention import Kernel
+from sora_spec.graph.eager.tape import YamlPath
+from sora_spec.graph.setting import OptimizerKind, Precision, Recompute, Setting
+from sora_spec.graph.show.json_values import graph_values
+from sora_spec.graph.show.mermaid import mermaid
+from sora_spec.graph.show.overview import (
     overview,
     overview_picture,
     overview_text,
@@ -22,18 +24,16 @@ from sora_spec.graph.overview import (
     recomputation_values,
     recomputations,
 )
-from sora_spec.graph.picture import Picture, picture_of
-from sora_spec.graph.printing import LineOf, dotted, graph_text
-from sora_spec.graph.setting import OptimizerKind, Precision, Recompute, Setting
-from sora_spec.graph.svg import svg
-from sora_spec.graph.tape import YamlPath
-from sora_spec.loading import record_of
-from sora_spec.packaged import find_spec_file
-from sora_spec.source import load_document, locate
+from sora_spec.graph.show.picture import Picture, picture_of
+from sora_spec.graph.show.printing import LineOf, dotted, graph_text
+from sora_spec.graph.show.svg import svg
+from sora_spec.language.loading import record_of
+from sora_spec.language.packaged import find_spec_file
+from sora_spec.language.source import load_document, locate
 
 if TYPE_CHECKING:
-    from sora_spec.schema.spec import Spec
-    from sora_spec.source import Document
+    from sora_spec.language.schema.spec import Spec
+    from sora_spec.language.source import Document
 
 FORMATS = ("text", "json", "mermaid", "svg")
 _CHOICES: dict[str, tuple[str, ...]] = {

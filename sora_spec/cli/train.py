@@ -15,7 +15,7 @@ from sora_spec import output, signals
 from sora_spec.errors import UserError
 
 if TYPE_CHECKING:
-    from sora_spec.schema.spec import Spec
+    from sora_spec.language.schema.spec import Spec
     from sora_spec.train.loop import Outcome
     from sora_spec.train.start import Rehearsal
 
@@ -107,8 +107,8 @@ def _leave(code: int) -> NoReturn:
 
 def _load(spec: str, overrides: list[str], run: Path | None, may_exist: bool) -> tuple[Spec, Path]:
     """The spec, and the run folder that is meant. A run folder given as SPEC stands for its own spec."""
-    from sora_spec.loading import load_spec
-    from sora_spec.run_folder import RunFolder
+    from sora_spec.disk.run_folder import RunFolder
+    from sora_spec.language.loading import load_spec
 
     if not RunFolder.is_run(spec):
         loaded = load_spec(spec, overrides)

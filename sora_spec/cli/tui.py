@@ -14,7 +14,7 @@ from sora_spec.cli.arguments import complete_spec, split_arguments
 from sora_spec.errors import UserError
 
 if TYPE_CHECKING:
-    from sora_spec.plan.whatif import WhatIf
+    from sora_spec.plan.question import WhatIf
 
 _MODES, _STAGES = ("train", "generate"), ("denoiser", "vae")
 _SCREENS = ("planner", "compare", "sweep", "spec", "runs", "help")
@@ -54,7 +54,7 @@ def tui(
     _one_of("--screen", screen, _SCREENS)
     whatif = _question(overrides, gpu, count, mode, stage, hardware)
     if not specs:
-        from sora_spec.packaged import packaged_names
+        from sora_spec.language.packaged import packaged_names
 
         specs = packaged_names()
     if as_json:
@@ -74,8 +74,8 @@ def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _question(overrides: list[str], gpu: str, count: str, mode: str, stage: str, hardware: str) -> WhatIf:
-    from sora_spec.plan.hardware import find_device
-    from sora_spec.plan.whatif import whatif_from
+    from sora_spec.plan.devices.hardware import find_device
+    from sora_spec.plan.question import whatif_from
 
     if count and (not count.isdecimal() or len(count) > 4 or not 1 <= int(count) <= 4096):
         raise UserError(f"--count {count} is not a number from 1 to 4096")
@@ -103,7 +103,7 @@ def _extent(size: str) -> tuple[int, int]:
 
 def _print_json(specs: list[str], whatif: WhatIf) -> None:
     """What the screen would show, for scripts: no Textual is needed."""
-    from sora_spec.plan.whatif import snapshot_values
+    from sora_spec.plan.question import snapshot_values
 
     values = [snapshot_values(spec, whatif) for spec in specs]
     output.data(json.dumps({"version": 1, "specs": values}, indent=2))

@@ -10,11 +10,11 @@ import typer
 
 from sora_spec import output
 from sora_spec.cli.arguments import complete_spec, split_arguments
-from sora_spec.diagnostics import Diagnostic
 from sora_spec.errors import UserError
-from sora_spec.loading import check
-from sora_spec.packaged import find_spec_file
-from sora_spec.source import load_document
+from sora_spec.language.diagnostics import Diagnostic
+from sora_spec.language.loading import check
+from sora_spec.language.packaged import find_spec_file
+from sora_spec.language.source import load_document
 
 FORMATS = ("full", "concise", "json", "github")
 Results = list[tuple[str, list[Diagnostic]]]
@@ -61,7 +61,7 @@ def _problems(spec: str, overrides: Sequence[str], hardware: str) -> list[Diagno
     document = load_document(find_spec_file(spec), overrides)
     checked = check(document)
     if hardware and checked.ok and any(diagnostic.code == "E330" for diagnostic in checked.diagnostics):
-        from sora_spec.plan.hardware import find_device
+        from sora_spec.plan.devices.hardware import find_device
 
         with suppress(UserError):
             find_device(checked.record().hardware.gpu, hardware)
@@ -73,7 +73,7 @@ def _print(results: Results, format: str) -> None:
     """Print what there is to say; the renderers are imported only then."""
     everything = [diagnostic for _, diagnostics in results for diagnostic in diagnostics]
     if format == "json":
-        from sora_spec import report
+        from sora_spec.language import report
 
         output.json_data(report.report_values(results), indent=2)
     elif everything:
@@ -84,7 +84,7 @@ def _print(results: Results, format: str) -> None:
 
 
 def _render(diagnostics: Sequence[Diagnostic], format: str) -> str:
-    from sora_spec import report
+    from sora_spec.language import report
 
     if format == "concise":
         return report.render_concise(diagnostics)

@@ -17,8 +17,8 @@ A `Setting` says how a component runs: batch, precision, attention kernel, recom
 blocks are run as often as they differ, not as often as they occur (`Graph.repeat`); every pass counts them in full,
 and the result equals that of the full run.
 
-The graph is made by running the model on tensors without values (`sora_spec.graph.tensor`), with PyTorch's rules for
-strides, for what each derivative keeps, for the order of the backward pass and for recomputation. `builders/verify`
+The graph is made by running the model on tensors without values (`sora_spec.graph.eager.tensor`), with PyTorch's rules
+for strides, for what each derivative keeps, for the order of the backward pass and for recomputation. `builders/verify`
 proves it against a trace of the real modules.
 """
 

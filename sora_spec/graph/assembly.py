@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sora_spec.graph.dtypes import DType
-from sora_spec.graph.engine import backward
+from sora_spec.graph.eager.dtypes import DType
+from sora_spec.graph.eager.engine import backward
+from sora_spec.graph.eager.layout import Shape
+from sora_spec.graph.eager.ops.pointwise import unary
+from sora_spec.graph.eager.tape import Tape, YamlPath
+from sora_spec.graph.eager.tensor import Tensor, leaf
 from sora_spec.graph.ir import Graph, Repeat, Resident, Role
-from sora_spec.graph.layout import Shape
 from sora_spec.graph.lower.weights import Weights
-from sora_spec.graph.ops.pointwise import unary
 from sora_spec.graph.setting import Setting
-from sora_spec.graph.tape import Tape, YamlPath
-from sora_spec.graph.tensor import Tensor, leaf
 
 if TYPE_CHECKING:
     from sora_spec.graph.component import Component
-    from sora_spec.schema.spec import Spec
+    from sora_spec.language.schema.spec import Spec
 
 CONDITIONS = ("labels", "context", "mask", "tokens", "null labels", "null context")
 

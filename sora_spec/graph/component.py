@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from sora_spec.errors import UserError
 from sora_spec.graph.assembly import Inputs, assembled
-from sora_spec.graph.dtypes import DType
+from sora_spec.graph.eager.dtypes import DType
+from sora_spec.graph.eager.ops.reduction import mean
+from sora_spec.graph.eager.ops.views import cat
+from sora_spec.graph.eager.tensor import Tensor
 from sora_spec.graph.ir import Graph, Repeat
 from sora_spec.graph.lower.blocks import Axis, block_axes
 from sora_spec.graph.lower.codec import build_codec, trained_codec
@@ -18,14 +21,11 @@ from sora_spec.graph.lower.lpips import Lpips
 from sora_spec.graph.lower.transformer import TransformerDenoiser
 from sora_spec.graph.lower.vae_loss import vae_loss
 from sora_spec.graph.lower.weights import Policy, Weights
-from sora_spec.graph.ops.reduction import mean
-from sora_spec.graph.ops.views import cat
 from sora_spec.graph.setting import Precision, Recompute, Setting, compute_dtype, new_tape
-from sora_spec.graph.tensor import Tensor
-from sora_spec.shapes import derive_shapes
+from sora_spec.language.shapes import derive_shapes
 
 if TYPE_CHECKING:
-    from sora_spec.schema.spec import Spec
+    from sora_spec.language.schema.spec import Spec
 
 __all__ = ["COMPONENTS", "Component", "Precision", "Recompute", "Setting", "graph_from_spec"]
 
@@ -185,7 +185,7 @@ def _sampler_graph(spec: Spec, setting: Setting) -> Graph:
     """A step from the middle of sampling `setting.batch` clips; guidance doubles the network's batch."""
     # Imported here: training needs none of it, and short commands feel every module.
     from sora_spec.graph.lower.sampler import SamplerStep, declare_held
-    from sora_spec.sampling import is_guided
+    from sora_spec.recipe.sampling import is_guided
 
     shapes, blocks = derive_shapes(spec), _blocks(spec, setting)
     channels, *places = shapes.latent

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from sora_spec.graph.layout import Shape
-from sora_spec.graph.tape import Op, Region, Tape, YamlPath
+from sora_spec.graph.eager.layout import Shape
+from sora_spec.graph.eager.tape import Op, Region, Tape, YamlPath
 
 Kind = Literal[
     "linear", "conv", "attention", "norm", "softmax", "elementwise", "reduction", "embedding", "copy", "factory"

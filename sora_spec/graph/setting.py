@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sora_spec.graph.dtypes import DType
-from sora_spec.graph.ops.attention import Kernel
-from sora_spec.graph.tape import Tape
+from sora_spec.graph.eager.dtypes import DType
+from sora_spec.graph.eager.ops.attention import Kernel
+from sora_spec.graph.eager.tape import Tape
 
 Precision = Literal["fp32", "bf16"]
 OptimizerKind = Literal["forloop", "foreach", "fused"]

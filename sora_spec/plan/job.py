@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Literal
 from sora_spec.errors import UserError
 from sora_spec.graph import Setting
 from sora_spec.graph.component import Component, Precision
-from sora_spec.graph.ops.attention import Kernel
-from sora_spec.plan.hardware import Device
+from sora_spec.graph.eager.ops.attention import Kernel
+from sora_spec.plan.devices.hardware import Device
 from sora_spec.plan.layout import NOTHING, device_count, with_count
-from sora_spec.plan.workload import Workload, workload
-from sora_spec.sampling import default_batch, is_guided
-from sora_spec.training import uses_fsdp
+from sora_spec.plan.memory.workload import Workload, workload
+from sora_spec.recipe.sampling import default_batch, is_guided
+from sora_spec.recipe.training import uses_fsdp
 
 if TYPE_CHECKING:
-    from sora_spec.schema.spec import Spec
-    from sora_spec.schema.vae import VaeTraining
+    from sora_spec.language.schema.spec import Spec
+    from sora_spec.language.schema.vae import VaeTraining
 
 Mode = Literal["train", "generate"]
 Stage = Literal["denoiser", "vae"]

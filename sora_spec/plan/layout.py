@@ -10,15 +10,15 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from sora_spec.errors import UserError
-from sora_spec.loading import Checked, check
-from sora_spec.plan.hardware import Device, find_device
-from sora_spec.record import written_fields
-from sora_spec.source import locate
+from sora_spec.language.loading import Checked, check
+from sora_spec.language.record import written_fields
+from sora_spec.language.source import locate
+from sora_spec.plan.devices.hardware import Device, find_device
 
 if TYPE_CHECKING:
-    from sora_spec.schema.spec import Spec
-    from sora_spec.schema.training import Parallel
-    from sora_spec.source import Document
+    from sora_spec.language.schema.spec import Spec
+    from sora_spec.language.schema.training import Parallel
+    from sora_spec.language.source import Document
 
 SIDES = ("shard", "sequence", "replicate")
 LAYOUT = tuple(f"parallel.{side}" for side in SIDES)

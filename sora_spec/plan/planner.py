@@ -6,17 +6,17 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
-from sora_spec.plan import generate_phases, train_phases
-from sora_spec.plan.components import Components, components_of
-from sora_spec.plan.hardware import Device
+from sora_spec.disk.run_folder import MEASURED_CLIPS
+from sora_spec.plan.devices.hardware import Device
 from sora_spec.plan.interval import ZERO, Interval, exactly, worst
 from sora_spec.plan.job import Job
-from sora_spec.plan.overhead import context, fragmentation, within_room
-from sora_spec.plan.remarks import assumptions, not_counted
-from sora_spec.plan.sampling import sampler_calls
-from sora_spec.plan.terms import Phase
-from sora_spec.plan.timing import StepTime, compute_seconds, train_step
-from sora_spec.run_folder import MEASURED_CLIPS
+from sora_spec.plan.memory import generate_phases, train_phases
+from sora_spec.plan.memory.components import Components, components_of
+from sora_spec.plan.memory.overhead import context, fragmentation, within_room
+from sora_spec.plan.memory.terms import Phase
+from sora_spec.plan.show.remarks import assumptions, not_counted
+from sora_spec.plan.time.sampling import sampler_calls
+from sora_spec.plan.time.timing import StepTime, compute_seconds, train_step
 
 Verdict = Literal["yes", "tight", "no"]
 """`tight`: the likely need fits, its upper end does not."""

@@ -8,19 +8,19 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from sora_spec.errors import UserError
-from sora_spec.packaged import install_command
-from sora_spec.plan.values import line_of
+from sora_spec.language.packaged import install_command
+from sora_spec.plan.show.values import line_of
 
 if TYPE_CHECKING:
+    from sora_spec.language.source import Document
     from sora_spec.plan.job import Job
-    from sora_spec.source import Document
 
 _SCRIPT = r"""
 import json, sys
 from dataclasses import asdict
 from sora_spec.builders.verify.compare import compare, compare_on_cpu
 from sora_spec.graph import Setting
-from sora_spec.loading import load_spec
+from sora_spec.language.loading import load_spec
 
 request = json.load(sys.stdin)
 spec = load_spec(request["path"], request["overrides"])

@@ -11,9 +11,9 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
-from sora_spec.characters import visible_name
-from sora_spec.run_folder import STAGES, RunFolder, StageFolder, StageName, step_of
-from sora_spec.run_lock import ended_without_word
+from sora_spec.disk.run_folder import STAGES, RunFolder, StageFolder, StageName, step_of
+from sora_spec.disk.run_lock import ended_without_word
+from sora_spec.language.characters import visible_name
 from sora_spec.watch.metrics import Curve, Metrics, MetricsReader
 from sora_spec.watch.prediction import Compared, capacity_bytes, compare_with_plan
 
@@ -190,8 +190,8 @@ def _kept(checkpoints: tuple[int, ...]) -> str:
 
 
 def _spec_of(path: Path) -> tuple[Any, str]:
-    from sora_spec.loading import check
-    from sora_spec.source import load_document
+    from sora_spec.language.loading import check
+    from sora_spec.language.source import load_document
 
     checked = check(load_document(path))
     if checked.ok:
@@ -250,7 +250,7 @@ def _due(schedule: Schedule, step: int, saved: int, samples: tuple[Path, ...]) -
 
 
 def _ago(seconds: float) -> str:
-    from sora_spec.plan.report import duration
+    from sora_spec.plan.show.report import duration
 
     return duration(round(max(1.0, seconds)))
 

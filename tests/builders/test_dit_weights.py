@@ -18,10 +18,10 @@ from sora_spec.builders.weights.dit import from_official, load_official, own_sta
 from sora_spec.builders.weights.files import read_state
 from sora_spec.builders.weights.run import load_denoiser
 from sora_spec.builders.weights.start import load_start
+from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
-from sora_spec.loading import dump_spec
-from sora_spec.run_folder import RunFolder
-from sora_spec.schema.spec import Spec
+from sora_spec.language.loading import dump_spec
+from sora_spec.language.schema.spec import Spec
 
 sys.path.insert(0, str(Path(__file__).parent))
 import reference_dit as reference

@@ -15,7 +15,7 @@ from sora_spec.builders.weights.dit import from_official, load_official, to_offi
 from sora_spec.builders.weights.image_start import start_state
 from sora_spec.builders.weights.start import load_start
 from sora_spec.errors import UserError
-from sora_spec.schema.spec import Spec
+from sora_spec.language.schema.spec import Spec
 
 sys.path.insert(0, str(Path(__file__).parent))
 from transformer_specs import transformer_spec

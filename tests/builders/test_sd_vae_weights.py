@@ -13,7 +13,7 @@ from torch import Tensor
 from sora_spec.builders.vae.image_kl import ImageKlCodec
 from sora_spec.builders.weights.sd_vae import from_official, load_sd_vae, to_diffusers, to_ldm
 from sora_spec.errors import UserError
-from sora_spec.schema.vae import Compression, ImageKlVae
+from sora_spec.language.schema.vae import Compression, ImageKlVae
 
 SMALL = ImageKlVae(
     kind="image_kl",

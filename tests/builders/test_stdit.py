@@ -15,9 +15,9 @@ from sora_spec.builders.verify.compare import compare
 from sora_spec.builders.weights.dit import from_official, to_official
 from sora_spec.errors import UserError
 from sora_spec.graph import Setting
-from sora_spec.graph.ops.attention import Kernel
-from sora_spec.loading import load_spec
-from sora_spec.schema.spec import Spec
+from sora_spec.graph.eager.ops.attention import Kernel
+from sora_spec.language.loading import load_spec
+from sora_spec.language.schema.spec import Spec
 
 sys.path.insert(0, str(Path(__file__).parent))
 from reference_stdit import stdit

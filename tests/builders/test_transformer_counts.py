@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sora_spec.builders.denoiser import Denoiser, build_denoiser
 from sora_spec.builders.weights.dit import own_state, to_official
-from sora_spec.schema.spec import Spec
+from sora_spec.language.schema.spec import Spec
 
 sys.path.insert(0, str(Path(__file__).parent))
 import reference_dit as reference

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sora_spec.builders.denoiser import Denoiser, build_denoiser
 from sora_spec.errors import UserError
-from sora_spec.schema.spec import Spec
+from sora_spec.language.schema.spec import Spec
 
 sys.path.insert(0, str(Path(__file__).parent))
 from transformer_specs import transformer_spec

@@ -16,9 +16,9 @@ from sora_spec.builders.blocks.position import Rope3d, rope_axes, rotate, spatia
 from sora_spec.builders.conditions.time import TimeEmbedding
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.weights.dit import from_official, own_state, to_official
-from sora_spec.schema.backbone import Rope, Transformer
-from sora_spec.schema.spec import Spec
-from sora_spec.shapes import derive_shapes
+from sora_spec.language.schema.backbone import Rope, Transformer
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.shapes import derive_shapes
 
 sys.path.insert(0, str(Path(__file__).parent))
 import reference_dit as reference

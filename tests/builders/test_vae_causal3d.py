@@ -16,7 +16,7 @@ from sora_spec.builders.vae.causal_layers import CausalConv3d, Stream, to_positi
 from sora_spec.builders.vae.statistics import LatentStatistics
 from sora_spec.builders.vae.streaming import decode_pieces, encode_pieces
 from sora_spec.errors import UserError
-from sora_spec.schema.vae import Causal3dVae, Compression
+from sora_spec.language.schema.vae import Causal3dVae, Compression
 
 TIMES = (1, 2, 4, 8)
 

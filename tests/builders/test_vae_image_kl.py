@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from sora_spec.builders.vae.image_kl import ImageKlCodec
 from sora_spec.errors import UserError
-from sora_spec.schema.vae import Compression, ImageKlVae
+from sora_spec.language.schema.vae import Compression, ImageKlVae
 
 SMALL = ImageKlVae(
     kind="image_kl",

@@ -15,7 +15,7 @@ from sora_spec.builders.vae.interface import Codec, IdentityCodec
 from sora_spec.builders.vae.losses import VaeLoss
 from sora_spec.builders.vae.lpips import load_lpips
 from sora_spec.errors import UserError
-from sora_spec.schema.vae import Lpips, VaeTraining
+from sora_spec.language.schema.vae import Lpips, VaeTraining
 
 
 class Fixed(Codec):

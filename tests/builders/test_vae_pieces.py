@@ -16,8 +16,8 @@ from sora_spec.builders.codec import build_codec, unset_pieces
 from sora_spec.builders.vae.interface import Codec
 from sora_spec.builders.vae.tiling import NUMPY, in_tiles
 from sora_spec.builders.vae.torch_tiling import TORCH
-from sora_spec.loading import spec_from_values
-from sora_spec.tiles import cut, spans
+from sora_spec.language.loading import spec_from_values
+from sora_spec.language.tiles import cut, spans
 
 IMAGE = {
     "kind": "image_kl",

@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from sora_spec.builders.codec import build_codec
 from sora_spec.builders.vae.interface import IdentityCodec
 from sora_spec.builders.weights.codec_run import load_codec, load_named_codec, start_codec
+from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
-from sora_spec.loading import dump_spec, spec_from_values
-from sora_spec.run_folder import RunFolder
-from sora_spec.schema.spec import Spec
+from sora_spec.language.loading import dump_spec, spec_from_values
+from sora_spec.language.schema.spec import Spec
 
 CAUSAL = {
     "kind": "causal3d",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sora_spec.schema.spec import Spec
+from sora_spec.language.schema.spec import Spec
 
 CLASSES = {"kind": "class", "classes": 1000, "dropout": 0.1}
 OFFICIAL_SIZES = {"B/2": (12, 768, 12), "XL/2": (28, 1152, 16)}

@@ -14,12 +14,13 @@ from types import SimpleNamespace
 import pytest
 
 import sora_spec
-from sora_spec import output, packaged
+from sora_spec import output
 from sora_spec.cli import main, probes
 from sora_spec.cli.arguments import complete_spec, one_spec, split_arguments
 from sora_spec.errors import UserError
-from sora_spec.loading import load_spec
-from sora_spec.packaged import install_command, packaged_names
+from sora_spec.language import packaged
+from sora_spec.language.loading import load_spec
+from sora_spec.language.packaged import install_command, packaged_names
 
 WRONG = "version: 1\nname: a\nclip: {frames: 0}\n"
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from sora_spec import output, signals
-from sora_spec.atomic import write_atomically
 from sora_spec.cli import main
+from sora_spec.disk.atomic import write_atomically
 from sora_spec.os_errors import refusal, told
 
 HOSTILE = "a\x1b]52;c;ZWNobw==\x07\x9b31m\u202egpj\u2066\u200b\x7f\ud800b"

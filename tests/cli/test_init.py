@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from sora_spec.cli.main import app
-from sora_spec.loading import load_spec
-from sora_spec.packaged import packaged_names, packaged_path, specs_folder
+from sora_spec.language.loading import load_spec
+from sora_spec.language.packaged import packaged_names, packaged_path, specs_folder
 
 
 def init(*arguments: str) -> str:
@@ -61,7 +61,7 @@ def test_an_editor_finds_the_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     inside = tmp_path / "project"
     (inside / "venv").mkdir(parents=True)
     (inside / "venv/schema.json").write_bytes(schema.read_bytes())
-    monkeypatch.setattr("sora_spec.starting.specs_folder", lambda: inside / "venv")
+    monkeypatch.setattr("sora_spec.language.starting.specs_folder", lambda: inside / "venv")
     monkeypatch.chdir(inside)
     init("models/b.yaml")
     assert "$schema=../venv/schema.json\n" in (inside / "models/b.yaml").read_text()

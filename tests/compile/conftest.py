@@ -15,13 +15,13 @@ from torch import nn
 
 from sora_spec.builders.codec import build_codec
 from sora_spec.builders.denoiser import build_denoiser
-from sora_spec.checkpoints import FORMAT, State
-from sora_spec.checksums import write_checksums
-from sora_spec.compile.bundle import Bundle
-from sora_spec.compile.exporter import ExportSettings, export_run
-from sora_spec.loading import dump_spec, spec_from_values
-from sora_spec.run_folder import RunFolder
-from sora_spec.schema.spec import Spec
+from sora_spec.compile.bundle.bundle import Bundle
+from sora_spec.compile.export.exporter import ExportSettings, export_run
+from sora_spec.disk.checkpoints import FORMAT, State
+from sora_spec.disk.checksums import write_checksums
+from sora_spec.disk.run_folder import RunFolder
+from sora_spec.language.loading import dump_spec, spec_from_values
+from sora_spec.language.schema.spec import Spec
 
 TINY: dict[str, Any] = {
     "version": 1,

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-import sora_spec.compile.exporter as exporter
-from sora_spec.compile.bundle import Bundle, writing_bundle
-from sora_spec.compile.exporter import ExportSettings, export_run
+import sora_spec.compile.export.exporter as exporter
+from sora_spec.compile.bundle.bundle import Bundle, writing_bundle
+from sora_spec.compile.export.exporter import ExportSettings, export_run
+from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
-from sora_spec.run_folder import RunFolder
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.hostile import bundles
@@ -188,7 +188,7 @@ def test_export_fails_when_the_graph_differs(toys: Any, tmp_path: Path, monkeypa
 
 
 def test_run_without_checkpoint_says_what_to_do(toys: Any, tmp_path: Path) -> None:
-    from sora_spec.loading import dump_spec
+    from sora_spec.language.loading import dump_spec
 
     run = RunFolder.create(tmp_path / "run", dump_spec(toys.spec()))
     with pytest.raises(UserError) as failure:

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from sora_spec.builders.weights import sd_vae
 from sora_spec.builders.weights.dit import load_official
-from sora_spec.checksums import write_checksums
 from sora_spec.cli.export_weights import export_weights
+from sora_spec.disk.checksums import write_checksums
+from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
-from sora_spec.loading import dump_spec
-from sora_spec.run_folder import RunFolder
-from sora_spec.schema.spec import Spec
+from sora_spec.language.loading import dump_spec
+from sora_spec.language.schema.spec import Spec
 
 DIT: dict[str, Any] = {
     "clip": {"frames": 1, "height": 32, "width": 32, "fps": 1},

@@ -20,14 +20,14 @@ from safetensors.torch import load_file
 from sora_spec.builders.weights.dit import to_official
 from sora_spec.cli.export import export
 from sora_spec.cli.generate import generate
-from sora_spec.compile.bundle import Bundle
-from sora_spec.compile.executors.opening import open_pipeline
-from sora_spec.compile.executors.spec_source import SpecSource
-from sora_spec.compile.labels import check_names, plan_labels
-from sora_spec.compile.pipeline import Pipeline, default_batch
+from sora_spec.compile.bundle.bundle import Bundle
+from sora_spec.compile.run.executors.opening import open_pipeline
+from sora_spec.compile.run.executors.spec_source import SpecSource
+from sora_spec.compile.run.labels import check_names, plan_labels
+from sora_spec.compile.run.pipeline import Pipeline, default_batch
+from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
-from sora_spec.loading import dump_spec
-from sora_spec.run_folder import RunFolder
+from sora_spec.language.loading import dump_spec
 
 LABELS = [0, 1, 2, 3, 0]
 

@@ -14,15 +14,15 @@ from torch import nn
 
 from sora_spec.builders.weights.codec_run import load_codec
 from sora_spec.cli.generate import generate
-from sora_spec.compile.bundle import Bundle
-from sora_spec.compile.contract import decoder_contract, engine_profile
-from sora_spec.compile.executors.onnx_stage import OnnxStage
-from sora_spec.compile.executors.opening import open_pipeline
-from sora_spec.compile.executors.torch_stage import TorchStage
-from sora_spec.compile.exporter import ExportSettings, export_run
-from sora_spec.compile.pipeline import Pipeline
+from sora_spec.compile.bundle.bundle import Bundle
+from sora_spec.compile.bundle.contract import decoder_contract, engine_profile
+from sora_spec.compile.export.exporter import ExportSettings, export_run
+from sora_spec.compile.run.executors.onnx_stage import OnnxStage
+from sora_spec.compile.run.executors.opening import open_pipeline
+from sora_spec.compile.run.executors.torch_stage import TorchStage
+from sora_spec.compile.run.pipeline import Pipeline
+from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
-from sora_spec.run_folder import RunFolder
 
 TILING = {"kind": "spatial", "tile": 8, "overlap": 4}
 TILED = "vae.tiling={kind: spatial, tile: 8, overlap: 4}"

@@ -12,18 +12,18 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import sora_spec.compile.onnx_export as exporting
+import sora_spec.compile.export.onnx_export as exporting
 from sora_spec.builders.codec import build_codec
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.weights.codec_run import load_codec
 from sora_spec.builders.weights.run import load_denoiser
-from sora_spec.compile.bundle import Bundle
-from sora_spec.compile.contract import contract_of
-from sora_spec.compile.exporter import ExportSettings, export_run
-from sora_spec.compile.graph_modules import DecoderGraph, DenoiserGraph
-from sora_spec.compile.onnx_export import export_onnx
-from sora_spec.run_folder import RunFolder
-from sora_spec.schema.spec import Spec
+from sora_spec.compile.bundle.bundle import Bundle
+from sora_spec.compile.bundle.contract import contract_of
+from sora_spec.compile.export.exporter import ExportSettings, export_run
+from sora_spec.compile.export.graph_modules import DecoderGraph, DenoiserGraph
+from sora_spec.compile.export.onnx_export import export_onnx
+from sora_spec.disk.run_folder import RunFolder
+from sora_spec.language.schema.spec import Spec
 
 PLAIN = {"position": {"kind": "sincos"}, "qk_norm": False, "depth": 1}
 IMAGE = {"vae": {"kind": "identity"}, "clip": {"frames": 1, "height": 8, "width": 12, "fps": 8}}

@@ -14,16 +14,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-import sora_spec.compile.engines as engines
-import sora_spec.compile.tensorrt_build as tensorrt_build
+import sora_spec.compile.export.engines as engines
+import sora_spec.compile.export.tensorrt_build as tensorrt_build
 from sora_spec.cli.export import export
-from sora_spec.compile.bundle import Bundle
-from sora_spec.compile.contract import engine_profile
-from sora_spec.compile.executors.tensorrt_stage import EngineStage, load_engines, within_profile
-from sora_spec.compile.manifest import STAGES, Profile
-from sora_spec.compile.targets import compute_capability
+from sora_spec.compile.bundle.bundle import Bundle
+from sora_spec.compile.bundle.contract import engine_profile
+from sora_spec.compile.bundle.manifest import STAGES, Profile
+from sora_spec.compile.export.targets import compute_capability
+from sora_spec.compile.run.executors.tensorrt_stage import EngineStage, load_engines, within_profile
 from sora_spec.errors import UserError
-from sora_spec.packaged import install_command
+from sora_spec.language.packaged import install_command
 
 needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="needs the extra [rtx]")
 
@@ -182,7 +182,7 @@ def test_without_tensorrt_the_message_says_what_to_run_where(monkeypatch: pytest
 
 
 def test_engines_need_a_device(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sora_spec.compile.executors.tensorrt_stage as stage
+    import sora_spec.compile.run.executors.tensorrt_stage as stage
 
     monkeypatch.setattr(stage, "local_compute_capability", lambda: None)
     with pytest.raises(UserError, match="no CUDA device or no driver"):
@@ -251,7 +251,7 @@ class DoublingEngine:
 
 def test_engine_stage_moves_arrays_through_device_buffers(toys: Any) -> None:
     spec = toys.spec(vae={"kind": "identity"}, clip={"frames": 3, "height": 8, "width": 12}, export={"batch": [1, 4]})
-    from sora_spec.compile.contract import decoder_contract
+    from sora_spec.compile.bundle.contract import decoder_contract
 
     memory = HostMemory()
     contract = within_profile(decoder_contract(spec), engine_profile(spec, "vae_decoder"))

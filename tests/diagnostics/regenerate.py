@@ -9,9 +9,9 @@ import os
 import shlex
 from pathlib import Path
 
-from sora_spec.loading import check
-from sora_spec.report import render_full
-from sora_spec.source import load_document
+from sora_spec.language.loading import check
+from sora_spec.language.report import render_full
+from sora_spec.language.source import load_document
 
 FOLDER = Path(__file__).parent
 

@@ -9,15 +9,15 @@ import unicodedata
 import pytest
 
 from sora_spec import output
-from sora_spec.diagnostics import Diagnostic, Note, SpecErrors, nearest
-from sora_spec.report import (
+from sora_spec.language.diagnostics import Diagnostic, Note, SpecErrors, nearest
+from sora_spec.language.report import (
     diagnostic_values,
     render_concise,
     render_full,
     render_github,
     report_values,
 )
-from sora_spec.span import Span, Text
+from sora_spec.language.span import Span, Text
 
 
 def mark(line: str, piece: str, **settings: object) -> Diagnostic:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sora_spec.schema.spec import Spec
+from sora_spec.language.schema.spec import Spec
 
 MEAN, DEVIATION = 0.4, 0.6
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sora_spec.builders.diffusion import paths
-from sora_spec.schema.objective import EulerMaruyamaSampler, Interpolant
+from sora_spec.language.schema.objective import EulerMaruyamaSampler, Interpolant
 
 PATHS = ["linear", "gvp", "vp"]
 TIMES = np.array([0.003, 0.1, 0.37, 0.5, 0.81, 0.97, 0.998])

@@ -10,7 +10,7 @@ import pytest
 
 from sora_spec.builders.diffusion import schedules
 from sora_spec.errors import UserError
-from sora_spec.schema.objective import Ddpm
+from sora_spec.language.schema.objective import Ddpm
 
 
 def published_spacing(total: int, sections: list[int]) -> list[int]:

@@ -19,8 +19,8 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+import sora_spec.graph.eager.ops
 import sora_spec.graph.lower
-import sora_spec.graph.ops
 
 NAMED = ("run", "run_one", "unary", "binary", "copy", "reduce", "matrix", "activation")
 """Functions whose first argument is the name of a kernel."""
@@ -49,10 +49,13 @@ def rule_modules() -> list[ModuleType]:
     """The modules that hold rules and lowerings."""
     names = [
         f"{package.__name__}.{found.name}"
-        for package in (sora_spec.graph.ops, sora_spec.graph.lower)
+        for package in (sora_spec.graph.eager.ops, sora_spec.graph.lower)
         for found in pkgutil.iter_modules(package.__path__)
     ]
-    return [importlib.import_module(name) for name in [*names, "sora_spec.graph.engine", "sora_spec.graph.recompute"]]
+    return [
+        importlib.import_module(name)
+        for name in [*names, "sora_spec.graph.eager.engine", "sora_spec.graph.eager.recompute"]
+    ]
 
 
 def mutants_of(module: ModuleType) -> Iterator[Mutant]:

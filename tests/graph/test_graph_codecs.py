@@ -8,8 +8,8 @@ import pytest
 
 from sora_spec.builders.verify.compare import compare
 from sora_spec.graph import Component, Setting, count, graph_from_spec, memory
-from sora_spec.loading import spec_from_values
-from sora_spec.schema.spec import Spec
+from sora_spec.language.loading import spec_from_values
+from sora_spec.language.schema.spec import Spec
 
 IMAGE = {
     "kind": "image_kl",

@@ -13,9 +13,9 @@ from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.diffusion.losses import build_loss
 from sora_spec.builders.verify.allocator import watched
 from sora_spec.graph import AdamWKind, Setting, graph_from_spec, memory, optimizer_memory
-from sora_spec.loading import load_spec
-from sora_spec.schema.condition import ClassCondition
-from sora_spec.shapes import derive_shapes
+from sora_spec.language.loading import load_spec
+from sora_spec.language.schema.condition import ClassCondition
+from sora_spec.language.shapes import derive_shapes
 from sora_spec.train.recompute import recompute_blocks
 
 SPECS = Path(__file__).parents[2] / "specs"

@@ -17,12 +17,12 @@ from sora_spec.builders.codec import build_codec
 from sora_spec.builders.vae.losses import VaeLoss
 from sora_spec.builders.verify.allocator import watched
 from sora_spec.graph import Component, Setting, graph_from_spec, memory
-from sora_spec.loading import load_spec
+from sora_spec.language.loading import load_spec
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.shapes import derive_shapes
 from sora_spec.plan import find_device
 from sora_spec.plan.job import planned_job
-from sora_spec.plan.overhead import conv_workspace
-from sora_spec.schema.spec import Spec
-from sora_spec.shapes import derive_shapes
+from sora_spec.plan.memory.overhead import conv_workspace
 
 SPECS = Path(__file__).parents[2] / "specs"
 SHORT = ["clip.frames=9", "export.frames=[9,33]"]

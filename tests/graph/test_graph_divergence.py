@@ -8,10 +8,10 @@ import pytest
 
 from sora_spec.builders.verify.compare import Comparison, compare
 from sora_spec.graph import Setting
+from sora_spec.graph.eager.ops import pointwise
+from sora_spec.graph.eager.tensor import Tensor
 from sora_spec.graph.lower import blocks
-from sora_spec.graph.ops import pointwise
-from sora_spec.graph.tensor import Tensor
-from sora_spec.loading import load_spec
+from sora_spec.language.loading import load_spec
 
 SPEC = Path(__file__).parents[2] / "specs" / "tiny-sit-digits.yaml"
 

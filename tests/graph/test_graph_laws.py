@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from sora_spec.errors import UserError
 from sora_spec.graph import Memory, Setting, count, graph_from_spec, memory, saved_for_backward, verify
-from sora_spec.loading import spec_from_values
-from sora_spec.schema.backbone import Windowed
-from sora_spec.schema.spec import Spec
+from sora_spec.language.loading import spec_from_values
+from sora_spec.language.schema.backbone import Windowed
+from sora_spec.language.schema.spec import Spec
 
 
 def small_spec(depth: int = 4, **changes: Any) -> Spec:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sora_spec.graph.layout import (
+from sora_spec.graph.eager.layout import (
     contiguous_strides,
     dense_strides,
     is_contiguous,
@@ -74,7 +74,7 @@ def test_results_of_pointwise_ops_lie_as_pytorchs(x: torch.Tensor, data: st.Data
 
 def test_the_graph_needs_neither_torch_nor_numpy() -> None:
     program = (
-        "import sys; from sora_spec.graph import *; from sora_spec.loading import load_spec;"
+        "import sys; from sora_spec.graph import *; from sora_spec.language.loading import load_spec;"
         "s = load_spec('dit'); memory(graph_from_spec(s, 'denoiser_step')); graph_from_spec(s, 'vae_decode');"
         "print([m for m in ('torch', 'numpy', 'onnx', 'textual') if m in sys.modules])"
     )

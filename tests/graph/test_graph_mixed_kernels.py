@@ -8,7 +8,7 @@ import pytest
 
 from sora_spec.builders.verify.compare import compare
 from sora_spec.graph import Setting, graph_from_spec
-from sora_spec.loading import load_spec
+from sora_spec.language.loading import load_spec
 
 SMALL = ["backbone.depth=4", "backbone.width=32", "backbone.heads=2", "backbone.qk_norm=true"]
 NETWORKS = {

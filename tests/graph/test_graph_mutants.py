@@ -19,8 +19,8 @@ from sora_spec.builders.verify.compare import Divergence, first_divergence
 from sora_spec.builders.verify.component import trace_component
 from sora_spec.builders.verify.trace import Event
 from sora_spec.graph import Component, Graph, Setting, graph_from_spec
-from sora_spec.loading import load_spec, spec_from_values
-from sora_spec.schema.spec import Spec
+from sora_spec.language.loading import load_spec, spec_from_values
+from sora_spec.language.schema.spec import Spec
 
 sys.path.insert(0, str(Path(__file__).parent))
 from mutants import Mutant, in_place, mutants_of, rule_modules
@@ -176,7 +176,7 @@ SAME_WIDTH = "the last two widths of these codecs are equal; test_graph_random d
 INDISTINCT: dict[str, str] = {
     **dict.fromkeys(
         (
-            *("ops.views.cat", "lower.causal3d.repeat_first", "lower.causal3d.Upsample.__call__"),
+            *("eager.ops.views.cat", "lower.causal3d.repeat_first", "lower.causal3d.Upsample.__call__"),
             *("lower.causal3d.Causal3dCodec._run_pieces", "lower.causal3d.Encoder.__call__"),
             *("lower.causal3d.Decoder.__call__", "lower.causal3d.BlockSynthesis.__call__", "lower.pieces.join_frames"),
             *("lower.losses.split", "lower.pieces.in_tiles", "lower.pieces._strip", "lower.pieces.place"),
@@ -187,11 +187,21 @@ INDISTINCT: dict[str, str] = {
     ),
     **dict.fromkeys(
         (
-            *("ops.attention._fused", "ops.attention.fused_outputs", "ops.conv._channels_last"),
-            *("ops.norm.rms_norm", "ops.norm._fused_rms_norm_rule", "ops.norm.group_norm", "ops.pointwise.binary"),
-            *("ops.pointwise.made_from_nothing", "ops.pointwise.select", "ops.reduction._mean_rule"),
-            *("ops.reduction.mse_loss", "ops.views._permute_rule", "ops.views.unsqueeze", "ops.views.expand_to"),
-            *("ops.views.rearrange", "lower.causal3d.over_channels", "lower.causal3d.BlockAnalysis.__call__"),
+            *("eager.ops.attention._fused", "eager.ops.attention.fused_outputs", "eager.ops.conv._channels_last"),
+            *(
+                "eager.ops.norm.rms_norm",
+                "eager.ops.norm._fused_rms_norm_rule",
+                "eager.ops.norm.group_norm",
+                "eager.ops.pointwise.binary",
+            ),
+            *("eager.ops.pointwise.made_from_nothing", "eager.ops.pointwise.select", "eager.ops.reduction._mean_rule"),
+            *(
+                "eager.ops.reduction.mse_loss",
+                "eager.ops.views._permute_rule",
+                "eager.ops.views.unsqueeze",
+                "eager.ops.views.expand_to",
+            ),
+            *("eager.ops.views.rearrange", "lower.causal3d.over_channels", "lower.causal3d.BlockAnalysis.__call__"),
             *("lower.losses.DdpmLoss.__call__", "lower.losses.DdpmLoss.gather", "lower.vae_loss.draw"),
             *("lower.losses.InterpolantLoss.__call__", "lower.embeddings.TimeEmbedding.__call__"),
             *("lower.transformer.Rope3d.joint", "lower.transformer.TransformerDenoiser.add_positions"),
@@ -201,22 +211,28 @@ INDISTINCT: dict[str, str] = {
     ),
     **dict.fromkeys(
         (
-            *("ops.matrix.mm", "ops.matrix._mm_rule", "ops.matrix.addmm", "ops.matrix.bmm", "ops.matrix._bmm_rule"),
-            *("ops.norm._group_norm_rule", "ops.pointwise._where_rule"),
+            *(
+                "eager.ops.matrix.mm",
+                "eager.ops.matrix._mm_rule",
+                "eager.ops.matrix.addmm",
+                "eager.ops.matrix.bmm",
+                "eager.ops.matrix._bmm_rule",
+            ),
+            *("eager.ops.norm._group_norm_rule", "eager.ops.pointwise._where_rule"),
         ),
         UNWANTED,
     ),
     **dict.fromkeys(
         (
             *("engine._Pass._deliver", "engine._Pass._push", "engine._accumulate_leaf", "engine._Pass.__init__"),
-            "ops.matrix._with_bias",
+            "eager.ops.matrix._with_bias",
         ),
         UNWATCHED,
     ),
-    **dict.fromkeys(("ops.attention._workspace", "ops.conv.conv", "ops.conv._conv_rule"), WORKSPACE),
+    **dict.fromkeys(("eager.ops.attention._workspace", "eager.ops.conv.conv", "eager.ops.conv._conv_rule"), WORKSPACE),
     **dict.fromkeys(
         (
-            *("ops.attention._math", "ops.pointwise._clamp_rule", "lower.image_kl.ImageKlCodec.encode_raw"),
+            *("eager.ops.attention._math", "eager.ops.pointwise._clamp_rule", "lower.image_kl.ImageKlCodec.encode_raw"),
             *("lower.vae_loss.vae_loss", "engine._Pass.start", "engine._Pass._evaluate", "engine._call"),
         ),
         QUIET,

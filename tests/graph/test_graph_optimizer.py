@@ -10,8 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.verify.trace import MemoryTrace
 from sora_spec.graph import AdamWKind, average_memory, graph_from_spec, optimizer_memory
-from sora_spec.loading import load_spec
-from sora_spec.schema.spec import Spec
+from sora_spec.language.loading import load_spec
+from sora_spec.language.schema.spec import Spec
 from sora_spec.train.ema import MovingAverage
 
 KINDS: tuple[AdamWKind, ...] = ("forloop", "foreach", "fused")

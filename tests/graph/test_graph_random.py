@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from sora_spec.builders.verify.compare import compare
 from sora_spec.graph import Component, Setting
-from sora_spec.loading import spec_from_values
-from sora_spec.schema.spec import Spec
+from sora_spec.language.loading import spec_from_values
+from sora_spec.language.schema.spec import Spec
 
 CONDITIONS: list[dict[str, Any]] = [
     {"kind": "none"},

@@ -14,9 +14,9 @@ from sora_spec.builders.diffusion.torch_arrays import TORCH
 from sora_spec.builders.verify.compare import first_divergence
 from sora_spec.builders.verify.trace import Event, MemoryTrace, forced_attention
 from sora_spec.graph import Graph, Setting, count, graph_from_spec, memory, verify
-from sora_spec.loading import load_spec
-from sora_spec.schema.spec import Spec
-from sora_spec.shapes import derive_shapes
+from sora_spec.language.loading import load_spec
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.shapes import derive_shapes
 
 CALLS = {"heun": 2, "dopri5": 6}
 BATCH = 3

@@ -13,15 +13,15 @@ from torch.nn.functional import gelu, layer_norm
 from sora_spec.builders.verify.trace import MemoryTrace, efficient, flash
 from sora_spec.errors import UserError
 from sora_spec.graph import Setting, count, graph_from_spec, memory
-from sora_spec.graph.dtypes import DType
-from sora_spec.graph.engine import backward
+from sora_spec.graph.eager.dtypes import DType
+from sora_spec.graph.eager.engine import backward
+from sora_spec.graph.eager.ops.pointwise import unary
+from sora_spec.graph.eager.tape import Tape
+from sora_spec.graph.eager.tensor import leaf
 from sora_spec.graph.lower.blocks import Block
 from sora_spec.graph.lower.sequence import SequenceGroup
 from sora_spec.graph.lower.weights import Policy, Weights
-from sora_spec.graph.ops.pointwise import unary
-from sora_spec.graph.tape import Tape
-from sora_spec.graph.tensor import leaf
-from sora_spec.loading import load_spec
+from sora_spec.language.loading import load_spec
 
 B, FRAMES, PLACES, WIDTH, HEADS = 2, 4, 6, 64, 4
 KERNELS = {"flash": flash, "efficient": efficient}

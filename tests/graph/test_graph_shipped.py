@@ -15,10 +15,10 @@ from sora_spec.builders.verify.compare import compare
 from sora_spec.builders.verify.trace import forced_attention
 from sora_spec.graph import Component, Setting, count, graph_from_spec
 from sora_spec.graph.component import Precision
-from sora_spec.graph.ops.attention import Kernel
-from sora_spec.loading import load_spec
-from sora_spec.schema.condition import TextCondition
-from sora_spec.shapes import derive_shapes
+from sora_spec.graph.eager.ops.attention import Kernel
+from sora_spec.language.loading import load_spec
+from sora_spec.language.schema.condition import TextCondition
+from sora_spec.language.shapes import derive_shapes
 
 SPECS = Path(__file__).parents[2] / "specs"
 TINY = sorted(path.stem for path in SPECS.glob("tiny-*.yaml"))

@@ -9,7 +9,7 @@ import pytest
 
 from sora_spec.builders.verify.compare import compare
 from sora_spec.graph import Component, Setting, count, graph_from_spec
-from sora_spec.loading import spec_from_values
+from sora_spec.language.loading import spec_from_values
 
 TEXT = {"kind": "text", "encoder": "my-encoder", "tokens": 5, "width": 24}
 CLASSES = {"kind": "class", "classes": 5}

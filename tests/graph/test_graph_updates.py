@@ -12,8 +12,8 @@ from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.verify.trace import MemoryTrace
 from sora_spec.graph import Setting, count, graph_from_spec, memory, verify
 from sora_spec.graph.ir import Graph
-from sora_spec.loading import load_spec
-from sora_spec.schema.spec import Spec
+from sora_spec.language.loading import load_spec
+from sora_spec.language.schema.spec import Spec
 from sora_spec.train.ema import MovingAverage
 
 SPECS = ["tiny-dit", "tiny-latte", "tiny-sit-digits", "dit"]

@@ -22,11 +22,11 @@ from sora_spec.cli import main
 from sora_spec.cli.show_graph import lines_of, parse_setting
 from sora_spec.errors import UserError
 from sora_spec.graph import COMPONENTS, Setting, alive_after, count, graph_from_spec, memory
-from sora_spec.graph.overview import has
-from sora_spec.graph.picture import Box, picture_of
-from sora_spec.loading import load_spec
-from sora_spec.packaged import find_spec_file, packaged_names
-from sora_spec.source import load_document
+from sora_spec.graph.show.overview import has
+from sora_spec.graph.show.picture import Box, picture_of
+from sora_spec.language.loading import load_spec
+from sora_spec.language.packaged import find_spec_file, packaged_names
+from sora_spec.language.source import load_document
 
 ROOT = Path(__file__).parents[2]
 PRINTED = Path(__file__).parent / "printed"

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from sora_spec.compile.bundle import Bundle
-from sora_spec.compile.executors.opening import open_pipeline, open_source
-from sora_spec.compile.exporter import ExportSettings, export_run
+from sora_spec.compile.bundle.bundle import Bundle
+from sora_spec.compile.export.exporter import ExportSettings, export_run
+from sora_spec.compile.run.executors.opening import open_pipeline, open_source
 from sora_spec.errors import UserError
 from tests.compile.conftest import CLASSES, Toys
 from tests.hostile.case import Case

@@ -76,7 +76,7 @@ def _edit(root: Path, old: str, new: str) -> None:
 
 
 def _without_condition(root: Path) -> None:
-    from sora_spec.loading import dump_spec, load_spec
+    from sora_spec.language.loading import dump_spec, load_spec
 
     spec = load_spec(str(root / "spec.yaml"), ["condition={kind: none}"])
     (root / "spec.yaml").write_text(dump_spec(spec))

@@ -88,8 +88,8 @@ def _damage_read_to_generate(name: str, damage: Callable[[Path], None], folder: 
     from safetensors.torch import load_file
 
     from sora_spec.builders.weights.run import load_denoiser
+    from sora_spec.disk.run_folder import RunFolder
     from sora_spec.errors import UserError
-    from sora_spec.run_folder import RunFolder
 
     path = _copied(folder)
     checkpoints = path / "denoiser/checkpoints"

@@ -23,7 +23,7 @@ from typing import Any
 from tests.hostile.case import Case
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["sora_spec.train.denoiser_stage", "sora_spec.train.start", "torch.utils.tensorboard"])
+CONTEXT.set_forkserver_preload(["sora_spec.train.stages.denoiser", "sora_spec.train.start", "torch.utils.tensorboard"])
 _STEPS = 8
 _EVENTS = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.truncate", "shutil.rmtree"}
 TRAIN_MOMENTS = (1, 3, 6, 9, 14, 20, 27, 34, 42, 50, 58, 66, 74)
@@ -54,7 +54,7 @@ def data() -> str:
 
 def spec(**train: Any) -> Any:
     """A spec that trains in milliseconds a step."""
-    from sora_spec.loading import spec_from_values
+    from sora_spec.language.loading import spec_from_values
 
     settings = {"data": data(), "batch": 4, "ema": 0.9, "steps": _STEPS, "log_every": 1, "checkpoint_every": 3}
     settings |= {"workers": 0, "sample_every": 4, "optimizer": {"kind": "adamw", "lr": 2e-3}, **train}
@@ -108,8 +108,8 @@ def run(action: Callable[..., None], folder: Path, moment: int | None, *argument
 
 def train(values: str, path: str) -> None:
     """Train into `path`, from its newest checkpoint where it is a run."""
-    from sora_spec.loading import load_spec
-    from sora_spec.run_folder import RunFolder
+    from sora_spec.disk.run_folder import RunFolder
+    from sora_spec.language.loading import load_spec
     from sora_spec.train.start import train_stage
 
     train_stage(load_spec(values), Path(path), resume=RunFolder.is_run(path))
@@ -117,8 +117,8 @@ def train(values: str, path: str) -> None:
 
 def export(path: str, target: str) -> None:
     """Export a run."""
-    from sora_spec.compile.exporter import ExportSettings, export_run
-    from sora_spec.run_folder import RunFolder
+    from sora_spec.compile.export.exporter import ExportSettings, export_run
+    from sora_spec.disk.run_folder import RunFolder
 
     export_run(RunFolder.open(path), Path(target), ExportSettings(force=True))
 
@@ -139,7 +139,7 @@ def init(target: str) -> None:
 
 def written(folder: Path) -> str:
     """A spec file in `folder`."""
-    from sora_spec.loading import dump_spec
+    from sora_spec.language.loading import dump_spec
 
     path = folder / "tiny.yaml"
     path.write_text(dump_spec(spec()))
@@ -219,7 +219,7 @@ def _killed_at_line(folder: Path, line: int) -> str | None:
 
 def _killed_export(folder: Path, moment: int) -> str | None:
     target = folder / "bundle"
-    from sora_spec.compile.bundle import Bundle
+    from sora_spec.compile.bundle.bundle import Bundle
 
     code = run(export, folder, moment, str(whole()), str(target))
     if code != -signal.SIGKILL:
@@ -263,7 +263,7 @@ def _killed_init(folder: Path, moment: int) -> str | None:
     code = run(init, target, None, str(target))
     if code:
         return f"exit code {code} when written again"
-    from sora_spec.loading import load_spec
+    from sora_spec.language.loading import load_spec
 
     load_spec(str(target))
     left = temporaries(folder)

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sora_spec.loading import check, dump_spec
-from sora_spec.report import render_concise, render_full, render_github, report_values
-from sora_spec.source import Document, load_document, parse_document
-from sora_spec.span import Text
+from sora_spec.language.loading import check, dump_spec
+from sora_spec.language.report import render_concise, render_full, render_github, report_values
+from sora_spec.language.source import Document, load_document, parse_document
+from sora_spec.language.span import Text
 from tests.hostile.case import Case, sora_spec_here
 from tests.hostile.spec_tables import BASE, FIELDS, OVERRIDES, TEXTS, VALUES, Field
 

@@ -13,7 +13,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from sora_spec.loading import load_spec
+from sora_spec.language.loading import load_spec
 from tests.hostile.case import Case, Result, sora_spec_here
 
 ESCAPES = {

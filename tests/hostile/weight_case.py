@@ -16,8 +16,8 @@ from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.vae.image_kl import ImageKlCodec
 from sora_spec.builders.weights.dit import load_official, to_official
 from sora_spec.errors import UserError
-from sora_spec.schema.spec import Spec
-from sora_spec.schema.vae import Compression, ImageKlVae
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.schema.vae import Compression, ImageKlVae
 from tests.hostile.case import Case
 
 STEM = "diffusion_pytorch_model"

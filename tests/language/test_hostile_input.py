@@ -91,9 +91,9 @@ def validate(path: str, *arguments: str, standard_input: bytes = b"") -> subproc
 
 MEASURE = """
 import json, sys, time
-from sora_spec.loading import check
-from sora_spec.report import render_full
-from sora_spec.source import load_document
+from sora_spec.language.loading import check
+from sora_spec.language.report import render_full
+from sora_spec.language.source import load_document
 check(load_document("dit"))
 for path in sys.argv[1:]:
     start = time.process_time()

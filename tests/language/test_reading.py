@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sora_spec.overrides import is_override
-from sora_spec.scalars import TooManyDigitsError, plain_scalar
-from sora_spec.source import load_document, locate, parse_document
-from sora_spec.span import Text
+from sora_spec.language.overrides import is_override
+from sora_spec.language.scalars import TooManyDigitsError, plain_scalar
+from sora_spec.language.source import load_document, locate, parse_document
+from sora_spec.language.span import Text
 
 
 @pytest.mark.parametrize(

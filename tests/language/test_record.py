@@ -13,17 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from sora_spec.grammar import check_tree, language
-from sora_spec.loading import check, dump_spec, load_record, load_spec
-from sora_spec.overrides import apply_override
-from sora_spec.packaged import packaged_names
-from sora_spec.plan.changes import changed, overrides_between
-from sora_spec.record import Record, as_record, record_spec
-from sora_spec.schema.derived import DERIVED
-from sora_spec.schema.section import Section
-from sora_spec.schema.spec import Spec
-from sora_spec.source import load_document, parse_document
-from sora_spec.span import Text
+from sora_spec.language.grammar import check_tree, language
+from sora_spec.language.loading import check, dump_spec, load_record, load_spec
+from sora_spec.language.overrides import apply_override
+from sora_spec.language.packaged import packaged_names
+from sora_spec.language.record import Record, as_record, record_spec
+from sora_spec.language.schema.derived import DERIVED
+from sora_spec.language.schema.section import Section
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.source import load_document, parse_document
+from sora_spec.language.span import Text
+from sora_spec.plan.search.changes import changed, overrides_between
 
 RELAXED = settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.too_slow], database=None)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from sora_spec.diagnostics import Diagnostic
-from sora_spec.loading import check
-from sora_spec.source import parse_document
-from sora_spec.span import Text
+from sora_spec.language.diagnostics import Diagnostic
+from sora_spec.language.loading import check
+from sora_spec.language.source import parse_document
+from sora_spec.language.span import Text
 
 SPEC: dict[str, Any] = {
     "version": 1,

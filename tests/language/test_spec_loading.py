@@ -13,17 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sora_spec.diagnostics import SpecErrors
 from sora_spec.errors import UserError
-from sora_spec.grammar import check_tree, language, resolve
-from sora_spec.loading import check, check_document, dump_spec, load_spec, spec_from_values
-from sora_spec.packaged import packaged_names, packaged_path
-from sora_spec.report import render_concise, render_full
-from sora_spec.schema.json_schema import generate_schema, schema_text
-from sora_spec.schema.spec import Spec
-from sora_spec.shapes import derive_shapes, latent_frames, pixel_frames
-from sora_spec.source import load_document, parse_document
-from sora_spec.span import Text
+from sora_spec.language.diagnostics import SpecErrors
+from sora_spec.language.grammar import check_tree, language, resolve
+from sora_spec.language.loading import check, check_document, dump_spec, load_spec, spec_from_values
+from sora_spec.language.packaged import packaged_names, packaged_path
+from sora_spec.language.report import render_concise, render_full
+from sora_spec.language.schema.json_schema import generate_schema, schema_text
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.shapes import derive_shapes, latent_frames, pixel_frames
+from sora_spec.language.source import load_document, parse_document
+from sora_spec.language.span import Text
 
 VALUES: dict[str, Any] = {
     "version": 1,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from sora_spec.diagnostics import edits, nearest
-from sora_spec.grammar import language
-from sora_spec.loading import check
-from sora_spec.other_words import ELSEWHERE, KEYS
-from sora_spec.packaged import find_spec_file
-from sora_spec.source import load_document
+from sora_spec.language.diagnostics import edits, nearest
+from sora_spec.language.grammar import language
+from sora_spec.language.loading import check
+from sora_spec.language.other_words import ELSEWHERE, KEYS
+from sora_spec.language.packaged import find_spec_file
+from sora_spec.language.source import load_document
 
 
 def _help(argument: str, spec: str = "tiny-sit-digits") -> str:

@@ -17,8 +17,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from sora_spec.builders.denoiser import build_denoiser
-from sora_spec.loading import load_spec
-from sora_spec.shapes import derive_shapes
+from sora_spec.language.loading import load_spec
+from sora_spec.language.shapes import derive_shapes
 from sora_spec.train import ranks as ranks_module
 from sora_spec.train.optimizer import build_adamw
 from sora_spec.train.ranks import Cut, Ranks, apply_ranks

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from sora_spec.errors import UserError
-from sora_spec.packaged import find_spec_file
-from sora_spec.plan.budget import Budget, best, parse_budget
-from sora_spec.plan.sweep import Row, parse_axes, row_values, sweep, sweep_rows, swept_devices
-from sora_spec.source import load_document
+from sora_spec.language.packaged import find_spec_file
+from sora_spec.language.source import load_document
+from sora_spec.plan.search.budget import Budget, best, parse_budget
+from sora_spec.plan.search.sweep import Row, parse_axes, row_values, sweep, sweep_rows, swept_devices
 
 AXES = ["train.batch=64,256", "train.precision=fp32,bf16"]
 GIB = 2**30

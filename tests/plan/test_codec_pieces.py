@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from sora_spec.builders.codec import build_codec
-from sora_spec.loading import load_spec
+from sora_spec.language.loading import load_spec
+from sora_spec.language.tiles import cut_of
 from sora_spec.plan import find_device, make_plan
-from sora_spec.plan.fixes import find_fixes
-from sora_spec.plan.generate_phases import decode_calls, decode_work
 from sora_spec.plan.job import planned_job
+from sora_spec.plan.memory.generate_phases import decode_calls, decode_work
 from sora_spec.plan.planner import Plan
-from sora_spec.tiles import cut_of
+from sora_spec.plan.search.fixes import find_fixes
 
 SPECS = Path(__file__).parents[2] / "specs"
 GPU = find_device("rtx4090")

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from sora_spec.loading import load_spec
+from sora_spec.language.loading import load_spec
 from sora_spec.plan import Plan, find_device, make_plan
-from sora_spec.plan.fixes import find_fixes
 from sora_spec.plan.job import planned_job
+from sora_spec.plan.search.fixes import find_fixes
 
 SPECS = Path(__file__).parents[2] / "specs"
 STDIT3 = [

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from sora_spec.packaged import find_spec_file
-from sora_spec.plan.contrast import contrast
-from sora_spec.plan.curves import KNOBS, MOST_POINTS, curve, spread
-from sora_spec.plan.values import whole
-from sora_spec.plan.whatif import Answer, WhatIf, plan_of
-from sora_spec.source import load_document
+from sora_spec.language.packaged import find_spec_file
+from sora_spec.language.source import load_document
+from sora_spec.plan.question import Answer, WhatIf, plan_of
+from sora_spec.plan.show.contrast import contrast
+from sora_spec.plan.show.curves import KNOBS, MOST_POINTS, curve, spread
+from sora_spec.plan.show.values import whole
 
 
 def command(*arguments: str) -> Any:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from sora_spec.compile.targets import compute_capability
+from sora_spec.compile.export.targets import compute_capability
 from sora_spec.errors import UserError
-from sora_spec.loading import check, load_spec
-from sora_spec.packaged import find_spec_file
-from sora_spec.plan.hardware import device_names, find_device
-from sora_spec.source import load_document
+from sora_spec.language.loading import check, load_spec
+from sora_spec.language.packaged import find_spec_file
+from sora_spec.language.source import load_document
+from sora_spec.plan.devices.hardware import device_names, find_device
 from tests.plan.test_plan_command import _run
 
 

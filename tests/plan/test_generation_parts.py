@@ -9,11 +9,11 @@ import pytest
 
 from sora_spec.errors import UserError
 from sora_spec.graph import count, graph_from_spec, memory
-from sora_spec.loading import load_spec
+from sora_spec.language.loading import load_spec
 from sora_spec.plan import find_device, make_plan
 from sora_spec.plan.job import Job, planned_job
 from sora_spec.plan.planner import bare_phases
-from sora_spec.plan.values import plan_values
+from sora_spec.plan.show.values import plan_values
 
 
 def job_of(name: str, *overrides: str, batch: int | None = 2) -> Job:

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from sora_spec.errors import UserError
-from sora_spec.loading import load_record, load_spec
-from sora_spec.packaged import find_spec_file
-from sora_spec.plan.hardware import find_device
+from sora_spec.language.loading import load_record, load_spec
+from sora_spec.language.packaged import find_spec_file
+from sora_spec.language.source import load_document
+from sora_spec.plan.devices.hardware import find_device
 from sora_spec.plan.job import planned_job
 from sora_spec.plan.layout import laid_out, with_count
 from sora_spec.plan.planner import make_plan
-from sora_spec.plan.sweep import parse_axes, sweep
-from sora_spec.plan.whatif import WhatIf, command_line, plan_of, whatif_from
-from sora_spec.source import load_document
+from sora_spec.plan.question import WhatIf, command_line, plan_of, whatif_from
+from sora_spec.plan.search.sweep import parse_axes, sweep
 from tests.plan.test_plan_command import _run
 
 A100 = ["--gpu", "a100-80gb"]
@@ -259,7 +259,7 @@ def test_advice_can_be_followed_where_devices_were_typed(tmp_path: Path) -> None
 
 
 def test_every_kernel_has_a_knob_that_asks_what_the_command_asks() -> None:
-    from sora_spec.plan.knobs import knobs_for, situation_of
+    from sora_spec.plan.knobs.all_knobs import knobs_for, situation_of
 
     document = load_document(find_spec_file("tiny-causal3d"))  # attention across frames, and norms of queries and keys
     at = situation_of(plan_of(document, WhatIf(gpu="h100")))
@@ -282,7 +282,7 @@ def test_every_kernel_has_a_knob_that_asks_what_the_command_asks() -> None:
 
 
 def test_the_knob_of_the_parts_shows_what_runs_and_turns_it() -> None:
-    from sora_spec.plan.knobs import knobs_for, situation_of
+    from sora_spec.plan.knobs.all_knobs import knobs_for, situation_of
 
     document = load_document(find_spec_file("latte"))
     for overrides in ([], ["export.offload=true"], ["export.offload=false"]):

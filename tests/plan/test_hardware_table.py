@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from sora_spec.errors import UserError
-from sora_spec.plan.hardware import TABLE, device_names, find_device
-from sora_spec.plan.probing import Measured, Program, Reached, entry
-from sora_spec.span import Text
-from sora_spec.yaml_tree import MapNode, read_tree
+from sora_spec.language.span import Text
+from sora_spec.language.yaml_tree import MapNode, read_tree
+from sora_spec.plan.devices.hardware import TABLE, device_names, find_device
+from sora_spec.plan.devices.probing import Measured, Program, Reached, entry
 
 WANTED = {
     *("a100-40gb", "a100-80gb", "a6000", "rtx3090", "rtx4090", "rtx5090", "l40s", "h100", "h200", "b200", "h20"),

@@ -11,21 +11,21 @@ import pytest
 
 from sora_spec.builders.diffusion.noise import NoiseStream
 from sora_spec.builders.diffusion.samplers import NUMPY, count_steps, evaluations, sample
-from sora_spec.compile.contract import engine_profile
-from sora_spec.compile.pipeline import Pipeline
+from sora_spec.compile.bundle.contract import engine_profile
+from sora_spec.compile.run.pipeline import Pipeline
 from sora_spec.errors import UserError
-from sora_spec.loading import load_record, load_spec
-from sora_spec.packaged import packaged_names
-from sora_spec.plan.breakdown import TITLES, group_of
-from sora_spec.plan.generate_phases import decode_calls
-from sora_spec.plan.hardware import find_device
+from sora_spec.language.loading import load_record, load_spec
+from sora_spec.language.packaged import packaged_names
+from sora_spec.language.shapes import derive_shapes
+from sora_spec.plan.devices.hardware import find_device
 from sora_spec.plan.interval import total
 from sora_spec.plan.job import planned_job
+from sora_spec.plan.memory.generate_phases import decode_calls
 from sora_spec.plan.planner import make_plan
-from sora_spec.plan.sampling import sampler_calls
-from sora_spec.plan.snapshot import stretch_of
-from sora_spec.sampling import default_batch
-from sora_spec.shapes import derive_shapes
+from sora_spec.plan.show.breakdown import TITLES, group_of
+from sora_spec.plan.show.snapshot import stretch_of
+from sora_spec.plan.time.sampling import sampler_calls
+from sora_spec.recipe.sampling import default_batch
 from tests.plan.test_plan_command import _run
 
 
@@ -168,7 +168,7 @@ def test_a_clip_is_decoded_in_the_planned_pieces(frames: int, patch: int, asked:
 
 
 def test_as_many_clips_at_a_time_as_the_program_takes() -> None:
-    from sora_spec.compile import pipeline
+    from sora_spec.compile.run import pipeline
 
     assert pipeline.default_batch is default_batch
     for name in packaged_names():
@@ -178,8 +178,10 @@ def test_as_many_clips_at_a_time_as_the_program_takes() -> None:
 
 
 def test_training_shows_and_crops_what_is_planned() -> None:
-    from sora_spec.plan import train_phases
-    from sora_spec.train import denoiser_stage, ranks, vae_stage
+    from sora_spec.plan.memory import train_phases
+    from sora_spec.train import ranks
+    from sora_spec.train.stages import denoiser as denoiser_stage
+    from sora_spec.train.stages import vae as vae_stage
 
     assert denoiser_stage.SHOWN_SAMPLES == train_phases.SHOWN_SAMPLES
     assert vae_stage.SHOWN_RECONSTRUCTIONS == train_phases.SHOWN_RECONSTRUCTIONS
@@ -212,7 +214,7 @@ def test_tree_and_bar_count_a_term_in_the_same_part(name: str) -> None:
 
 def test_widths_of_text_encoders_are_those_of_their_graphs() -> None:
     from sora_spec.graph.lower.encoder_configs import find_config
-    from sora_spec.rules.network import TEXT_WIDTHS
+    from sora_spec.language.rules.network import TEXT_WIDTHS
 
     for name, width in TEXT_WIDTHS.items():
         config = find_config(name)

@@ -18,11 +18,11 @@ import pytest
 
 from sora_spec.cli.main import run
 from sora_spec.cli.plan import _load
-from sora_spec.loading import load_record
+from sora_spec.language.loading import load_record
 from sora_spec.plan import find_device, make_plan
 from sora_spec.plan.job import planned_job
-from sora_spec.plan.sweep import parse_axes, render, sweep
-from sora_spec.plan.values import plan_values
+from sora_spec.plan.search.sweep import parse_axes, render, sweep
+from sora_spec.plan.show.values import plan_values
 
 ROOT = Path(__file__).parents[2]
 SCHEMA: dict[str, Any] = json.loads((ROOT / "specs" / "plan.schema.json").read_text())

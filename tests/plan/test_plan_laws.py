@@ -17,25 +17,25 @@ from hypothesis import strategies as st
 from sora_spec.cli.main import run
 from sora_spec.errors import UserError
 from sora_spec.graph import Setting, graph_from_spec, memory
-from sora_spec.loading import check, load_spec, record_of, spec_from_values
-from sora_spec.overrides import apply_override
-from sora_spec.packaged import find_spec_file, packaged_names
+from sora_spec.language.loading import check, load_spec, record_of, spec_from_values
+from sora_spec.language.overrides import apply_override
+from sora_spec.language.packaged import find_spec_file, packaged_names
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.shapes import derive_shapes
+from sora_spec.language.source import Document, load_document
+from sora_spec.language.tiles import cut_of
+from sora_spec.language.yaml_tree import MapNode
 from sora_spec.plan import Job, Plan, device_names, find_device, make_plan
-from sora_spec.plan.changes import changed
-from sora_spec.plan.clip_sizes import frame_counts
-from sora_spec.plan.fastest import find_fastest, seconds_per_clip
-from sora_spec.plan.fixes import find_fixes
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.job import Mode, Stage, planned_job
 from sora_spec.plan.planner import times_of
-from sora_spec.plan.solve import solve
-from sora_spec.plan.sweep import Axis, sweep
-from sora_spec.plan.values import plan_values
-from sora_spec.schema.spec import Spec
-from sora_spec.shapes import derive_shapes
-from sora_spec.source import Document, load_document
-from sora_spec.tiles import cut_of
-from sora_spec.yaml_tree import MapNode
+from sora_spec.plan.search.changes import changed
+from sora_spec.plan.search.clip_sizes import frame_counts
+from sora_spec.plan.search.fastest import find_fastest, seconds_per_clip
+from sora_spec.plan.search.fixes import find_fixes
+from sora_spec.plan.search.solve import solve
+from sora_spec.plan.search.sweep import Axis, sweep
+from sora_spec.plan.show.values import plan_values
 
 DEVICES = [find_device(name) for name in device_names()]
 HELD = (Phase.explicit, Phase.generate)

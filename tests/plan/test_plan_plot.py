@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from sora_spec.errors import UserError
-from sora_spec.packaged import find_spec_file
-from sora_spec.plan.plot import plot_sweep
-from sora_spec.plan.sweep import Row, parse_axes, sweep
-from sora_spec.source import load_document
+from sora_spec.language.packaged import find_spec_file
+from sora_spec.language.source import load_document
+from sora_spec.plan.search.sweep import Row, parse_axes, sweep
+from sora_spec.plan.show.plot import plot_sweep
 
 SVG = "{http://www.w3.org/2000/svg}"
 GIB = 2**30

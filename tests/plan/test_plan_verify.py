@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sora_spec.packaged import install_command
+from sora_spec.language.packaged import install_command
 
 SPEC = """\
 version: 1
@@ -34,7 +34,7 @@ hardware: {gpu: cpu}
 # What every process of the command does first. The code is exchanged: others have imported the function by name.
 BREAK = """
 from types import FunctionType
-from sora_spec.graph.ops import {module}
+from sora_spec.graph.eager.ops import {module}
 rule = {module}.{name}
 {module}.real = FunctionType(rule.__code__, rule.__globals__)
 def broken({arguments}):

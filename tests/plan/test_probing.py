@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from sora_spec.cli.main import app
-from sora_spec.loading import load_spec
-from sora_spec.plan.hardware import find_device
+from sora_spec.language.loading import load_spec
+from sora_spec.plan.devices.hardware import find_device
+from sora_spec.plan.devices.probing import FULL, Measured, Program, Reached, efficiency, entry, reached
 from sora_spec.plan.job import planned_job
 from sora_spec.plan.planner import make_plan
-from sora_spec.plan.probing import FULL, Measured, Program, Reached, efficiency, entry, reached
-from sora_spec.plan.timing import compute_seconds
+from sora_spec.plan.time.timing import compute_seconds
 
 STEP = Program("tiny-latte", "denoiser_step", 16, "fp32")
 CALL = Program("tiny-latte", "denoiser", 16, "fp32")

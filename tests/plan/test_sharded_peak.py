@@ -18,11 +18,11 @@ from sora_spec.builders.diffusion.losses import build_loss
 from sora_spec.builders.verify.allocator import watched
 from sora_spec.graph import Setting, graph_from_spec
 from sora_spec.graph.passes.shard import Sharding, units_of
-from sora_spec.loading import load_spec
-from sora_spec.plan.schedule import schedule_of
-from sora_spec.plan.sharded import ShardedPeak, sharded_peak
-from sora_spec.schema.spec import Spec
-from sora_spec.shapes import derive_shapes
+from sora_spec.language.loading import load_spec
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.shapes import derive_shapes
+from sora_spec.plan.memory.schedule import schedule_of
+from sora_spec.plan.memory.sharded import ShardedPeak, sharded_peak
 from sora_spec.train import ranks as ranks_module
 from sora_spec.train.ranks import Cut, Ranks, apply_ranks
 from sora_spec.train.recompute import recompute_blocks

@@ -16,9 +16,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from sora_spec.builders.verify.allocator import memory_changes
-from sora_spec.loading import load_spec
+from sora_spec.language.loading import load_spec
+from sora_spec.plan.devices.machine import this_cpu
 from sora_spec.plan.job import planned_job
-from sora_spec.plan.machine import this_cpu
 from sora_spec.plan.planner import make_plan
 from sora_spec.train.data.digits import DigitsRecipe, write_digits
 from sora_spec.train.data.loader import load_batches

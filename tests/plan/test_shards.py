@@ -26,7 +26,7 @@ from sora_spec.graph.passes.shard import (
     units_of,
     visits,
 )
-from sora_spec.loading import load_spec
+from sora_spec.language.loading import load_spec
 
 MIB = 2**20
 SMALL_DIT = ["backbone.depth=12", "backbone.width=384", "backbone.heads=6"]

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sora_spec.loading import load_record
+from sora_spec.language.loading import load_record
 from sora_spec.plan import Job, find_device, make_plan
-from sora_spec.plan.hardware import device_names
-from sora_spec.plan.schedule import Row
-from sora_spec.plan.timing import compute_seconds, message_seconds
+from sora_spec.plan.devices.hardware import device_names
+from sora_spec.plan.memory.schedule import Row
+from sora_spec.plan.time.timing import compute_seconds, message_seconds
 
 A100 = find_device("a100-80gb")
 GENTLE = settings(max_examples=60, deadline=None, database=None)

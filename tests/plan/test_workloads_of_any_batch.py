@@ -8,10 +8,10 @@ import pytest
 
 from sora_spec.graph import Setting, count, graph_from_spec, memory
 from sora_spec.graph.component import Component, Recompute
-from sora_spec.loading import load_spec
-from sora_spec.packaged import packaged_names
-from sora_spec.plan.schedule import schedule_of
-from sora_spec.plan.workload import workload
+from sora_spec.language.loading import load_spec
+from sora_spec.language.packaged import packaged_names
+from sora_spec.plan.memory.schedule import schedule_of
+from sora_spec.plan.memory.workload import workload
 
 CASES: list[tuple[str, Component, Recompute]] = [
     ("dit", "denoiser_step", "none"),

@@ -15,7 +15,7 @@ from sora_spec.builders.diffusion.losses import build_loss
 from sora_spec.builders.diffusion.samplers import sample
 from sora_spec.builders.diffusion.schedules import build_schedule, respaced
 from sora_spec.builders.diffusion.torch_arrays import TORCH
-from sora_spec.schema.objective import Ddpm, Spacing
+from sora_spec.language.schema.objective import Ddpm, Spacing
 from tests.reference.official import load_file, stand_ins
 from tests.reference.row import Noise, Row, awake, ours_from, relative, small
 

@@ -15,7 +15,7 @@ from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.vae.image_kl import ImageKlCodec
 from sora_spec.builders.weights.dit import to_official
 from sora_spec.builders.weights.sd_vae import from_official
-from sora_spec.schema.vae import Compression, ImageKlVae
+from sora_spec.language.schema.vae import Compression, ImageKlVae
 from tests.reference.images import TINY as IMAGE
 from tests.reference.images import inputs
 from tests.reference.row import Row, awake, ours_from, relative, small

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from sora_spec.builders.denoiser import Denoiser, build_denoiser
 from sora_spec.builders.weights.dit import from_official
-from sora_spec.loading import load_spec
-from sora_spec.schema.spec import Spec
+from sora_spec.language.loading import load_spec
+from sora_spec.language.schema.spec import Spec
 
 SHIPPED_TINY = ["backbone.depth=4", "backbone.width=48", "backbone.heads=4"]
 """Overrides that make a shipped spec small and change none of its rules."""

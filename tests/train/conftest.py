@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sora_spec.loading import spec_from_values
-from sora_spec.schema.spec import Spec
+from sora_spec.language.loading import spec_from_values
+from sora_spec.language.schema.spec import Spec
 from sora_spec.train.data.digits import DigitsRecipe, write_digits
 
 MakeSpec = Callable[..., Spec]

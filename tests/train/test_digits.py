@@ -10,7 +10,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from sora_spec.errors import UserError
-from sora_spec.packaged import install_command
+from sora_spec.language.packaged import install_command
 from sora_spec.train.data.digits import DigitsRecipe, bounce, plan_clips, render, split_samples, write_digits
 from sora_spec.train.data.made import MadeFolder
 from sora_spec.train.data.probe import probe

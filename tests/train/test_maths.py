@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from sora_spec.schema.training import AdamW
+from sora_spec.language.schema.training import AdamW
 from sora_spec.train.ema import MovingAverage
 from sora_spec.train.optimizer import build_adamw, clip_gradients
 from sora_spec.train.ranks import Ranks

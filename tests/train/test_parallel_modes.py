@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from sora_spec.loading import dump_spec
-from sora_spec.schema.spec import Spec
+from sora_spec.language.loading import dump_spec
+from sora_spec.language.schema.spec import Spec
 from sora_spec.train.ranks import started_ranks
 from sora_spec.train.start import build_task, train_stage
 from sora_spec.train.trainer import Trainer
@@ -56,7 +56,7 @@ _SCRIPT = """
 import sys
 from pathlib import Path
 import torch.distributed as dist
-from sora_spec.loading import load_spec
+from sora_spec.language.loading import load_spec
 from sora_spec.train.start import train_stage
 
 dist.init_process_group("gloo")  # one for all runs, which leave alone what they did not make

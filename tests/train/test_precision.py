@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
 from sora_spec.builders.weights.run import load_denoiser
+from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
-from sora_spec.loading import dump_spec
-from sora_spec.run_folder import RunFolder
+from sora_spec.language.loading import dump_spec
 from sora_spec.train.ranks import check_world, pick_device, started_ranks
 from sora_spec.train.start import build_task, train_stage
 

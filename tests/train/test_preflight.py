@@ -11,13 +11,13 @@ import torch
 from typer.testing import CliRunner
 
 from sora_spec.cli.main import app
+from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
-from sora_spec.loading import dump_spec
-from sora_spec.plan import machine
-from sora_spec.plan.hardware import find_device
-from sora_spec.plan.machine import this_cpu, this_gpu
-from sora_spec.plan.probing import Measured, Program, Reached, entry
-from sora_spec.run_folder import RunFolder
+from sora_spec.language.loading import dump_spec
+from sora_spec.plan.devices import machine
+from sora_spec.plan.devices.hardware import find_device
+from sora_spec.plan.devices.machine import this_cpu, this_gpu
+from sora_spec.plan.devices.probing import Measured, Program, Reached, entry
 from sora_spec.train import preflight as preflight_module
 from sora_spec.train.preflight import device_of, preflight
 from sora_spec.train.ranks import Ranks

@@ -16,10 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sora_spec.disk.history import Change
+from sora_spec.disk.run_folder import RunFolder, StageFolder
 from sora_spec.errors import UserError
-from sora_spec.history import Change
-from sora_spec.run_folder import RunFolder, StageFolder
-from sora_spec.schema.spec import Spec
+from sora_spec.language.schema.spec import Spec
 from sora_spec.train import checkpoint as checkpoint_module
 from sora_spec.train.metrics import TIMING, truncate_metrics
 from sora_spec.train.resume import changed_fields
@@ -27,7 +27,7 @@ from sora_spec.train.start import train_stage
 
 # One process imports torch, and every run is forked from it.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["sora_spec.train.denoiser_stage", "sora_spec.train.start", "torch.utils.tensorboard"])
+CONTEXT.set_forkserver_preload(["sora_spec.train.stages.denoiser", "sora_spec.train.start", "torch.utils.tensorboard"])
 STEPS = 36
 NO_PROCESS = 2**22 + 1  # above the largest number that Linux gives
 FIELDS = {"train__steps": STEPS, "train__checkpoint_every": 5, "train__sample_every": 20, "train__warmup": 10}

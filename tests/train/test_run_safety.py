@@ -16,15 +16,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sora_spec.atomic import replacing_folder, sweep, this_host, write_atomically
 from sora_spec.builders.weights.run import load_denoiser
+from sora_spec.disk.atomic import replacing_folder, sweep, this_host, write_atomically
+from sora_spec.disk.run_folder import RunFolder
+from sora_spec.disk.run_lock import NAME, killed_holder, locked
 from sora_spec.errors import UserError
-from sora_spec.run_folder import RunFolder
-from sora_spec.run_lock import NAME, killed_holder, locked
 from sora_spec.train.data.loader import load_batches
 from sora_spec.train.data.order import BatchOrder
-from sora_spec.train.denoiser_stage import DenoiserTask
 from sora_spec.train.ranks import Ranks
+from sora_spec.train.stages.denoiser import DenoiserTask
 from sora_spec.train.start import train_stage
 from sora_spec.video import write_png
 
@@ -256,7 +256,7 @@ def test_damaged_lines_of_metrics_are_counted_and_kept(tiny_spec, run: Path, cap
 
 
 def test_one_training_at_a_time(tiny_spec, run: Path) -> None:
-    holder = [sys.executable, "-c", "import sys, pathlib, sora_spec.run_lock as lock\nwith lock.locked("]
+    holder = [sys.executable, "-c", "import sys, pathlib, sora_spec.disk.run_lock as lock\nwith lock.locked("]
     holder[-1] += "pathlib.Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()"
     other = subprocess.Popen([*holder, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None

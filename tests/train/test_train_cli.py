@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from sora_spec.cli.main import app
 from sora_spec.errors import UserError
-from sora_spec.loading import dump_spec
+from sora_spec.language.loading import dump_spec
 
 
 @pytest.fixture

@@ -14,16 +14,16 @@ from safetensors.torch import load_file
 from sora_spec.builders.vae.statistics import LatentStatistics
 from sora_spec.builders.weights.codec_run import load_codec
 from sora_spec.builders.weights.digest import warn_of_other_codec
+from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
-from sora_spec.run_folder import RunFolder
-from sora_spec.train import vae_stage
 from sora_spec.train.data.clips import open_clips
 from sora_spec.train.data.loader import collate
 from sora_spec.train.data.picture import Framing
 from sora_spec.train.latents import Measuring
 from sora_spec.train.ranks import Ranks
+from sora_spec.train.stages import vae as vae_stage
+from sora_spec.train.stages.vae import VaeTask
 from sora_spec.train.start import build_task, train_stage
-from sora_spec.train.vae_stage import VaeTask
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 TINY = {

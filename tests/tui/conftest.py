@@ -17,16 +17,17 @@ from typing import Any
 
 import pytest
 
-from sora_spec.plan import hardware, planner
-from sora_spec.plan.fastest import Fastest
-from sora_spec.plan.fixes import Fix
+from sora_spec.plan import planner
+from sora_spec.plan.devices import hardware
 from sora_spec.plan.interval import Interval, exactly
 from sora_spec.plan.job import Job
+from sora_spec.plan.memory.terms import Phase, Term, estimated, exact
 from sora_spec.plan.planner import Times
-from sora_spec.plan.solve import Solution
-from sora_spec.plan.terms import Phase, Term, estimated, exact
-from sora_spec.plan.timing import StepTime
-from sora_spec.plan.whatif import Advice, Answer, WhatIf
+from sora_spec.plan.question import Advice, Answer, WhatIf
+from sora_spec.plan.search.fastest import Fastest
+from sora_spec.plan.search.fixes import Fix
+from sora_spec.plan.search.solve import Solution
+from sora_spec.plan.time.timing import StepTime
 from sora_spec.tui import app as app_module
 from sora_spec.tui.app import SoraSpecApp
 from sora_spec.tui.headless import settled, steady

@@ -9,7 +9,7 @@ from typing import Any
 
 from textual.widgets import DataTable
 
-from sora_spec.plan.whatif import WhatIf, command_line
+from sora_spec.plan.question import WhatIf, command_line
 from sora_spec.tui.charts import Chart
 from sora_spec.tui.compare import DRAWINGS, CompareScreen
 from sora_spec.tui.headless import settled

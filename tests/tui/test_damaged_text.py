@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sora_spec.plan.whatif import plan_of
+from sora_spec.plan.question import plan_of
 from sora_spec.tui.headless import settled
 from sora_spec.tui.session import document_of
 from sora_spec.tui.spec import Editor
@@ -40,7 +40,7 @@ def test_a_damaged_text_has_an_answer(seed: int) -> None:
 
 
 def make_whatif(chance: random.Random) -> Any:
-    from sora_spec.plan.whatif import WhatIf
+    from sora_spec.plan.question import WhatIf
 
     return WhatIf(mode=chance.choice(("train", "generate")), stage=chance.choice(("denoiser", "vae")))
 

@@ -112,7 +112,7 @@ def test_names_and_texts_are_neither_markup_nor_orders_to_the_terminal(tmp_path:
     (tmp_path / f"{name}.yaml").write_text(text.replace("kind: ddpm", 'kind: "[bold]k\\e[31m"'))
     (tmp_path / "runs" / name / "denoiser").mkdir(parents=True)
     (tmp_path / "runs" / name / "spec.yaml").write_text(text.replace("name: tiny-dit", "name: [red]"))
-    from sora_spec.plan.whatif import WhatIf
+    from sora_spec.plan.question import WhatIf
     from sora_spec.tui.app import SoraSpecApp
     from sora_spec.tui.headless import picture
     from sora_spec.tui.session import open_session

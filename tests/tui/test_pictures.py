@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sora_spec.plan.whatif import WhatIf
+from sora_spec.plan.question import WhatIf
 from sora_spec.tui.welcome import Welcome
 
 SIZES = ((80, 24), (120, 32), (200, 50))

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sora_spec.plan.knobs import KNOBS, situation_of
-from sora_spec.plan.whatif import WhatIf, answer_values, command_line
-from sora_spec.source import load_document
+from sora_spec.language.source import load_document
+from sora_spec.plan.knobs.all_knobs import KNOBS, situation_of
+from sora_spec.plan.question import WhatIf, answer_values, command_line
 from sora_spec.tui.headless import settled
 from sora_spec.tui.numbers import gib
 from sora_spec.tui.planner import KnobRows, PlannerScreen
@@ -315,7 +315,7 @@ def test_a_packaged_spec_is_never_written_over(make_app, drive, home) -> None:
         await settled(app)
         assert app.spec.path == "tiny-dit.yaml"
 
-    from sora_spec.packaged import packaged_path
+    from sora_spec.language.packaged import packaged_path
 
     before = packaged_path("tiny-dit").read_text()
     drive(app, scene)

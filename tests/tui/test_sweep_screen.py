@@ -13,12 +13,12 @@ import pytest
 from textual.widgets import DataTable, Input, Static
 
 from sora_spec.errors import UserError
-from sora_spec.packaged import find_spec_file, packaged_names
-from sora_spec.plan.budget import best, parse_budget
-from sora_spec.plan.listing import listed_counts
-from sora_spec.plan.sweep import parse_axes, row_values, sweep_rows, swept_devices
-from sora_spec.plan.whatif import WhatIf, command_line, plan_of, whatif_from
-from sora_spec.source import load_document
+from sora_spec.language.packaged import find_spec_file, packaged_names
+from sora_spec.language.source import load_document
+from sora_spec.plan.question import WhatIf, command_line, plan_of, whatif_from
+from sora_spec.plan.search.budget import best, parse_budget
+from sora_spec.plan.search.listing import listed_counts
+from sora_spec.plan.search.sweep import parse_axes, row_values, sweep_rows, swept_devices
 from sora_spec.tui.ask_box import AskBox
 from sora_spec.tui.headless import settled
 from sora_spec.tui.sweep import SweepScreen

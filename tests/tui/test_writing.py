@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from sora_spec.errors import UserError
-from sora_spec.packaged import packaged_names, packaged_path
-from sora_spec.plan.whatif import WhatIf
-from sora_spec.source import parse_document
-from sora_spec.span import Text
+from sora_spec.language.packaged import packaged_names, packaged_path
+from sora_spec.language.source import parse_document
+from sora_spec.language.span import Text
+from sora_spec.plan.question import WhatIf
 from sora_spec.tui.headless import settled
 from sora_spec.tui.spec import Editor
 from sora_spec.tui.writing import with_values

@@ -10,10 +10,10 @@ from statistics import median
 
 import pytest
 
-from sora_spec.atomic import this_host
+from sora_spec.disk.atomic import this_host
+from sora_spec.disk.run_lock import locked
 from sora_spec.errors import UserError
 from sora_spec.plan.interval import Interval
-from sora_spec.run_lock import locked
 from sora_spec.watch.prediction import Compared
 from sora_spec.watch.run import RunState, RunWatch, StageState, find_runs
 

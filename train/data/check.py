@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from sora_spec.errors import UserError
-from sora_spec.schema.condition import ClassCondition
+from sora_spec.language.schema.condition import ClassCondition
 from sora_spec.train.data.clips import exact_fps, label_source
 from sora_spec.train.data.entries import Source
 from sora_spec.train.data.labels import number_names
@@ -45,7 +45,7 @@ def check_source(source: str, spec_path: str | None) -> Check:
     frames, fps, condition = 1, Fraction(1), None
     short, stills = "skip", "skip"
     if spec_path is not None:
-        from sora_spec.loading import load_spec
+        from sora_spec.language.loading import load_spec
 
         spec = load_spec(spec_path)
         frames, fps, condition = spec.clip.frames, exact_fps(spec.clip.fps), spec.condition

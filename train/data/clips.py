@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sora_spec.errors import UserError
-from sora_spec.schema.condition import ClassCondition, Condition
+from sora_spec.language.schema.condition import ClassCondition, Condition
 from sora_spec.train.data.container import UnusableFileError
 from sora_spec.train.data.decode import Pixels, clip_ticks, decode_file, decode_frames, looped_ticks, shown_at
 from sora_spec.train.data.labels import number_labels
@@ -23,7 +23,7 @@ from sora_spec.train.data.report import DataReport, make_report, refuse_unusable
 from sora_spec.train.data.sources import Source, read_source
 
 if TYPE_CHECKING:
-    from sora_spec.schema.spec import Spec
+    from sora_spec.language.schema.spec import Spec
 
 CACHE_BYTES = 512 * 2**20
 """Decoded frames kept per process."""

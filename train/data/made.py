@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sora_spec.disk.run_folder import replacing_folder
 from sora_spec.errors import UserError
-from sora_spec.run_folder import replacing_folder
 
 RECORD = "dataset.json"
 

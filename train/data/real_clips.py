@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from sora_spec.errors import UserError
-from sora_spec.packaged import install_command
+from sora_spec.language.packaged import install_command
 from sora_spec.train.data.made import MadeFolder
 
 

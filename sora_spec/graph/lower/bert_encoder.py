@@ -7,17 +7,17 @@ Legend: `B` prompts, `M` tokens, `D` width.
 
 from __future__ import annotations
 
-from sora_spec.graph.dtypes import DType
-from sora_spec.graph.layout import Shape, contiguous_strides
+from sora_spec.graph.eager.dtypes import DType
+from sora_spec.graph.eager.layout import Shape, contiguous_strides
+from sora_spec.graph.eager.ops.attention import Kernel
+from sora_spec.graph.eager.ops.embedding import embedding
+from sora_spec.graph.eager.ops.masked_attention import masked_attention
+from sora_spec.graph.eager.ops.pointwise import add, tanh
+from sora_spec.graph.eager.ops.views import expand_to, narrow, rearrange
+from sora_spec.graph.eager.tensor import Tensor, run_one
 from sora_spec.graph.lower.encoder_configs import EncoderConfig
 from sora_spec.graph.lower.text_layers import ENCODER, LayerNorm, activate, heads_joined
 from sora_spec.graph.lower.weights import Linear, Weights
-from sora_spec.graph.ops.attention import Kernel
-from sora_spec.graph.ops.embedding import embedding
-from sora_spec.graph.ops.masked_attention import masked_attention
-from sora_spec.graph.ops.pointwise import add, tanh
-from sora_spec.graph.ops.views import expand_to, narrow, rearrange
-from sora_spec.graph.tensor import Tensor, run_one
 
 
 class BertBlock:

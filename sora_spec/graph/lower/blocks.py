@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from sora_spec.graph.eager.ops.attention import Kernel, attention
+from sora_spec.graph.eager.ops.norm import fused_rms_norm, layer_norm, rms_norm
+from sora_spec.graph.eager.ops.pointwise import add, add_in_place, add_scalar, gelu, mul
+from sora_spec.graph.eager.ops.views import chunk, rearrange, reshape
+from sora_spec.graph.eager.tensor import Tensor
 from sora_spec.graph.lower.sequence import Rotation, SequenceGroup, rotate
 from sora_spec.graph.lower.weights import Linear, Weights
-from sora_spec.graph.ops.attention import Kernel, attention
-from sora_spec.graph.ops.norm import fused_rms_norm, layer_norm, rms_norm
-from sora_spec.graph.ops.pointwise import add, add_in_place, add_scalar, gelu, mul
-from sora_spec.graph.ops.views import chunk, rearrange, reshape
-from sora_spec.graph.tensor import Tensor
 
 if TYPE_CHECKING:
-    from sora_spec.schema.backbone import Conditioning, Temporal, Transformer
+    from sora_spec.language.schema.backbone import Conditioning, Temporal, Transformer
 
 Axis = Literal["space", "time", "joint", "factorized"]
 Modulation = Literal["zero", "single"]

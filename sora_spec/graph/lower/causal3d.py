@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from sora_spec.graph.dtypes import DType
+from sora_spec.graph.eager.dtypes import DType
+from sora_spec.graph.eager.ops import conv
+from sora_spec.graph.eager.ops.pointwise import add, add_scalar, cast_to, div, mul, power, rsqrt, silu, sub
+from sora_spec.graph.eager.ops.reduction import mean
+from sora_spec.graph.eager.ops.views import cat, chunk, expand_to, narrow, permute, reshape, unsqueeze
+from sora_spec.graph.eager.tape import Entered
+from sora_spec.graph.eager.tensor import Tensor
 from sora_spec.graph.lower.pieces import Stream, join_frames, numbered, starts, stretches
 from sora_spec.graph.lower.weights import Weights
-from sora_spec.graph.ops import conv
-from sora_spec.graph.ops.pointwise import add, add_scalar, cast_to, div, mul, power, rsqrt, silu, sub
-from sora_spec.graph.ops.reduction import mean
-from sora_spec.graph.ops.views import cat, chunk, expand_to, narrow, permute, reshape, unsqueeze
-from sora_spec.graph.tape import Entered
-from sora_spec.graph.tensor import Tensor
 
 if TYPE_CHECKING:
-    from sora_spec.schema.vae import Causal3dVae
+    from sora_spec.language.schema.vae import Causal3dVae
 
 
 Half = Callable[[Tensor, Stream], Tensor]

@@ -6,17 +6,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from sora_spec.errors import UserError
+from sora_spec.graph.eager.tensor import Tensor
 from sora_spec.graph.lower.pieces import in_tiles
 from sora_spec.graph.lower.vae_loss import split_moments
 from sora_spec.graph.lower.weights import Weights
-from sora_spec.graph.tensor import Tensor
-from sora_spec.tiles import cut
+from sora_spec.language.tiles import cut
 
 if TYPE_CHECKING:
     from sora_spec.graph.lower.causal3d import Causal3dCodec
     from sora_spec.graph.lower.image_kl import ImageKlCodec
-    from sora_spec.schema.spec import Spec
-    from sora_spec.schema.vae import Causal3dVae, ImageKlVae
+    from sora_spec.language.schema.spec import Spec
+    from sora_spec.language.schema.vae import Causal3dVae, ImageKlVae
 
 TrainedCodec: TypeAlias = "ImageKlCodec | Causal3dCodec"
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sora_spec.graph.eager.ops.embedding import embedding
+from sora_spec.graph.eager.ops.pointwise import cast_to, gelu, mul, silu, unary
+from sora_spec.graph.eager.ops.views import cat, unsqueeze
+from sora_spec.graph.eager.tensor import Tensor
 from sora_spec.graph.lower.weights import Linear, Weights
-from sora_spec.graph.ops.embedding import embedding
-from sora_spec.graph.ops.pointwise import cast_to, gelu, mul, silu, unary
-from sora_spec.graph.ops.views import cat, unsqueeze
-from sora_spec.graph.tensor import Tensor
 
 if TYPE_CHECKING:
-    from sora_spec.schema.condition import ClassCondition, TextCondition
+    from sora_spec.language.schema.condition import ClassCondition, TextCondition
 
 WAVE = 256
 """Channels of the sinusoid of time."""

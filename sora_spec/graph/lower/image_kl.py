@@ -5,16 +5,16 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from sora_spec.graph.eager.ops import conv
+from sora_spec.graph.eager.ops.attention import Kernel, attention
+from sora_spec.graph.eager.ops.norm import group_norm
+from sora_spec.graph.eager.ops.pointwise import add, contiguous, div_scalar, mul_scalar, silu
+from sora_spec.graph.eager.ops.views import expand_to, rearrange, reshape, unsqueeze
+from sora_spec.graph.eager.tensor import Tensor
 from sora_spec.graph.lower.weights import Weights
-from sora_spec.graph.ops import conv
-from sora_spec.graph.ops.attention import Kernel, attention
-from sora_spec.graph.ops.norm import group_norm
-from sora_spec.graph.ops.pointwise import add, contiguous, div_scalar, mul_scalar, silu
-from sora_spec.graph.ops.views import expand_to, rearrange, reshape, unsqueeze
-from sora_spec.graph.tensor import Tensor
 
 if TYPE_CHECKING:
-    from sora_spec.schema.vae import ImageKlVae
+    from sora_spec.language.schema.vae import ImageKlVae
 
 
 class ImageKlCodec:

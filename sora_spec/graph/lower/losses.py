@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sora_spec.graph.dtypes import DType
-from sora_spec.graph.layout import contiguous_strides
-from sora_spec.graph.lower.paths import Path
-from sora_spec.graph.lower.weights import Weights
-from sora_spec.graph.ops.pointwise import (
+from sora_spec.graph.eager.dtypes import DType
+from sora_spec.graph.eager.layout import contiguous_strides
+from sora_spec.graph.eager.ops.pointwise import (
     add,
     add_scalar,
     binary,
@@ -28,12 +26,14 @@ from sora_spec.graph.ops.pointwise import (
     unary,
     where,
 )
-from sora_spec.graph.ops.reduction import mean
-from sora_spec.graph.ops.views import narrow, reshape
-from sora_spec.graph.tensor import Tensor, run_one
+from sora_spec.graph.eager.ops.reduction import mean
+from sora_spec.graph.eager.ops.views import narrow, reshape
+from sora_spec.graph.eager.tensor import Tensor, run_one
+from sora_spec.graph.lower.paths import Path
+from sora_spec.graph.lower.weights import Weights
 
 if TYPE_CHECKING:
-    from sora_spec.schema.objective import Ddpm, Interpolant, Objective
+    from sora_spec.language.schema.objective import Ddpm, Interpolant, Objective
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from sora_spec.graph.dtypes import DType
+from sora_spec.graph.eager.dtypes import DType
+from sora_spec.graph.eager.ops import conv
+from sora_spec.graph.eager.ops.pointwise import add, add_scalar, div, power, sub
+from sora_spec.graph.eager.ops.pooling import divide, max_pool2d, relu, sqrt, sum_over
+from sora_spec.graph.eager.ops.reduction import mean
+from sora_spec.graph.eager.ops.views import reshape, transpose
+from sora_spec.graph.eager.tensor import Tensor, run_one
 from sora_spec.graph.lower.weights import Weights
-from sora_spec.graph.ops import conv
-from sora_spec.graph.ops.pointwise import add, add_scalar, div, power, sub
-from sora_spec.graph.ops.pooling import divide, max_pool2d, relu, sqrt, sum_over
-from sora_spec.graph.ops.reduction import mean
-from sora_spec.graph.ops.views import reshape, transpose
-from sora_spec.graph.tensor import Tensor, run_one
 
 STAGES: tuple[tuple[tuple[int, int], ...], ...] = (
     ((0, 64), (2, 64)),

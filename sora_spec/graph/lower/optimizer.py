@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+from sora_spec.graph.eager.ops.pointwise import unary
+from sora_spec.graph.eager.tape import Entered, Op, Tape
+from sora_spec.graph.eager.tensor import Tensor
 from sora_spec.graph.lower.weights import Weights
-from sora_spec.graph.ops.pointwise import unary
 from sora_spec.graph.setting import OptimizerKind
-from sora_spec.graph.tape import Entered, Op, Tape
-from sora_spec.graph.tensor import Tensor
 
 UPDATE, AVERAGE = ("train", "optimizer"), ("train", "ema")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from sora_spec.graph.ops.pointwise import add, add_scalar, binary, minus_from, mul, mul_scalar, neg, sub, unary
-from sora_spec.graph.tensor import Tensor
+from sora_spec.graph.eager.ops.pointwise import add, add_scalar, binary, minus_from, mul, mul_scalar, neg, sub, unary
+from sora_spec.graph.eager.tensor import Tensor
 
 if TYPE_CHECKING:
-    from sora_spec.schema.objective import Interpolant
+    from sora_spec.language.schema.objective import Interpolant
 
 
 class Path:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from sora_spec.graph.layout import Shape, contiguous_strides
-from sora_spec.graph.ops.pointwise import contiguous, div_scalar, made_from_nothing, mul, sub
-from sora_spec.graph.ops.views import narrow, unsqueeze
-from sora_spec.graph.tensor import Tensor, run_one
-from sora_spec.tiles import Cut, Span
+from sora_spec.graph.eager.layout import Shape, contiguous_strides
+from sora_spec.graph.eager.ops.pointwise import contiguous, div_scalar, made_from_nothing, mul, sub
+from sora_spec.graph.eager.ops.views import narrow, unsqueeze
+from sora_spec.graph.eager.tensor import Tensor, run_one
+from sora_spec.language.tiles import Cut, Span
 
 
 class Stream:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from sora_spec.graph.dtypes import DType
-from sora_spec.graph.layout import Shape
-from sora_spec.graph.ops.pointwise import (
+from sora_spec.graph.eager.dtypes import DType
+from sora_spec.graph.eager.layout import Shape
+from sora_spec.graph.eager.ops.pointwise import (
     add,
     add_scalar,
     binary,
@@ -26,14 +26,14 @@ from sora_spec.graph.ops.pointwise import (
     sub,
     unary,
 )
-from sora_spec.graph.ops.reduction import mean
-from sora_spec.graph.ops.views import cat, narrow
-from sora_spec.graph.tape import Tape
-from sora_spec.graph.tensor import Tensor
+from sora_spec.graph.eager.ops.reduction import mean
+from sora_spec.graph.eager.ops.views import cat, narrow
+from sora_spec.graph.eager.tape import Tape
+from sora_spec.graph.eager.tensor import Tensor
 
 if TYPE_CHECKING:
-    from sora_spec.schema.objective import Ddpm, Interpolant
-    from sora_spec.schema.spec import Spec
+    from sora_spec.language.schema.objective import Ddpm, Interpolant
+    from sora_spec.language.schema.spec import Spec
 
 Held = dict[str, Tensor]
 """Names of the sampler's loop, and what they hold."""

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sora_spec.errors import UserError
-from sora_spec.graph.layout import Shape, contiguous_strides
-from sora_spec.graph.ops.attention import attention
-from sora_spec.graph.ops.pointwise import add, contiguous, mul, sub
-from sora_spec.graph.ops.views import cat, chunk, expand_to, narrow, rearrange, reshape
-from sora_spec.graph.tensor import Grads, Node, Tensor, attach, node_for, run_one
+from sora_spec.graph.eager.layout import Shape, contiguous_strides
+from sora_spec.graph.eager.ops.attention import attention
+from sora_spec.graph.eager.ops.pointwise import add, contiguous, mul, sub
+from sora_spec.graph.eager.ops.views import cat, chunk, expand_to, narrow, rearrange, reshape
+from sora_spec.graph.eager.tensor import Grads, Node, Tensor, attach, node_for, run_one
 
 if TYPE_CHECKING:
     from sora_spec.graph.lower.blocks import Attention, Axis

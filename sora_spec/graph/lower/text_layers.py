@@ -5,11 +5,10 @@ Legend: `B` prompts, `M` tokens, `D` width, `d` width of a head.
 
 from __future__ import annotations
 
-from sora_spec.graph.dtypes import DType
-from sora_spec.graph.lower.weights import Weights
-from sora_spec.graph.ops.matrix import linear_without_bias
-from sora_spec.graph.ops.norm import affine_layer_norm
-from sora_spec.graph.ops.pointwise import (
+from sora_spec.graph.eager.dtypes import DType
+from sora_spec.graph.eager.ops.matrix import linear_without_bias
+from sora_spec.graph.eager.ops.norm import affine_layer_norm
+from sora_spec.graph.eager.ops.pointwise import (
     add,
     add_scalar,
     contiguous,
@@ -22,8 +21,9 @@ from sora_spec.graph.ops.pointwise import (
     tanh,
     unary,
 )
-from sora_spec.graph.ops.views import permute, rearrange
-from sora_spec.graph.tensor import Tensor
+from sora_spec.graph.eager.ops.views import permute, rearrange
+from sora_spec.graph.eager.tensor import Tensor
+from sora_spec.graph.lower.weights import Weights
 
 ENCODER, TOKENS = ("condition", "encoder"), ("condition", "tokens")
 """YAML values that make the encoder, and the extent of a prompt."""

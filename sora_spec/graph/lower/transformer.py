@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sora_spec.graph.dtypes import DType
+from sora_spec.graph.eager.dtypes import DType
+from sora_spec.graph.eager.ops.norm import layer_norm
+from sora_spec.graph.eager.ops.pointwise import add, cast_to, made_from_nothing, mul, select, silu, unary
+from sora_spec.graph.eager.ops.views import chunk, narrow, rearrange, unbind, unsqueeze
+from sora_spec.graph.eager.recompute import checkpoint
+from sora_spec.graph.eager.tensor import Tensor
 from sora_spec.graph.lower.blocks import Axis, Block, Rotation, block_modulation, modulate, modulation_of
 from sora_spec.graph.lower.embeddings import LabelEmbedding, PooledText, TextTokens, TimeEmbedding
 from sora_spec.graph.lower.sequence import SequenceGroup, sequence_group
 from sora_spec.graph.lower.weights import Linear, Weights
-from sora_spec.graph.ops.norm import layer_norm
-from sora_spec.graph.ops.pointwise import add, cast_to, made_from_nothing, mul, select, silu, unary
-from sora_spec.graph.ops.views import chunk, narrow, rearrange, unbind, unsqueeze
-from sora_spec.graph.recompute import checkpoint
-from sora_spec.graph.tensor import Tensor
-from sora_spec.shapes import Shapes, derive_shapes
+from sora_spec.language.shapes import Shapes, derive_shapes
 
 if TYPE_CHECKING:
-    from sora_spec.schema.backbone import Transformer
-    from sora_spec.schema.spec import Spec
+    from sora_spec.language.schema.backbone import Transformer
+    from sora_spec.language.schema.spec import Spec
 
 LONGEST = 512
 """Latent frames that the tables of time reach at least."""

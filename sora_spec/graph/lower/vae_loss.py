@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from sora_spec.graph.dtypes import DType
-from sora_spec.graph.lower.lpips import Lpips, frames_of
-from sora_spec.graph.ops.pointwise import (
+from sora_spec.graph.eager.dtypes import DType
+from sora_spec.graph.eager.ops.pointwise import (
     absolute,
     add,
     add_scalar,
@@ -19,9 +18,10 @@ from sora_spec.graph.ops.pointwise import (
     sub,
     unary,
 )
-from sora_spec.graph.ops.reduction import mean, mse_loss
-from sora_spec.graph.ops.views import chunk
-from sora_spec.graph.tensor import Tensor
+from sora_spec.graph.eager.ops.reduction import mean, mse_loss
+from sora_spec.graph.eager.ops.views import chunk
+from sora_spec.graph.eager.tensor import Tensor
+from sora_spec.graph.lower.lpips import Lpips, frames_of
 
 
 class Trained(Protocol):

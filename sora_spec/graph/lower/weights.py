@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sora_spec.graph.dtypes import DType
-from sora_spec.graph.layout import Shape
-from sora_spec.graph.ops import matrix
-from sora_spec.graph.ops.attention import Kernel
-from sora_spec.graph.tape import Tape
-from sora_spec.graph.tensor import Tensor, leaf
+from sora_spec.graph.eager.dtypes import DType
+from sora_spec.graph.eager.layout import Shape
+from sora_spec.graph.eager.ops import matrix
+from sora_spec.graph.eager.ops.attention import Kernel
+from sora_spec.graph.eager.tape import Tape
+from sora_spec.graph.eager.tensor import Tensor, leaf
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import get_args
 
+from sora_spec.graph.eager.tape import YamlPath
 from sora_spec.graph.ir import Graph, Role
-from sora_spec.graph.tape import YamlPath
 
 
 @dataclass(frozen=True)

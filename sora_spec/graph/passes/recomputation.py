@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from sora_spec.graph.eager.tape import YamlPath
 from sora_spec.graph.ir import Graph
 from sora_spec.graph.passes.count import count
 from sora_spec.graph.passes.memory import collapsed_path, memory, saved_for_backward
-from sora_spec.graph.tape import YamlPath
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Weights are gathered unit by unit: every block is one, and what lies outside the blocks is the root. The passes below
 retell the life of a unit as `torch/distributed/fsdp/_fully_shard` has it (PyTorch 2.13): when its weights are gathered,
 which buffers that takes and until when, and how its gradients are reduced. Activations are not counted here; see
-`sora_spec.plan.sharded` for both together. Legend: `W` ranks that share a unit.
+`sora_spec.plan.memory.sharded` for both together. Legend: `W` ranks that share a unit.
 """
 
 from __future__ import annotations

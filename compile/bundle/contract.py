@@ -1,0 +1,119 @@
+"""What the exported graphs take and give, derived from the spec alone. Torch-free.
+
+`B` batch, `C` channels, `F` latent frames, `H W` latent height and width; videos are (B, 3, T, Y, X) in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import assert_never
+
+from sora_spec.compile.bundle.manifest import Port, Profile, Range, StageName
+from sora_spec.language.schema.condition import ClassCondition, NoCondition, TextCondition
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.shapes import derive_shapes, latent_frames
+from sora_spec.language.tiles import cut_of
+from sora_spec.recipe.sampling import frames_per_decode, is_per_frame
+
+BATCH, FRAMES, PIXEL_FRAMES = "batch", "frames", "pixel_frames"
+MAX_LATENT_FRAMES = 512
+"""Latent frames that a graph promises to take; position tables hold at least as many."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Inputs and outputs of one graph, and the sizes that its named axes take."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    axes: dict[str, Range]
+
+    def shapes(self, **extents: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the inputs at the given extents of the named axes."""
+        return {port.name: concrete(port.shape, extents) for port in self.inputs}
+
+
+def concrete(shape: Iterable[int | str], extents: dict[str, int]) -> tuple[int, ...]:
+    """`shape` with its named axes filled in."""
+    return tuple(extents[extent] if isinstance(extent, str) else extent for extent in shape)
+
+
+def condition_ports(spec: Spec) -> tuple[Port, ...]:
+    """The denoiser's condition: none, `label` (B,) with the null label as last row, or `context`: (B, width), or
+    (B, tokens, width) with, where padding is passed over, `mask` (B, tokens)."""
+    match spec.condition:
+        case NoCondition():
+            return ()
+        case ClassCondition():
+            return (Port(name="label", dtype="int64", shape=(BATCH,)),)
+        case TextCondition(pooled=True, width=width):
+            return (Port(name="context", dtype="float32", shape=(BATCH, width)),)
+        case TextCondition(tokens=tokens, width=width, masked=masked):
+            context = Port(name="context", dtype="float32", shape=(BATCH, tokens, width))
+            return (context, Port(name="mask", dtype="int64", shape=(BATCH, tokens))) if masked else (context,)
+        case unknown:
+            assert_never(unknown)
+
+
+def frames_range(spec: Spec) -> Range:
+    """Latent frames that the graphs of `spec` take: multiples of the patch."""
+    unit = spec.patch.time
+    longest = max(MAX_LATENT_FRAMES // unit * unit, derive_shapes(spec).latent_frames)
+    return Range(min=unit, max=longest, multiple_of=unit)
+
+
+def denoiser_contract(spec: Spec) -> Contract:
+    """(latents (B, C, F, H, W), time (B,), condition) → prediction (B, Cout, F, H, W)."""
+    shapes = derive_shapes(spec)
+    grid = (FRAMES, shapes.latent_height, shapes.latent_width)
+    latents = Port(name="latents", dtype="float32", shape=(BATCH, shapes.channels, *grid))
+    time = Port(name="time", dtype="float32", shape=(BATCH,))
+    prediction = Port(name="prediction", dtype="float32", shape=(BATCH, shapes.out_channels, *grid))
+    axes = {BATCH: Range(min=1), FRAMES: frames_range(spec)}
+    return Contract((latents, time, *condition_ports(spec)), (prediction,), axes)
+
+
+def decoder_contract(spec: Spec) -> Contract:
+    """latents (B, C, F, H, W) → video (B, 3, T, Y, X), T following from F by the codec's frame rule.
+
+    Of a tiled codec H W Y X are those of one tile.
+    """
+    shapes, space = derive_shapes(spec), spec.vae.compression.space
+    tiles = cut_of(spec)
+    rows, columns = (
+        (shapes.latent_height, shapes.latent_width) if tiles is None else (tiles.tile_height, tiles.tile_width)
+    )
+    latent_shape = (BATCH, shapes.channels, FRAMES, rows, columns)
+    latents = Port(name="latents", dtype="float32", shape=latent_shape)
+    # Without temporal compression a clip has as many frames as its latents, and the two axes are one.
+    length = FRAMES if spec.vae.compression.time == 1 else PIXEL_FRAMES
+    video = Port(name="video", dtype="float32", shape=(BATCH, 3, length, rows * space, columns * space))
+    return Contract((latents,), (video,), {BATCH: Range(min=1), FRAMES: frames_range(spec)})
+
+
+def contract_of(spec: Spec, stage: StageName) -> Contract:
+    """The contract of one stage of `spec`."""
+    return denoiser_contract(spec) if stage == "denoiser" else decoder_contract(spec)
+
+
+def engine_profile(spec: Spec, stage: StageName) -> Profile:
+    """Shapes that an engine is built for: `export.batch` and `export.frames` of the spec.
+
+    Guidance runs the denoiser on conditional and unconditional samples at once, so its largest batch is doubled where
+    there is a condition to guide by. Engines are tuned for the largest batch and the clip's own length; those of a
+    decoder that gets a clip in pieces, for such a piece, and they take the rest of a clip, however short.
+    """
+    shortest, longest = spec.export.batch
+    doubled = 2 if stage == "denoiser" and not isinstance(spec.condition, NoCondition) else 1
+    own = spec.clip.frames
+    low, high = (latent_frames(spec, frames) for frames in spec.export.frames or (own, own))
+    middle = min(max(latent_frames(spec, own), low), high)
+    if stage == "vae_decoder" and is_per_frame(spec):
+        low, middle, high = spec.patch.time, frames_per_decode(spec, middle), frames_per_decode(spec, high)
+    contract = contract_of(spec, stage)
+    return Profile(
+        min=contract.shapes(batch=shortest, frames=low),
+        opt=contract.shapes(batch=longest * doubled, frames=middle),
+        max=contract.shapes(batch=longest * doubled, frames=high),
+    )

@@ -1,0 +1,1 @@
+"""Module → ONNX → TensorRT engine, each compared with the one before."""

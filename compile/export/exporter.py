@@ -1,0 +1,237 @@
+"""Run folder, or spec with weights → bundle: both graphs exported, checked, measured and described."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from sora_spec import output
+from sora_spec.builders.codec import Codec, unset_pieces
+from sora_spec.builders.denoiser import Denoiser
+from sora_spec.builders.weights.codec_run import load_codec
+from sora_spec.builders.weights.digest import hash_weights, warn_of_other_codec
+from sora_spec.builders.weights.run import load_denoiser
+from sora_spec.compile.bundle.bundle import CLASSES, SPEC, Bundle, record_file, write_manifest, writing_bundle
+from sora_spec.compile.bundle.contract import contract_of
+from sora_spec.compile.bundle.manifest import Manifest, Parity, Precision, Source, Stage, StageName
+from sora_spec.compile.export.engines import add_engines, plan_targets
+from sora_spec.compile.export.graph_modules import DecoderGraph, DenoiserGraph
+from sora_spec.compile.export.onnx_export import OPSETS, TORCH_DTYPES, ExportedGraph, export_onnx
+from sora_spec.compile.export.parity import measure_parity, plan_comparison, random_inputs
+from sora_spec.compile.run.executors.onnx_stage import OnnxStage, import_onnxruntime
+from sora_spec.compile.run.executors.opening import source_spec
+from sora_spec.compile.run.executors.spec_source import SpecSource
+from sora_spec.compile.run.executors.torch_stage import TorchStage
+from sora_spec.disk.checkpoints import pick_weights
+from sora_spec.disk.run_folder import RunFolder
+from sora_spec.errors import UserError
+from sora_spec.language.loading import dump_spec
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.tiles import cut_of, streams
+
+PACKAGES = ("sora-spec", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What the command line asks of an export."""
+
+    precision: Precision | None = None
+    """In place of the spec's `export.precision`."""
+    ema: bool = True
+    force: bool = False
+    targets: tuple[str, ...] = ()
+    """GPUs to build engines for."""
+
+
+class Module(NamedTuple):
+    """One stage's module in fp32, with the sample shapes it takes."""
+
+    name: StageName
+    module: DenoiserGraph | DecoderGraph
+
+
+def export_run(source: RunFolder | SpecSource, target: Path, settings: ExportSettings) -> Bundle:
+    """Export both stages of `source` into the bundle `target`, which appears whole or not at all.
+
+    Raises UserError when a stage has no weights, cannot be traced, or differs from eager by more than the limit.
+    """
+    overrides = [f"export.precision={settings.precision}"] if settings.precision else []
+    spec = source_spec(source, overrides)
+    import_onnxruntime()
+    plan_targets(settings.targets)
+    with writing_bundle(target, settings.force) as folder:
+        loaded = _load(source, settings)
+        unset_pieces(loaded.codec)  # the graph decodes one tile, of whole length
+        modules = (
+            Module("denoiser", DenoiserGraph(loaded.denoiser)),
+            Module("vae_decoder", DecoderGraph(loaded.codec)),
+        )
+        stages: dict[StageName, Stage] = {module.name: export_stage(spec, module, folder) for module in modules}
+        manifest = write_bundle_files(folder, source.classes(), spec, stages, loaded.origin)
+        add_engines(Bundle(folder, manifest), settings.targets, _earlier(target))
+    return Bundle.open(target)
+
+
+class Loaded(NamedTuple):
+    """A source's networks, and where their weights come from."""
+
+    denoiser: Denoiser
+    codec: Codec
+    origin: Source
+
+
+def _load(source: RunFolder | SpecSource, settings: ExportSettings) -> Loaded:
+    if isinstance(source, SpecSource):
+        origin = Source(run=source.load_spec().name, step=None, ema=False, random=source.drawn())
+        return Loaded(source.load_denoiser(), source.load_codec(), origin)
+    weights = pick_weights(source, "denoiser", settings.ema)
+    codec = load_codec(source, lacking=not settings.ema)
+    warn_of_other_codec(source, codec)
+    denoiser = load_denoiser(source, settings.ema, weights)
+    step, averaged = (None, False) if weights is None else (weights.step, weights.averaged)
+    return Loaded(denoiser, codec, Source(run=source.path.resolve().name, step=step, ema=averaged))
+
+
+def _earlier(target: Path) -> Bundle | None:
+    """The bundle that is about to be replaced, whose engines may serve again; None when there is no whole one."""
+    try:
+        return Bundle.open(target, verify=False)
+    except UserError:
+        return None
+
+
+def write_bundle_files(
+    folder: Path, classes: list[str] | None, spec: Spec, stages: dict[StageName, Stage], origin: Source
+) -> Manifest:
+    """Write spec, class names and manifest beside the exported graphs."""
+    text = dump_spec(spec)
+    (folder / SPEC).write_text(text)
+    if classes is not None:
+        (folder / CLASSES).write_text(json.dumps(classes) + "\n")
+    manifest = Manifest(
+        name=spec.name,
+        spec_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        precision=spec.export.precision,
+        source=origin,
+        packages=installed_packages(PACKAGES),
+        stages=stages,
+        files=tuple(record_file(folder, file) for file in sorted(folder.iterdir()) if file.is_file()),
+    )
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def export_stage(spec: Spec, module: Module, folder: Path) -> Stage:
+    """Export one stage into `folder` and measure it."""
+    started = time.perf_counter()
+    contract, precision = contract_of(spec, module.name), spec.export.precision
+    path = folder / f"{module.name}.onnx"
+    with output.progress(f"exporting {module.name}"):
+        graph = export_onnx(_in_precision(module, precision), contract, path, OPSETS[precision])
+    seconds = time.perf_counter() - started
+    with output.progress(f"comparing {module.name} with eager"):
+        parity = _parity(spec, module, graph)
+    return Stage(
+        file=path.name,
+        inputs=contract.inputs,
+        outputs=contract.outputs,
+        axes=contract.axes,
+        opset=graph.opset,
+        ir_version=graph.ir_version,
+        nodes=graph.nodes,
+        weights_sha256=hash_weights(module.module),
+        parity=parity,
+        export_seconds=round(seconds, 3),
+        notes=_notes(spec, module.name),
+    )
+
+
+def _notes(spec: Spec, stage: StageName) -> tuple[str, ...]:
+    """What the graph does otherwise than the run, or for itself."""
+    if stage != "vae_decoder":
+        return ()
+    found: list[str] = []
+    if (tiles := cut_of(spec)) is not None:
+        found.append(f"decodes one of {tiles.tiles} overlapping tiles, as vae.tiling says; generate puts them together")
+    if streams(spec):
+        found.append(
+            "decodes all frames of a clip at once: vae.streaming is not exported, and memory grows with the clip"
+        )
+    return tuple(found)
+
+
+def _in_precision(module: Module, precision: Precision) -> DenoiserGraph | DecoderGraph:
+    """The module itself in fp32, else a copy whose weights are cast."""
+    dtype = TORCH_DTYPES[precision]
+    if dtype == torch.float32:
+        return module.module
+    cast = copy.deepcopy(module.module).to(dtype)
+    cast.dtype = dtype
+    return cast
+
+
+def _parity(spec: Spec, module: Module, graph: ExportedGraph) -> Parity | None:
+    precision = spec.export.precision
+    if precision == "bf16":
+        output.warn(f"{module.name}: no CPU backend runs bf16, so the graph is checked but not compared with eager")
+        return None
+    contract = contract_of(spec, module.name)
+    comparison = plan_comparison(spec, contract, module.module)
+    if _answers_zero(spec, module):
+        return _parity_of_twin(spec, module, graph)
+    exported = OnnxStage(module.name, graph.path, contract, cpu_only=True)
+    return measure_parity(comparison, TorchStage(module.name, module.module, contract), exported, precision)
+
+
+def _answers_zero(spec: Spec, module: Module) -> bool:
+    """Whether the output is zero for a random input, as of a freshly initialised adaLN-zero network."""
+    import numpy as np
+
+    contract = contract_of(spec, module.name)
+    unit = contract.axes["frames"].multiple_of
+    inputs = random_inputs(spec, contract, 1, unit, np.random.default_rng(1))
+    result = TorchStage(module.name, module.module, contract).run(inputs)
+    return not result[contract.outputs[0].name].any()
+
+
+def _parity_of_twin(spec: Spec, module: Module, graph: ExportedGraph) -> Parity | None:
+    """Measure a copy with perturbed weights, exported the same way: agreement on zeros would say nothing."""
+    output.warn(f"{module.name} is untrained: it answers zero to every input; parity is measured on perturbed weights")
+    twin = copy.deepcopy(module.module)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    contract, precision = contract_of(spec, module.name), spec.export.precision
+    path = graph.path.with_name(f".twin-{graph.path.name}")
+    perturbed = Module(module.name, twin)
+    try:
+        export_onnx(_in_precision(perturbed, precision), contract, path, graph.opset)
+        comparison = plan_comparison(spec, contract, twin)
+        exported = OnnxStage(module.name, path, contract, cpu_only=True)
+        parity = measure_parity(comparison, TorchStage(module.name, twin, contract), exported, precision)
+    finally:
+        path.unlink(missing_ok=True)
+        path.with_name(f"{path.name}.data").unlink(missing_ok=True)
+    return parity.model_copy(update={"perturbed": True})
+
+
+def installed_packages(names: Sequence[str]) -> dict[str, str]:
+    """Versions of those of `names` that are installed."""
+    found: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,133 @@
+"""A run folder, a bundle or a spec with weights → the two stages of generation, on the backend that was asked for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from sora_spec.compile.bundle.bundle import Bundle
+from sora_spec.compile.bundle.contract import contract_of
+from sora_spec.compile.bundle.manifest import STAGES
+from sora_spec.compile.run.executors.spec_source import SpecSource, is_spec
+from sora_spec.compile.run.executors.stage import Backend, Stage
+from sora_spec.compile.run.pipeline import Pipeline
+from sora_spec.disk.run_folder import RunFolder
+from sora_spec.errors import UserError
+from sora_spec.language.loading import load_spec
+from sora_spec.language.packaged import packaged_names
+from sora_spec.language.schema.spec import Spec
+
+Asked = Literal["auto", "torch", "onnx", "tensorrt"]
+
+
+Source: TypeAlias = RunFolder | Bundle | SpecSource
+_MAKE = "`sora-spec train SPEC` makes a run, `sora-spec export RUN` a bundle"
+
+
+def open_source(path: Path, overrides: Sequence[str] = (), random: bool = False) -> Source:
+    """The run folder, bundle or spec at `path`; a packaged spec by its name.
+
+    `overrides` are for a spec, and `random`: draw the weights that it names no file for. Raises UserError when `path`
+    is none of these.
+    """
+    if not path.is_dir() and is_spec(path):
+        source = SpecSource(path, tuple(overrides), random)
+        source.check_weights()
+        return source
+    if random:
+        raise UserError(f"{path} is no spec: --random-weights goes with one", "sora-spec export SPEC --random-weights")
+    if not path.exists():
+        close = difflib.get_close_matches(str(path), packaged_names(), n=1)
+        meant = f"did you mean the spec {close[0]}? " if close else ""
+        raise UserError(f"{path} does not exist", f"{meant}give a run folder, a bundle or a spec with weights; {_MAKE}")
+    if path.is_dir() and not (path / "manifest.json").exists() and any(path.glob("*.onnx")):
+        raise UserError(f"{path} is an incomplete bundle: it has no manifest.json", "copy the bundle again")
+    if RunFolder.is_run(path):
+        return RunFolder.open(path)
+    if (path / "manifest.json").is_file():
+        return Bundle.open(path)
+    raise UserError(
+        f"{path} is neither a run folder (spec.yaml) nor a bundle (manifest.json)",
+        f"give a run folder or a bundle; {_MAKE}",
+    )
+
+
+def source_spec(source: Source, overrides: Sequence[str]) -> Spec:
+    """The spec of a source with `key=value` overrides."""
+    return load_spec(str(source.spec_path), overrides) if isinstance(source, RunFolder) else source.load_spec(overrides)
+
+
+def choose_backend(source: Source, asked: Asked) -> Backend:
+    """What `auto` means for `source`, and whether it can be had at all.
+
+    A run and a spec are always eager; a bundle takes engines where they run and ONNX Runtime elsewhere. Raises
+    UserError otherwise.
+    """
+    if not isinstance(source, Bundle):
+        if asked in ("onnx", "tensorrt"):
+            kind = "a run folder" if isinstance(source, RunFolder) else "a spec"
+            raise UserError(
+                f"{source.path} is {kind}: --backend {asked} runs bundles",
+                f"make one: sora-spec export {source.path}, then sora-spec generate BUNDLE",
+            )
+        return "torch"
+    if asked == "torch":
+        raise UserError(
+            f"{source.path} is a bundle: --backend torch runs run folders", "sora-spec generate RUN, or --backend onnx"
+        )
+    if asked == "auto":
+        from sora_spec.compile.run.executors.tensorrt_stage import usable_engine
+
+        return "tensorrt" if all(usable_engine(source, stage) for stage in STAGES) else "onnx"
+    return asked
+
+
+def open_pipeline(source: Source, spec: Spec, backend: Backend, ema: bool = True, offload: bool = False) -> Pipeline:
+    """Load both stages, or with `offload` prepare to load each when it runs.
+
+    `spec` is the source's, perhaps with another sampler or clip length; of a run also with other tiles or streaming.
+    """
+    trained = source_spec(source, ())  # what the graphs take follows from this one
+    if isinstance(source, Bundle):
+        stages = _bundle_stages(source, trained, backend, offload)
+    else:
+        stages = _eager_stages(source, trained.model_copy(update={"vae": spec.vae}), ema, offload)
+    denoiser, decoder = stages
+    return Pipeline(spec, denoiser, decoder)
+
+
+def _bundle_stages(bundle: Bundle, spec: Spec, backend: Backend, offload: bool) -> list[Stage]:
+    if backend == "tensorrt":
+        from sora_spec.compile.run.executors.tensorrt_stage import load_engines
+
+        return load_engines(bundle, spec, STAGES, offload)
+    from sora_spec.compile.run.executors.onnx_stage import OnnxStage
+
+    return [
+        OnnxStage(name, bundle.path / bundle.stage(name).file, contract_of(spec, name), offload=offload)
+        for name in STAGES
+    ]
+
+
+def _eager_stages(source: RunFolder | SpecSource, spec: Spec, ema: bool, offload: bool) -> list[Stage]:
+    from sora_spec.builders.codec import set_pieces
+    from sora_spec.builders.tf32 import set_tf32
+    from sora_spec.builders.weights.codec_run import load_codec
+    from sora_spec.builders.weights.digest import warn_of_other_codec
+    from sora_spec.builders.weights.run import load_denoiser
+    from sora_spec.compile.export.graph_modules import DecoderGraph, DenoiserGraph
+    from sora_spec.compile.run.executors.torch_stage import TorchStage
+
+    set_tf32(spec.train.tf32)
+    if isinstance(source, SpecSource):
+        codec, denoiser = source.load_codec(), source.load_denoiser()
+    else:
+        codec, denoiser = load_codec(source, lacking=not ema), load_denoiser(source, ema=ema)
+        warn_of_other_codec(source, codec)
+    set_pieces(codec, spec.vae)
+    modules = (DenoiserGraph(denoiser), DecoderGraph(codec))
+    return [
+        TorchStage(name, module, contract_of(spec, name), offload) for name, module in zip(STAGES, modules, strict=True)
+    ]

@@ -1,0 +1,78 @@
+"""A spec as the source of a model: its weights come from the files that it names, or are drawn at random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sora_spec.errors import UserError
+from sora_spec.language.loading import load_spec
+from sora_spec.language.packaged import find_spec_file
+from sora_spec.language.schema.vae import IdentityVae
+
+if TYPE_CHECKING:
+    from sora_spec.builders.codec import Codec
+    from sora_spec.builders.denoiser import Denoiser
+    from sora_spec.compile.bundle.manifest import StageName
+    from sora_spec.language.schema.spec import Spec
+
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class SpecSource:
+    """A spec file, or a packaged spec by its name, with overrides."""
+
+    path: Path
+    overrides: tuple[str, ...] = ()
+    random: bool = False
+    """Draw the weights that the spec names no file for."""
+
+    def load_spec(self, overrides: Sequence[str] = ()) -> Spec:
+        """The spec, with further overrides."""
+        return load_spec(str(self.path), [*self.overrides, *overrides])
+
+    @staticmethod
+    def classes() -> None:
+        """A spec knows no names of classes."""
+
+    def drawn(self) -> tuple[StageName, ...]:
+        """Stages whose weights are random."""
+        stages: dict[str, StageName] = {"backbone": "denoiser", "vae": "vae_decoder"}
+        return tuple(stages[section] for section in _unnamed(self.load_spec())) if self.random else ()
+
+    def check_weights(self) -> None:
+        """Raise UserError where the spec names no file for a part, and none is to be drawn."""
+        lacking = [] if self.random else [f"{section}.weights" for section in _unnamed(self.load_spec())]
+        if lacking:
+            names = f"{' and '.join(lacking)} name{'s' * (len(lacking) == 1)}"
+            raise UserError(
+                f"{self.path} is a spec, and its {names} no file",
+                f"add {' '.join(f'{name}=FILE' for name in lacking)}; or train it, and give the run folder",
+            )
+
+    def load_denoiser(self) -> Denoiser:
+        """The denoiser with exactly the weights of `backbone.weights`, on the CPU, in evaluation mode."""
+        from sora_spec.builders.weights.run import draw_denoiser, load_named_denoiser
+
+        spec = self.load_spec()
+        return draw_denoiser(spec, _SEED) if "denoiser" in self.drawn() else load_named_denoiser(spec)
+
+    def load_codec(self) -> Codec:
+        """The codec with the weights of `vae.weights`, on the CPU, in evaluation mode."""
+        from sora_spec.builders.weights.codec_run import draw_codec, load_named_codec
+
+        spec = self.load_spec()
+        return draw_codec(spec, _SEED) if "vae_decoder" in self.drawn() else load_named_codec(spec)
+
+
+def _unnamed(spec: Spec) -> list[str]:
+    codec = not isinstance(spec.vae, IdentityVae) and spec.vae.weights is None
+    return ["backbone"] * (spec.backbone.weights is None) + ["vae"] * codec
+
+
+def is_spec(path: Path) -> bool:
+    """Whether `path` is a file, or the name of a packaged spec."""
+    return path.is_file() or Path(find_spec_file(str(path))).is_file()

@@ -1,0 +1,89 @@
+"""One interface over PyTorch, ONNX Runtime and TensorRT: named numpy arrays in, named numpy arrays out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sora_spec.compile.bundle.contract import Contract
+from sora_spec.errors import UserError
+
+Backend = Literal["torch", "onnx", "tensorrt"]
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+
+
+class Stage(ABC):
+    """One graph, loaded and ready to run; or, offloaded, loaded only while someone is `using` it."""
+
+    name: str
+    backend: Backend
+    runtime: str
+    """What runs it, with version and device: recorded beside every video."""
+    contract: Contract
+
+    def __init__(self, name: str, contract: Contract, offload: bool) -> None:
+        self.name, self.contract, self.offload = name, contract, offload
+        self._users = 0
+        if not offload:
+            self._open()
+
+    @contextmanager
+    def using(self) -> Iterator[None]:
+        """Have the stage on its device while the body runs. May be nested; costs nothing for a resident stage."""
+        if self.offload and self._users == 0:
+            self._open()
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self.offload and self._users == 0:
+                self._close()
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Bring the stage to its device. Raises UserError where that cannot be."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Free what it holds on its device."""
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Run the graph. Raises UserError when an input has another shape than the contract says."""
+        self._check(inputs)
+        with self.using():
+            return self._run({port.name: self._cast(inputs[port.name], port.dtype) for port in self.contract.inputs})
+
+    @abstractmethod
+    def _run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]: ...
+
+    @staticmethod
+    def _cast(value: NDArray[Any], dtype: str) -> NDArray[Any]:
+        return np.ascontiguousarray(value, dtype=np.dtype(dtype))
+
+    def _check(self, inputs: Arrays) -> None:
+        extents: dict[str, int] = {}
+        for port in self.contract.inputs:
+            assert port.name in inputs, f"{self.name} needs {port.name}, got {sorted(inputs)}"
+            shape = inputs[port.name].shape
+            fits = len(shape) == len(port.shape) and all(
+                found == (extents.setdefault(extent, found) if isinstance(extent, str) else extent)
+                for found, extent in zip(shape, port.shape, strict=True)
+            )
+            if not fits:
+                wanted = " × ".join(str(extents.get(extent, extent)) for extent in port.shape)  # type: ignore[arg-type]
+                raise UserError(f"{self.name}: {port.name} is {' × '.join(map(str, shape))}, the graph takes {wanted}")
+        for name, extent in extents.items():
+            limits = self.contract.axes[name]
+            too_long = limits.max is not None and extent > limits.max
+            if extent < limits.min or too_long or extent % limits.multiple_of:
+                upper = limits.max if limits.max is not None else "any number"
+                raise UserError(
+                    f"{self.name} takes {limits.min} to {upper} {name} by {limits.multiple_of}, not {extent}",
+                    "see the axes of each stage in the bundle's manifest.json",
+                )

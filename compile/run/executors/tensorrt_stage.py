@@ -1,0 +1,214 @@
+"""Stages run by a TensorRT engine on this machine's GPU. Torch-free: device memory comes from `cuda-bindings`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sora_spec.compile.bundle.bundle import Bundle
+from sora_spec.compile.bundle.contract import BATCH, FRAMES, Contract, contract_of
+from sora_spec.compile.bundle.manifest import Engine, Profile, Range, StageName
+from sora_spec.compile.export.targets import local_compute_capability
+from sora_spec.compile.run.executors.stage import Stage
+from sora_spec.errors import UserError
+from sora_spec.language.schema.spec import Spec
+
+
+class DeviceMemory(Protocol):
+    """What a stage asks of CUDA: buffers, copies and one stream."""
+
+    stream: int
+
+    def allocate(self, size: int) -> int:
+        """Address of `size` fresh bytes on the device."""
+        ...
+
+    def free(self, address: int) -> None:
+        """Give a buffer back."""
+        ...
+
+    def upload(self, address: int, value: NDArray[Any]) -> None:
+        """Copy an array to the device, in the order of the stream."""
+        ...
+
+    def download(self, address: int, out: NDArray[Any]) -> None:
+        """Copy from the device into an array and wait for the stream."""
+        ...
+
+
+class CudaMemory:
+    """`DeviceMemory` over the CUDA runtime."""
+
+    def __init__(self) -> None:
+        try:
+            runtime: Any = importlib.import_module("cuda.bindings.runtime")
+        except ImportError as error:
+            raise UserError(
+                f"running engines needs NVIDIA's cuda-bindings: {error}", "pip install cuda-bindings"
+            ) from error
+        self._cuda = runtime
+        self.stream = int(self._call(runtime.cudaStreamCreate))
+
+    def _call(self, function: Any, *arguments: Any) -> Any:
+        status, *result = function(*arguments)
+        if int(status) != 0:
+            raise UserError(f"{function.__name__} failed: {status.name}", "nvidia-smi shows the state of the GPU")
+        return result[0] if result else None
+
+    def allocate(self, size: int) -> int:
+        """See `DeviceMemory.allocate`."""
+        return int(self._call(self._cuda.cudaMalloc, size))
+
+    def free(self, address: int) -> None:
+        """See `DeviceMemory.free`."""
+        self._call(self._cuda.cudaFree, address)
+
+    def upload(self, address: int, value: NDArray[Any]) -> None:
+        """See `DeviceMemory.upload`."""
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._call(self._cuda.cudaMemcpyAsync, address, value.ctypes.data, value.nbytes, kind, self.stream)
+
+    def download(self, address: int, out: NDArray[Any]) -> None:
+        """See `DeviceMemory.download`."""
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._call(self._cuda.cudaMemcpyAsync, out.ctypes.data, address, out.nbytes, kind, self.stream)
+        self._call(self._cuda.cudaStreamSynchronize, self.stream)
+
+
+class EngineStage(Stage):
+    """One engine, which `load` deserializes. Buffers grow with the largest shape seen and are kept while it is open."""
+
+    backend = "tensorrt"
+
+    def __init__(
+        self,
+        name: str,
+        load: Callable[[], Any],
+        contract: Contract,
+        memory: DeviceMemory,
+        runtime: str,
+        offload: bool = False,
+    ) -> None:
+        self.runtime = runtime
+        self._load, self._memory = load, memory
+        self._engine: Any = None
+        self._context: Any = None
+        self._buffers: dict[str, tuple[int, int]] = {}
+        super().__init__(name, contract, offload)
+
+    def _open(self) -> None:
+        self._engine = self._load()
+        self._context = self._engine.create_execution_context()
+
+    def _close(self) -> None:
+        self._context = None  # before the engine, which it refers to
+        self._engine = None
+        for address, _ in self._buffers.values():
+            self._memory.free(address)
+        self._buffers.clear()
+
+    def _buffer(self, name: str, size: int) -> int:
+        address, capacity = self._buffers.get(name, (0, 0))
+        if size > capacity:
+            if capacity:
+                self._memory.free(address)
+            address = self._memory.allocate(size)
+            self._buffers[name] = (address, size)
+        return address
+
+    def _run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        for name, value in inputs.items():
+            if not self._context.set_input_shape(name, value.shape):
+                raise UserError(f"{self.name}: the engine does not take {name} of shape {value.shape}")
+            address = self._buffer(name, value.nbytes)
+            self._memory.upload(address, value)
+            self._context.set_tensor_address(name, address)
+        outputs = {port.name: self._output(port.name, port.dtype) for port in self.contract.outputs}
+        if not self._context.execute_async_v3(self._memory.stream):
+            raise UserError(
+                f"{self.name}: the engine failed to run", "run with --backend onnx to tell model from engine"
+            )
+        for name, value in outputs.items():
+            self._memory.download(self._buffers[name][0], value)
+        return outputs
+
+    def _output(self, name: str, dtype: str) -> NDArray[Any]:
+        value = np.empty(tuple(self._context.get_tensor_shape(name)), np.dtype(dtype))
+        self._context.set_tensor_address(name, self._buffer(name, value.nbytes))
+        return value
+
+
+def usable_engine(bundle: Bundle, stage: StageName) -> Engine | None:
+    """The bundle's engine for this machine's GPU and an installed TensorRT of the same version, if there is one."""
+    sm = local_compute_capability()
+    if sm is None:
+        return None
+    for engine in bundle.manifest.engines:
+        if engine.stage == stage and engine.sm == f"sm{sm}" and _installed_version(engine.builder) == engine.version:
+            return engine
+    return None
+
+
+def _installed_version(module: str) -> str | None:
+    if importlib.util.find_spec(module) is None:
+        return None
+    return str(importlib.import_module(module).__version__)
+
+
+def load_engines(bundle: Bundle, spec: Spec, stages: tuple[StageName, ...], offload: bool = False) -> list[Stage]:
+    """The engines of `stages`, on one stream.
+
+    Raises UserError that says what is missing: a device, a matching engine, or the packages that run it.
+    """
+    sm = local_compute_capability()
+    if sm is None:
+        raise UserError(
+            "TensorRT engines run on a GPU, and this machine has no CUDA device or no driver",
+            f"here: sora-spec generate {bundle.path} --backend onnx; or copy the bundle to the machine with the GPU",
+        )
+    found: dict[StageName, Engine | None] = {stage: usable_engine(bundle, stage) for stage in stages}
+    if missing := [stage for stage, engine in found.items() if engine is None]:
+        built = sorted({f"{engine.sm} by {engine.builder} {engine.version}" for engine in bundle.manifest.engines})
+        raise UserError(
+            f"the bundle has no engine of {', '.join(missing)} for sm{sm} and an installed TensorRT "
+            f"(engines: {', '.join(built) or 'none'})",
+            f"build them here: sora-spec export {bundle.path} --trt --target sm{sm}",
+        )
+    memory = CudaMemory()
+    return [
+        _stage(bundle, spec, stage, engine, memory, offload) for stage, engine in found.items() if engine is not None
+    ]
+
+
+def _stage(bundle: Bundle, spec: Spec, stage: StageName, engine: Engine, memory: DeviceMemory, offload: bool) -> Stage:
+    bundle.check_engine(engine)
+    contract = within_profile(contract_of(spec, stage), engine.profile)
+    runtime = f"{engine.builder} {engine.version} {engine.sm}"
+    return EngineStage(stage, partial(_deserialize, bundle, engine), contract, memory, runtime, offload)
+
+
+def _deserialize(bundle: Bundle, engine: Engine) -> Any:
+    trt = importlib.import_module(engine.builder)
+    runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+    deserialized = runtime.deserialize_cuda_engine((bundle.path / engine.path).read_bytes())
+    if deserialized is None:
+        raise UserError(
+            f"{engine.builder} {engine.version} cannot load {engine.path} on this GPU",
+            f"build it here: sora-spec export {bundle.path} --trt --target {engine.sm}",
+        )
+    return deserialized
+
+
+def within_profile(contract: Contract, profile: Profile) -> Contract:
+    """`contract` narrowed to the shapes that an engine was built for."""
+    low, high = profile.min["latents"], profile.max["latents"]
+    unit = contract.axes[FRAMES].multiple_of
+    axes = {BATCH: Range(min=low[0], max=high[0]), FRAMES: Range(min=low[2], max=high[2], multiple_of=unit)}
+    return replace(contract, axes=axes)

@@ -1,0 +1,138 @@
+"""Labels → noise → latents → frames, over any executor. Numpy only: a bundle generates without torch.
+
+Sample i starts from noise keyed by (seed, i), so it is the same clip whatever the batch, and eager and exported models
+start from the same numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sora_spec.builders.diffusion.noise import NoiseStream
+from sora_spec.builders.diffusion.samplers import NUMPY, sample
+from sora_spec.builders.vae.tiling import NUMPY as NUMPY_CANVASES
+from sora_spec.builders.vae.tiling import in_tiles
+from sora_spec.compile.bundle.contract import condition_ports
+from sora_spec.compile.run.executors.stage import Stage
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.shapes import derive_shapes
+from sora_spec.language.tiles import cut_of
+from sora_spec.recipe.sampling import default_batch as default_batch
+from sora_spec.recipe.sampling import frames_per_decode
+from sora_spec.video import to_uint8
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One generated clip."""
+
+    index: int
+    """Number of the sample within its seed."""
+    label: int | None
+    frames: NDArray[np.uint8]
+    """(T, Y, X, 3)"""
+
+
+@dataclass
+class Pipeline:
+    """A spec's sampler over two loaded stages."""
+
+    spec: Spec
+    denoiser: Stage
+    decoder: Stage
+    seconds: dict[str, float] = field(default_factory=lambda: {"denoiser": 0.0, "vae_decoder": 0.0})
+    """Wall time spent in each stage so far."""
+
+    def generate(
+        self,
+        labels: Sequence[int | None],
+        seed: int = 0,
+        batch: int | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> Iterator[Clip]:
+        """One clip for each of `labels` (None: unconditional), in order, `batch` at a time.
+
+        `progress` is called with the number of clips times network calls just done.
+        """
+        for indices in _batches(labels, batch or default_batch(self.spec)):
+            part = [labels[index] for index in indices]
+            latents = self.sample(indices, part, seed, progress)
+            with self.decoder.using():
+                for index, label, clip in zip(indices, part, latents, strict=True):
+                    yield Clip(index, label, to_uint8(self.decode(clip[None])[0]))
+
+    def sample(
+        self,
+        indices: Sequence[int],
+        labels: Sequence[int | None],
+        seed: int,
+        progress: Callable[[int], object] | None = None,
+    ) -> NDArray[np.float32]:
+        """Latents (B, C, F, H, W) of the samples `indices` of `seed`."""
+        assert len(indices) == len(labels)
+        stream = NoiseStream(seed, indices, derive_shapes(self.spec).latent)
+        advance = None if progress is None else lambda _: progress(len(indices))
+        wanted = self._labels(labels)
+        with self.denoiser.using():
+            return sample(self.spec, self._network, stream.draw(), wanted, stream.draw, NUMPY, advance)
+
+    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Video (B, 3, T, Y, X) of latents (B, C, F, H, W).
+
+        Where the codec sees one frame at a time, `export.decode_frames` in a pass; in tiles where `vae.tiling` says so.
+        """
+        started = time.perf_counter()
+        frames = latents.shape[2]
+        step = frames_per_decode(self.spec, frames)
+        with self.decoder.using():
+            video = self._decode_piece(latents[:, :, :step])
+            if step < frames:
+                first, shape = video, list(video.shape)
+                shape[2] = frames
+                video = np.empty(shape, first.dtype)
+                video[:, :, :step] = first
+                for start in range(step, frames, step):
+                    video[:, :, start : start + step] = self._decode_piece(latents[:, :, start : start + step])
+        self.seconds["vae_decoder"] += time.perf_counter() - started
+        return video
+
+    def _decode_piece(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        tiles = cut_of(self.spec)
+        if tiles is None:
+            return self._decode_tile(latents)
+        return in_tiles(self._decode_tile, latents, tiles, (1, self.spec.vae.compression.space), NUMPY_CANVASES)
+
+    def _decode_tile(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self.decoder.run({"latents": latents})["video"]
+
+    def _network(self, latents: NDArray[Any], times: NDArray[Any], labels: NDArray[Any] | None) -> NDArray[Any]:
+        started = time.perf_counter()
+        inputs = {"latents": latents, "time": times}
+        if ports := condition_ports(self.spec):
+            assert labels is not None, "the sampler puts the null label where there is none"
+            inputs[ports[0].name] = labels
+        result = self.denoiser.run(inputs)["prediction"]
+        self.seconds["denoiser"] += time.perf_counter() - started
+        return result
+
+    @staticmethod
+    def _labels(labels: Sequence[int | None]) -> NDArray[np.int64] | None:
+        given = [label for label in labels if label is not None]
+        assert len(given) in (0, len(labels)), "a batch is conditional or not"
+        return np.array(given, np.int64) if given else None
+
+
+def _batches(labels: Sequence[int | None], size: int) -> Iterator[range]:
+    """Numbers of the clips of each batch, which is conditional or not, never both."""
+    start = 0
+    for stop in range(1, len(labels) + 1):
+        whole = stop == len(labels) or stop - start == size
+        if whole or (labels[stop] is None) != (labels[start] is None):
+            yield range(start, stop)
+            start = stop

@@ -1,0 +1,1 @@
+"""What lies on disk: run folders, checkpoints and their checksums, written whole or not at all."""

@@ -1,0 +1,1 @@
+"""A model graph for people and scripts: text, JSON, Mermaid, SVG."""

@@ -1,0 +1,1 @@
+"""The language: YAML text → document → spec, with every mistake at its line."""

@@ -1,0 +1,76 @@
+"""E4xx: what the language can say and nothing can build yet. One problem per section, naming what can be built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sora_spec.language.rules.problem import At, Problem
+
+if TYPE_CHECKING:
+    from sora_spec.language.schema.spec import Spec
+
+BUILDABLE = {
+    "vae": ("identity", "image_kl", "causal3d"),
+    "vae.decoder": ("kl",),
+    "backbone": ("transformer",),
+    "backbone.conditioning": ("adaln_zero", "adaln_single", "cross_attention"),
+    "backbone.position": ("sincos", "rope", "none"),
+    "temporal": ("none", "joint", "alternating", "factorized"),
+}
+"""Kinds that a builder exists for. Conditions can all be built, but for text tokens."""
+
+
+def _not_yet(code: str, section: str, kind: str) -> Iterator[Problem]:
+    kinds = BUILDABLE[section]
+    if kind not in kinds:
+        names = ", ".join(f"`{name}`" for name in kinds)
+        yield Problem(
+            code,
+            f"`{section}: {{kind: {kind}}}` is part of the language, but cannot be built yet",
+            At(f"{section}.kind", "not buildable yet"),
+            help=f"Can be built: {names}.",
+        )
+
+
+def vae_is_buildable(spec: Spec) -> Iterator[Problem]:
+    """E401."""
+    return _not_yet("E401", "vae", spec.vae.kind)
+
+
+def decoder_is_buildable(spec: Spec) -> Iterator[Problem]:
+    """E402."""
+    if spec.vae.kind == "image_kl" or spec.vae.kind == "causal3d":
+        yield from _not_yet("E402", "vae.decoder", spec.vae.decoder.kind)
+
+
+def backbone_is_buildable(spec: Spec) -> Iterator[Problem]:
+    """E403."""
+    return _not_yet("E403", "backbone", spec.backbone.kind)
+
+
+def temporal_is_buildable(spec: Spec) -> Iterator[Problem]:
+    """E404."""
+    return _not_yet("E404", "temporal", spec.temporal.kind)
+
+
+def conditioning_is_buildable(spec: Spec) -> Iterator[Problem]:
+    """E405. Text tokens without cross-attention are E312 already."""
+    if spec.backbone.kind == "transformer":
+        yield from _not_yet("E405", "backbone.conditioning", spec.backbone.conditioning.kind)
+
+
+def position_is_buildable(spec: Spec) -> Iterator[Problem]:
+    """E406."""
+    if spec.backbone.kind == "transformer":
+        yield from _not_yet("E406", "backbone.position", spec.backbone.position.kind)
+
+
+RULES = (
+    vae_is_buildable,
+    decoder_is_buildable,
+    backbone_is_buildable,
+    temporal_is_buildable,
+    conditioning_is_buildable,
+    position_is_buildable,
+)

@@ -1,0 +1,1 @@
+"""Devices: the table, the machine at hand, and its measured rates."""

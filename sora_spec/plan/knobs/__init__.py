@@ -1,0 +1,1 @@
+"""What can be turned about a plan, for the terminal interface."""

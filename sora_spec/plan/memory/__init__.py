@@ -1,0 +1,1 @@
+"""Bytes: what each phase of a job holds, and its highest moment."""

@@ -1,0 +1,75 @@
+"""Parameters and FLOPs of the parts of a system, for one forward pass of one sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sora_spec.plan.job import Job
+from sora_spec.plan.memory.schedule import schedule_of
+from sora_spec.plan.memory.text_encoders import encoder_work
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part. None: not known."""
+
+    parameters: int | None
+    forward_flops: int | None
+    """A multiply-accumulate is 2."""
+
+    @property
+    def forward_macs(self) -> int | None:
+        """Multiply-accumulates: what papers on image transformers call FLOPs."""
+        return None if self.forward_flops is None else self.forward_flops // 2
+
+
+@dataclass(frozen=True)
+class Components:
+    """The parts that a spec can have; one that it has not costs nothing."""
+
+    denoiser: Part
+    vae_encoder: Part
+    vae_decoder: Part
+    text_encoder: Part
+
+
+_NOTHING = Part(0, 0)
+_SEVERAL = 2
+"""A batch whose graph a plan is likely to have made already; its FLOPs give those of one sample."""
+
+
+def components_of(job: Job) -> Components:
+    """The parts of a job's spec."""
+    return Components(
+        denoiser=_denoiser(job),
+        vae_encoder=_codec(job, "encoder"),
+        vae_decoder=_codec(job, "decoder"),
+        text_encoder=_text(job),
+    )
+
+
+def _denoiser(job: Job) -> Part:
+    schedule = schedule_of(job.spec, "denoiser", job.setting("denoiser", _SEVERAL))
+    return Part(schedule.parameters, schedule.forward_flops(1))
+
+
+def _codec(job: Job, half: str) -> Part:
+    """Half a codec. SD's 1x1 convolutions around the latents belong to the half that runs them."""
+    if not job.has_codec:
+        return _NOTHING
+    component, batch = ("vae_encode", _SEVERAL) if half == "encoder" else ("vae_decode", 1)
+    schedule = schedule_of(job.spec, component, job.setting(component, batch, "fp32"))
+    owned = ("vae.encoder", "vae.quant_conv") if half == "encoder" else ("vae.decoder", "vae.post_quant_conv")
+    parameters = 0
+    for weight in schedule.weights:
+        if weight.resident.role == "parameter":
+            part = weight.part if weight.part != "vae" else f"vae.{weight.resident.name.partition('.')[0]}"
+            parameters += weight.resident.numel * weight.times * (part in owned)
+    return Part(parameters, schedule.forward_flops(1))
+
+
+def _text(job: Job) -> Part:
+    work = encoder_work(job, 1)
+    if work is not None:
+        return Part(work.parameters, work.forward_flops)
+    return Part(None, None) if job.spec.condition.kind == "text" else _NOTHING

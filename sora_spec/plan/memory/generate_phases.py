@@ -1,0 +1,136 @@
+"""The phases of a generation as `sora-spec generate` runs it: text, denoising, decoding."""
+
+from __future__ import annotations
+
+from sora_spec.language.tiles import cut_of
+from sora_spec.plan.interval import ZERO, Interval, exactly
+from sora_spec.plan.job import Job, with_clip
+from sora_spec.plan.memory.overhead import conv_workspace, matrix_workspace
+from sora_spec.plan.memory.resident import buffer_term, weight_terms
+from sora_spec.plan.memory.terms import Phase, Term, exact, some
+from sora_spec.plan.memory.text_encoders import encoder_work
+from sora_spec.plan.memory.train_phases import activation_terms
+from sora_spec.plan.memory.workload import Workload
+from sora_spec.recipe.sampling import frames_per_decode, is_per_frame
+
+# Bytes a second between pageable host memory and a device: from a shared PCIe 3 slot to PCIe 5, of which such copies
+# reach a part.
+_HOST_LINK = Interval(3e9, 8e9, 20e9)
+
+
+def generate_phases(job: Job) -> list[Phase]:
+    """Phases of one batch of clips, without what the allocator and the driver add."""
+    alone = offloaded(job)
+    denoiser, decoder = network_work(job), decode_work(job)
+    network = _network_terms(denoiser, job)
+    codec = [exact("codec weights", decoder.parameter_bytes + decoder.buffer_bytes, "vae")] if decoder else []
+    text = _text_terms(job)
+    always = matrix_workspace(job.device)
+    phases = [Phase("text encode", some([*always, *text, *([] if alone else [*network, *codec])]))] if text else []
+    others = [] if alone else [*text[:1]]
+    peak = sampler_work(job).peak
+    terms = [exact("inputs", peak.input_bytes, "clip"), *activation_terms(peak, "activations")]
+    phases.append(Phase("denoise", some([*always, *network, *([] if alone else codec), *others, *terms])))
+    if decoder:
+        terms = [
+            exact("latents", decoder.peak.input_bytes, "clip"),
+            *activation_terms(decoder.peak, "codec activations"),
+            *conv_workspace(job.device, decoder),
+            *_assembly_terms(job),
+        ]
+        phases.append(Phase("decode", some([*always, *codec, *([] if alone else network), *others, *terms])))
+    return phases
+
+
+def sampler_work(job: Job) -> Workload:
+    """One step of the sampler: calls of the network, and the latents, noise and slopes that are held meanwhile."""
+    return job.work("sampler_step", job.generated)
+
+
+def network_work(job: Job) -> Workload:
+    """One call of the network: guidance doubles the batch."""
+    return job.work("denoiser", job.generated * (2 if job.guided else 1))
+
+
+def offloaded(job: Job) -> bool:
+    """Whether parts that do not run leave the device. Where the CPU is the device, they have nowhere to go."""
+    return job.offloads and job.device.kind == "cuda"
+
+
+def decode_work(job: Job) -> Workload | None:
+    """One call of the decoder: a clip or a tile of it, and some of its frames where the codec sees each on its own."""
+    if not job.has_codec:
+        return None
+    clip, tiles, sides = job.spec.clip, cut_of(job.spec), dict[str, int]()
+    if is_per_frame(job.spec):
+        sides["frames"] = frames_per_decode(job.spec, clip.frames)
+    if tiles is not None:
+        space = job.spec.vae.compression.space
+        sides |= {"height": tiles.tile_height * space, "width": tiles.tile_width * space}
+    part = with_clip(job.spec, **sides) if sides else job.spec
+    return Job(part, job.device, job.count, job.mode, job.stage).work("vae_decode", 1)
+
+
+def decode_calls(job: Job) -> float:
+    """Calls of the decoder for a batch of clips."""
+    tiles, frames = cut_of(job.spec), job.spec.clip.frames
+    return job.generated * (1 if tiles is None else tiles.tiles) * frames / frames_per_decode(job.spec, frames)
+
+
+def _assembly_terms(job: Job) -> list[Term]:
+    """The clip that tiles and pieces are put together to, and one row of tiles. In the memory of the host."""
+    clip, tiles = job.spec.clip, cut_of(job.spec)
+    frames = frames_per_decode(job.spec, clip.frames)
+    if job.device.kind != "cpu" or (tiles is None and frames == clip.frames):
+        return []
+    row, found = 3 * 4 * clip.width, list[Term]()
+    if frames < clip.frames:
+        found.append(on_host("clip put together", row * clip.height * clip.frames, "clip.frames"))
+    if tiles is not None:
+        found.append(on_host("picture put together", row * clip.height * frames, "vae.tiling"))
+        if len(tiles.rows) > 1 and len(tiles.columns) > 1:
+            side = tiles.tile_height * job.spec.vae.compression.space
+            found.append(on_host("row of tiles", row * side * frames, "vae.tiling"))
+    return found
+
+
+def on_host(name: str, nbytes: int, path: str) -> Term:
+    """Bytes outside PyTorch's allocator, which count where the CPU is the device."""
+    return Term(name, exactly(nbytes), "exact", path, "device")
+
+
+def offload_seconds(job: Job) -> Interval:
+    """Weights on their way to the device and back, once for each batch of clips."""
+    if not offloaded(job):
+        return ZERO
+    parts = [network_work(job), decode_work(job)]
+    nbytes = 2 * sum(part.parameter_bytes + part.buffer_bytes for part in parts if part is not None)
+    return Interval(nbytes / _HOST_LINK.high, nbytes / _HOST_LINK.likely, nbytes / _HOST_LINK.low)
+
+
+def _network_terms(work: Workload, job: Job) -> list[Term]:
+    size = 2 if job.precision == "bf16" else 4
+    return [*weight_terms(work, "denoiser", 1, size), *buffer_term(work, "denoiser", "backbone.position")]
+
+
+def text_work(job: Job) -> Workload | None:
+    """All prompts of a batch through the text encoder, the empty ones of guidance included; None without one."""
+    return encoder_work(job, job.generated * (2 if job.guided else 1))
+
+
+def _text_terms(job: Job) -> list[Term]:
+    """The encoder's weights, and what encoding takes beside them."""
+    work = text_work(job)
+    if work is None:
+        return []
+    condition = job.spec.condition
+    assert condition.kind == "text"
+    return [
+        exact(
+            f"text encoder weights, {condition.precision}",
+            work.parameter_bytes + work.buffer_bytes,
+            "condition.encoder",
+        ),
+        exact("prompts", work.peak.input_bytes, "condition.tokens"),
+        *activation_terms(work.peak, "text encoder activations"),
+    ]

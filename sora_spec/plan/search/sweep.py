@@ -1,0 +1,263 @@
+"""Plans over devices and settings, as a table, CSV or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sora_spec.errors import UserError
+from sora_spec.language.overrides import apply_override
+from sora_spec.language.source import Document
+from sora_spec.plan.devices.hardware import Device, device_names, find_device
+from sora_spec.plan.job import Mode, Placement, RmsNorm, Stage, planned_job
+from sora_spec.plan.layout import NOTHING, checked_for
+from sora_spec.plan.planner import Plan, make_plan
+from sora_spec.plan.search.listing import listed
+from sora_spec.plan.show.report import GIB, duration
+from sora_spec.plan.show.values import whole
+
+if TYPE_CHECKING:
+    from sora_spec.graph.eager.ops.attention import Kernel
+    from sora_spec.language.schema.spec import Spec
+
+MOST_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A setting and the values that it takes."""
+
+    path: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One plan of a sweep, or why there is none."""
+
+    device: str
+    count: int | None
+    settings: tuple[str, ...]
+    plan: Plan | None
+    problem: str
+
+
+def parse_axes(texts: Sequence[str]) -> list[Axis]:
+    """`train.batch=8,16` → an axis. Raises UserError for another form."""
+    axes: list[Axis] = []
+    for text in texts:
+        path, equals, values = text.partition("=")
+        if not equals or not path or not values:
+            raise UserError(f"--over {text} is not KEY=A,B,…", "for example --over train.batch=8,16,32")
+        axes.append(Axis(path, tuple(dict.fromkeys(listed(f"--over {path}", values)))))
+    return axes
+
+
+class _Way(NamedTuple):
+    """What every row has in common beside the spec, in the order in which `planned_job` takes it."""
+
+    mode: Mode
+    stage: Stage
+    placement: Placement
+    batch: int | None
+    attention: Kernel | None
+    tf32: bool
+    temporal_attention: Kernel | None
+    rms_norm: RmsNorm | None
+
+
+def sweep(
+    document: Document,
+    devices: Sequence[str],
+    counts: Sequence[int | None],
+    mode: Mode,
+    stage: Stage,
+    axes: Sequence[Axis],
+    hardware: str | None = None,
+    attention: Kernel | None = None,
+    tf32: bool = False,
+    temporal_attention: Kernel | None = None,
+    rms_norm: RmsNorm | None = None,
+    placement: Placement = "resident",
+    batch: int | None = None,
+) -> list[Row]:
+    """Every combination, settings outermost: those share their graphs. Without names, every row on its spec's device.
+
+    Raises:
+        UserError: a device that is not in the table, two values for one thing, or too many combinations.
+    """
+    found = swept_devices(devices, hardware)
+    options = (attention, tf32, temporal_attention, rms_norm, placement, batch, hardware)
+    return list(sweep_rows(document, found, counts, mode, stage, axes, *options))
+
+
+def swept_devices(names: Sequence[str], hardware: str | None = None) -> list[Device]:
+    """The devices of those names; of the whole table where the only name is `all`.
+
+    Raises:
+        UserError: a device that is not in the table.
+    """
+    every = device_names(hardware) if list(names) == ["all"] else list(names)
+    return list({device.name: device for device in (find_device(name, hardware) for name in every)}.values())
+
+
+def sweep_size(devices: Sequence[Device], counts: Sequence[int | None], axes: Sequence[Axis]) -> int:
+    """Number of rows.
+
+    Raises:
+        UserError: too many, or two values for one thing.
+    """
+    _check_apart(devices, counts, axes)
+    size = prod(len(axis.values) for axis in axes) * max(1, len(devices)) * len(counts)
+    if size > MOST_ROWS:
+        raise UserError(f"{size:,} combinations are more than {MOST_ROWS:,}", "name fewer devices or values")
+    return size
+
+
+def _check_apart(devices: Sequence[Device], counts: Sequence[int | None], axes: Sequence[Axis]) -> None:
+    """Every value that a row is labelled with has one source."""
+    for number, axis in enumerate(axes):
+        for other in axes[:number]:
+            if f"{other.path}.".startswith(f"{axis.path}."):  # the later one would stand in place of the earlier
+                raise UserError(f"{other.path} and {axis.path} are swept at once", "give all its values in one axis")
+        if axis.path == "hardware.count" and list(counts) != [None]:
+            raise UserError("the number of devices is given, and swept over hardware.count", "leave one of the two out")
+        if axis.path == "hardware.gpu" and devices:
+            raise UserError("devices are given, and swept over hardware.gpu", "leave one of the two out")
+
+
+def sweep_rows(
+    document: Document,
+    devices: Sequence[Device],
+    counts: Sequence[int | None],
+    mode: Mode,
+    stage: Stage,
+    axes: Sequence[Axis],
+    attention: Kernel | None = None,
+    tf32: bool = False,
+    temporal_attention: Kernel | None = None,
+    rms_norm: RmsNorm | None = None,
+    placement: Placement = "resident",
+    batch: int | None = None,
+    hardware: str | None = None,
+) -> Iterator[Row]:
+    """The rows of `sweep` one by one, as they are planned. Without devices, every row on its spec's own.
+
+    Raises:
+        UserError: two values for one thing, or too many combinations.
+    """
+    sweep_size(devices, counts, axes)
+    way = _Way(mode, stage, placement, batch, attention, tf32, temporal_attention, rms_norm)
+    for settings in product(*[[f"{axis.path}={value}" for value in axis.values] for axis in axes]):
+        spec, typed, problem = _spec(document, settings, counts)
+        for count, device in product(counts, devices or (None,)):
+            name = device.name if device is not None else "" if spec is None else spec.hardware.gpu
+            if spec is None:
+                yield Row(name, count, settings, None, problem)
+                continue
+            try:
+                plan = _plan(spec, device, count, way, typed, hardware)
+                yield Row(plan.device.name, plan.job.count, settings, plan, "")
+            except UserError as error:
+                yield Row(name, count, settings, None, error.message)
+
+
+def _plan(
+    spec: Spec, device: Device | None, count: int | None, way: _Way, typed: frozenset[str], hardware: str | None
+) -> Plan:
+    device = device or find_device(spec.hardware.gpu, hardware)
+    return make_plan(planned_job(spec, device, count, *way, typed))
+
+
+def _spec(
+    document: Document, settings: Sequence[str], counts: Sequence[int | None]
+) -> tuple[Spec | None, frozenset[str], str]:
+    """The spec with settings laid over it and what was typed of it, or the first thing wrong with it."""
+    if document.root is None:
+        return None, NOTHING, next(d.message for d in document.problems)
+    root = deepcopy(document.root)
+    problems = list(document.problems)
+    for order, setting in enumerate(settings):
+        problems += apply_override(root, setting, order)
+    laid = Document(document.text, root, problems)
+    checked, typed = checked_for(laid, next((count for count in counts if count is not None), None))
+    if checked.ok:
+        return checked.record(), typed, ""
+    return None, typed, next(d.message for d in checked.diagnostics if d.severity == "error")
+
+
+def render(rows: Sequence[Row], form: str) -> str:
+    """The rows as `table`, `csv` or `json`."""
+    if form == "json":
+        return json.dumps([row_values(row) for row in rows], indent=2)
+    if form == "csv":
+        return _csv(rows)
+    return _table(rows)
+
+
+def row_values(row: Row) -> dict[str, Any]:
+    """A row as JSON values."""
+    found: dict[str, Any] = {"gpu": row.device, "count": row.count, "settings": list(row.settings)}
+    if row.plan is None:
+        return found | {"fits": None, "problem": row.problem}
+    times = row.plan.times
+    return found | {
+        "count": row.plan.job.count,
+        "fits": row.plan.fits,
+        "verdict": row.plan.verdict,
+        "allocated_bytes": whole(row.plan.allocated),
+        "device_bytes": whole(row.plan.needed),
+        "step_seconds": times.step.seconds._asdict(),
+        "total_seconds": times.total_seconds._asdict(),
+        "gpu_hours": times.gpu_hours._asdict(),
+        "cost": None if times.cost is None else times.cost._asdict(),
+    }
+
+
+_COLUMNS = ("gpu", "count", "settings", "verdict", "device_bytes", "step_seconds", "total_seconds", "gpu_hours", "cost")
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    lines = [",".join(_COLUMNS)]
+    for row in rows:
+        values = row_values(row)
+        cells = [row.device, values["count"], " ".join(row.settings), values.get("verdict", row.problem)]
+        cells += [_likely(values.get(name)) for name in _COLUMNS[4:]]
+        lines.append(",".join(_cell(cell) for cell in cells))
+    return "\n".join(lines)
+
+
+def _likely(value: dict[str, float] | None) -> str:
+    return "" if value is None else f"{value['likely']:.10g}"
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else str(value)
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n') else text
+
+
+def _table(rows: Sequence[Row]) -> str:
+    lines = [("gpu", "n", "settings", "fits", "GiB", "a step", "in all", "cost")]
+    for row in rows:
+        settings = " ".join(row.settings) or "-"
+        if row.plan is None:
+            lines.append((row.device, str(row.count or ""), settings, row.problem, "", "", "", ""))
+            continue
+        plan, times = row.plan, row.plan.times
+        cost = "-" if times.cost is None else f"${times.cost.likely:,.2f}"
+        lines.append(
+            (
+                *(row.device, str(plan.job.count), settings, plan.verdict, f"{plan.needed.likely / GIB:.1f}"),
+                *(duration(times.step.seconds.likely), duration(times.total_seconds.likely), cost),
+            )
+        )
+    planned = [line for line, row in zip(lines, [None, *rows], strict=True) if row is None or row.plan is not None]
+    widths = [max(len(line[i]) for line in planned) for i in range(8)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )

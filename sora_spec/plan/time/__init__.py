@@ -1,0 +1,1 @@
+"""Seconds: a roofline over ops, messages between ranks, the optimiser."""

@@ -1,0 +1,34 @@
+"""How a training proceeds, as the spec alone says: the program that runs it and the plan of it read the same rules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from sora_spec.language.schema.spec import Spec
+
+SHOWN_SAMPLES = 8
+"""Clips of a sample grid: generated while the denoiser is trained."""
+SHOWN_RECONSTRUCTIONS = 4
+"""Whole clips of a reconstruction grid: encoded and decoded while the codec is trained."""
+
+
+class Crop(NamedTuple):
+    """What the codec is trained on."""
+
+    frames: int
+    height: int
+    width: int
+
+
+def codec_crop(spec: Spec) -> Crop:
+    """The clip, or what of it `vae.training.frames` and `vae.training.crop` say. Only for a codec that is trained."""
+    vae, clip = spec.vae, spec.clip
+    assert vae.kind == "image_kl" or vae.kind == "causal3d"
+    frames, side = vae.training.frames or clip.frames, vae.training.crop
+    return Crop(frames, side or clip.height, side or clip.width)
+
+
+def uses_fsdp(spec: Spec, precision: str, ranks: int) -> bool:
+    """Whether modules are handed to FSDP2: on several ranks, and on one for bf16 and for offload."""
+    return ranks > 1 or precision == "bf16" or spec.parallel.offload

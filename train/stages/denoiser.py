@@ -1,0 +1,148 @@
+"""The denoiser stage: the network learns to undo noise in the latents of a frozen codec.
+
+Legend: `B` clips of a micro-batch, `C F H W` one clip's latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sora_spec.builders.codec import Codec
+from sora_spec.builders.denoiser import build_denoiser
+from sora_spec.builders.diffusion.losses import build_loss
+from sora_spec.builders.diffusion.noise import NoiseStream
+from sora_spec.builders.diffusion.samplers import sample
+from sora_spec.builders.diffusion.torch_arrays import TORCH
+from sora_spec.builders.vae.interface import IdentityCodec
+from sora_spec.builders.weights.codec_run import load_codec, load_named_codec
+from sora_spec.builders.weights.digest import codec_digest
+from sora_spec.builders.weights.start import load_start
+from sora_spec.disk.run_folder import RunFolder
+from sora_spec.errors import UserError
+from sora_spec.language.schema.condition import ClassCondition, TextCondition
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.shapes import derive_shapes
+from sora_spec.recipe.training import SHOWN_SAMPLES
+from sora_spec.train.data.clips import open_clips
+from sora_spec.train.data.loader import Batch
+from sora_spec.train.data.picture import Framing
+from sora_spec.train.pictures import tile_clips
+from sora_spec.train.ranks import Cut, Ranks, apply_ranks
+from sora_spec.train.recompute import recompute_blocks
+from sora_spec.train.settings import stage_settings
+from sora_spec.train.streams import normal, seeded, stream
+from sora_spec.train.task import Terms
+from sora_spec.video import to_uint8, write_contact_sheet, write_mp4
+
+
+class DenoiserTask:
+    """See `Task`."""
+
+    measures = False
+
+    def __init__(
+        self, spec: Spec, run: RunFolder | None, ranks: Ranks, fresh: bool = True, lacking: bool = False
+    ) -> None:
+        if isinstance(spec.condition, TextCondition):
+            raise UserError(
+                f"{spec.name}: condition.kind 'text' can be validated and planned, but not trained",
+                "conditions that can be trained: none, class",
+            )
+        self.spec, self.ranks = spec, ranks
+        self.settings = stage_settings(spec, "denoiser")
+        self.shapes = derive_shapes(spec)
+        centre = spec.train.crop == "center"
+        framing = Framing(spec.clip.height, spec.clip.width, flip=spec.train.flip, center=centre)
+        self.dataset = open_clips(spec, self.settings.data, framing, spec.clip.frames)
+        own = run is not None and run.stage("vae").latest() is not None
+        self.codec: Codec = load_codec(run, lacking=lacking) if run and own else load_named_codec(spec)
+        self.codec_digest = codec_digest(self.codec)
+        self.codec.to(ranks.device)
+        with seeded(spec.train.seed, "denoiser"):
+            self.module = build_denoiser(spec)
+        if fresh:
+            load_start(self.module, spec)
+        self.null_label = self.module.null_label
+        recompute_blocks(self.module.blocks, spec.train.recompute)
+        apply_ranks(self.module, spec, self.settings.precision, ranks, Cut(parts=tuple(self.module.blocks)))
+        self.loss = build_loss(spec)
+
+    def terms(self, batch: Batch, step: int, positions: Sequence[int]) -> Terms:
+        """See `Task.terms`. Times and dropped labels are drawn for the global batch, noise for each sample."""
+        seed, device = self.settings.seed, self.ranks.device
+        chosen = torch.tensor(list(positions))
+        samples = [step * self.settings.batch + position for position in positions]
+        latents = self._encode(batch.video(device), samples)  # (B, C, F, H, W)
+        time = self.loss.draw_time(self.settings.batch, stream(seed, "time", step))[chosen]  # (B,)
+        noise = normal(seed, "noise", samples, latents.shape[1:])  # (B, C, F, H, W)
+        labels = self._labels(batch.labels, step, chosen)  # (B,) or None
+        network = partial(self._denoise, labels=labels)
+        terms = self.loss.terms(network, latents, time.to(device), noise.to(device))
+        return {name: value.mean() if name == "loss" else value.detach().mean() for name, value in terms.items()}
+
+    def _denoise(self, x: Tensor, time: Tensor, labels: Tensor | None) -> Tensor:
+        return self.module(x, time, labels)
+
+    @torch.no_grad()
+    def _encode(self, video: Tensor, samples: Sequence[int]) -> Tensor:
+        if isinstance(self.codec, IdentityCodec):
+            return video
+        shape = self.codec.latent_shape(video.shape)[1:]
+        return self.codec.encode(video, normal(self.settings.seed, "posterior", samples, shape).to(video.device))
+
+    def _labels(self, labels: Tensor, step: int, chosen: Tensor) -> Tensor | None:
+        """Labels with some replaced by the null label; None without a condition."""
+        condition = self.spec.condition
+        if not isinstance(condition, ClassCondition):
+            return None
+        if condition.dropout > 0:
+            assert self.null_label is not None
+            uniform = torch.rand(self.settings.batch, generator=stream(self.settings.seed, "dropout", step))[chosen]
+            labels = torch.where(uniform < condition.dropout, self.null_label, labels)
+        return labels.to(self.ranks.device)
+
+    def held(self) -> list[Tensor]:
+        """See `Task.held`."""
+        return [*self.codec.parameters(), *self.codec.buffers(), *self.loss.tables(self.ranks.device)]
+
+    def describe(self) -> dict[str, str]:
+        """See `Task.describe`."""
+        shapes = self.shapes
+        return {
+            "network": f"{sum(p.numel() for p in self.module.parameters()):,} parameters",
+            "codec": f"{self.spec.vae.kind}, {sum(p.numel() for p in self.codec.parameters()):,} parameters, frozen",
+            "clip": f"{shapes.frames} frames of {shapes.height}x{shapes.width} at {self.spec.clip.fps:g} fps",
+            "latents": "x".join(map(str, shapes.latent)) + " (C F H W)",
+            "tokens": f"{shapes.tokens:,} per clip",
+        }
+
+    @torch.no_grad()
+    def show(self, path: Path) -> None:
+        """Generate a few clips with the spec's sampler: one row each in a PNG; video also as an mp4 beside it."""
+        device, classes = self.ranks.device, self.spec.condition
+        noise = NoiseStream(self.settings.seed, range(SHOWN_SAMPLES), self.shapes.latent)
+        labels = None
+        if isinstance(classes, ClassCondition):
+            trained = min(len(self.dataset.classes or ()) or classes.classes, classes.classes)
+            labels = torch.arange(SHOWN_SAMPLES, device=device) % trained
+        initial = torch.from_numpy(noise.initial).to(device)
+        self.module.eval()
+        latents = sample(
+            self.spec, self.module, initial, labels, lambda: torch.from_numpy(noise.draw()).to(device), TORCH
+        )
+        self.module.train()
+        if not self.ranks.is_main:
+            return
+        clips = [to_uint8(video.float().cpu().numpy()) for video in self.codec.decode(latents)]
+        write_contact_sheet(path.with_suffix(".png"), clips)
+        if self.spec.clip.frames > 1:
+            write_mp4(path.with_suffix(".mp4"), tile_clips(clips), self.spec.clip.fps)
+
+    def finish(self, kept: Path, step: int, stopping: Callable[[], bool]) -> bool:
+        """Nothing is left to measure."""
+        return True
