@@ -24,7 +24,7 @@ step "real handwritten digits, moving, to disk as mp4" data digits "$out/digits"
 step "validate the spec" validate "$spec"
 step "what the spec means" show "$spec"
 # Short enough for a demo: blurred digits appear. The full recipe of the spec takes under 25 minutes.
-step "train the codec" train "$spec" train.data="$out/digits" vae.training.steps="${VAE_STEPS:-150}" \
+step "train the VAE" train "$spec" train.data="$out/digits" vae.training.steps="${VAE_STEPS:-150}" \
   train.steps="${STEPS:-200}" train.sample_every=null train.ema=0.98 --stage vae --run "$out/run"
 step "train a tiny SiT on its latents" train "$out/run" --stage denoiser --resume
 step "generate with PyTorch" generate "$out/run" --labels 0-9 --seed 1 --out "$out/video-torch"

@@ -39,7 +39,7 @@ def _parameters(plan: Plan) -> int:
     return plan.components.denoiser.parameters or 0
 
 
-def _codec(plan: Plan) -> int:
+def _vae(plan: Plan) -> int:
     """The halves hold the 1 × 1 convolutions that diffusers keeps apart."""
     return (plan.components.vae_encoder.parameters or 0) + (plan.components.vae_decoder.parameters or 0)
 
@@ -57,7 +57,7 @@ class Quantity:
 QUANTITIES: dict[str, Quantity] = {
     "parameters": Quantity("parameters", lambda p: exactly(_parameters(p)), "count"),
     "millions": Quantity("M parameters", lambda p: exactly(_parameters(p) / 1e6), "count"),
-    "codec_parameters": Quantity("parameters", lambda p: exactly(_codec(p)), "count"),
+    "vae_parameters": Quantity("parameters", lambda p: exactly(_vae(p)), "count"),
     "giga_macs": Quantity("GMAC", lambda p: exactly((p.components.denoiser.forward_macs or 0) / 1e9), "count"),
     "tera_flops": Quantity("TFLOP", lambda p: exactly((p.components.denoiser.forward_flops or 0) / 1e12), "count"),
     "allocated_mib": Quantity("MiB allocated", lambda p: p.allocated.times(1 / MIB), "memory"),

@@ -1,4 +1,4 @@
-"""How well a trained codec reconstructs clips it has not seen, beside average pooling to as many values.
+"""How well a trained VAE reconstructs clips it has not seen, beside average pooling to as many values.
 
     python benchmarks/causal_vae_psnr.py runs/tiny-causal3d data/held-out/carphone_pristine.mp4 [more files…]
 
@@ -6,8 +6,8 @@ Every file is cut into clips of the spec's frames, rate and size, one after the 
 to cover the frame and cropped at the centre. Printed is the PSNR over all pixels of a file's clips (8-bit range, values
 clamped), for
 
-- the codec: encode to the posterior's mean, decode;
-- the same codec untrained: the block transform that it starts from;
+- the VAE: encode to the posterior's mean, decode;
+- the same VAE untrained: the block transform that it starts from;
 - average pooling. Every shape t x h x w of pooled RGB video with at most as many values as the latents and roughly the
   frame's aspect is tried, enlarged again by nearest neighbour and linearly over time and space, and the best of them
   all on the very file that is measured is taken.
@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool3d, interpolate
 
-from sora_spec.builders.codec import Codec, build_codec
-from sora_spec.builders.weights.codec_run import load_codec
+from sora_spec.builders.vae.from_spec import VaeModule, build_vae
+from sora_spec.builders.weights.vae_run import load_vae
 from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
 from sora_spec.language.schema.spec import Spec
@@ -61,9 +61,9 @@ def psnr(output: Tensor, video: Tensor) -> float:
     return 10 * math.log10(4 / float((output.clamp(-1, 1) - video).square().mean()))
 
 
-def rebuilt(codec: Codec, video: Tensor) -> Tensor:
+def rebuilt(vae: VaeModule, video: Tensor) -> Tensor:
     """Clip by clip, to keep memory small."""
-    return torch.cat([codec.decode(codec.encode(clip)) for clip in video.split(1)])
+    return torch.cat([vae.decode(vae.encode(clip)) for clip in video.split(1)])
 
 
 def pooled_shapes(video: Tensor, values: int) -> Iterator[tuple[int, int, int]]:
@@ -88,16 +88,16 @@ def best_pooling(video: Tensor, values: int) -> dict[str, object]:
 
 
 @torch.no_grad()
-def measure(path: Path, spec: Spec, codec: Codec, untrained: Codec) -> dict[str, object]:
+def measure(path: Path, spec: Spec, vae: VaeModule, untrained: VaeModule) -> dict[str, object]:
     """All numbers of one file."""
     video = read_clips(path, spec)
-    values = math.prod(codec.latent_shape(video.shape)[1:])
+    values = math.prod(vae.latent_shape(video.shape)[1:])
     return {
         "file": path.name,
         "clips": len(video),
         "values_per_clip": values,
         "pixel_values_per_clip": video[0].numel(),
-        "codec": psnr(rebuilt(codec, video), video),
+        "VAE": psnr(rebuilt(vae, video), video),
         "untrained": psnr(rebuilt(untrained, video), video),
         "pooling": best_pooling(video, values),
     }
@@ -111,8 +111,8 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         run = RunFolder.open(arguments.run)
-        spec, codec = run.load_spec(), load_codec(run)
-        rows = [measure(path, spec, codec, build_codec(spec).eval()) for path in arguments.files]
+        spec, vae = run.load_spec(), load_vae(run)
+        rows = [measure(path, spec, vae, build_vae(spec).eval()) for path in arguments.files]
     except UserError as error:
         sys.exit(f"{error.message}\n{error.hint or ''}".rstrip())
     if arguments.json:
@@ -124,10 +124,10 @@ def main() -> None:
         print(
             f"{row['file']}: {row['clips']} clips of {row['pixel_values_per_clip']:,} values, "
             f"{row['values_per_clip']:,} as latents\n"
-            f"  codec            {row['codec']:.2f} dB\n"
+            f"  VAE            {row['VAE']:.2f} dB\n"
             f"  untrained        {row['untrained']:.2f} dB\n"
             f"  average pooling  {pooling['psnr']:.2f} dB ({shape} RGB, {pooling['enlarged']})\n"
-            f"  gain             {row['codec'] - pooling['psnr']:+.2f} dB"
+            f"  gain             {row['VAE'] - pooling['psnr']:+.2f} dB"
         )
 
 

@@ -74,7 +74,7 @@ def depths() -> None:
         values = {"backbone.depth": depth, "backbone.width": next(widths), "train.recompute": recompute}
         return make_plan(Job(changed(spec, values), device, 8, "train")).verdict
 
-    plan(28, 0)  # the codec's graph, which all share
+    plan(28, 0)  # the VAE's graph, which all share
     base = 0.0
     for every, words in ((0, "all alike"), (4, "one in four recomputed")):
         for depth in (28, 280):

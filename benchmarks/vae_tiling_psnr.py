@@ -1,4 +1,4 @@
-"""How much tiling changes what a trained codec makes of a real clip, and whether its seams show.
+"""How much tiling changes what a trained VAE makes of a real clip, and whether its seams show.
 
     python benchmarks/vae_tiling_psnr.py runs/tiny-causal3d data/held-out/carphone_pristine.mp4 --size 128 160
 
@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sora_spec.builders.codec import Codec, unset_pieces
-from sora_spec.builders.weights.codec_run import load_codec
+from sora_spec.builders.vae.from_spec import VaeModule, unset_pieces
+from sora_spec.builders.weights.vae_run import load_vae
 from sora_spec.disk.run_folder import RunFolder
 from sora_spec.language.tiles import Span, spans
 from sora_spec.train.data.clips import exact_fps
@@ -66,18 +66,17 @@ def seam(video: Tensor, rows: list[int], columns: list[int]) -> float:
 
 
 @torch.no_grad()
-def measure(codec: Codec, video: Tensor) -> None:
+def measure(vae: VaeModule, video: Tensor) -> None:
     """Print the table."""
-    unset_pieces(codec)
-    whole = codec.decode(codec.encode(video))
+    unset_pieces(vae)
+    whole = vae.decode(vae.encode(video))
     print(f"{'tiles':>14} {'to the clip':>12} {'to the whole':>13} {'seams':>8}")
     print(f"{'whole':>14} {psnr(whole, video):>9.2f} dB {'':>13} {'':>8}")
     for side, overlap in SIDES:
-        codec.tiles = side // codec.space, overlap // codec.space
-        rebuilt = codec.decode(codec.encode(video))
+        vae.tiles = side // vae.space, overlap // vae.space
+        rebuilt = vae.decode(vae.encode(video))
         lines = [
-            borders(spans(extent // codec.space, *codec.tiles), codec.tiles[0], codec.space)
-            for extent in video.shape[-2:]
+            borders(spans(extent // vae.space, *vae.tiles), vae.tiles[0], vae.space) for extent in video.shape[-2:]
         ]
         excess = seam(rebuilt, *lines) - seam(whole, *lines)
         name = f"{side} over {overlap}"
@@ -92,4 +91,4 @@ if __name__ == "__main__":
     given = parser.parse_args()
     opened = RunFolder.open(given.run)
     spec = opened.load_spec()
-    measure(load_codec(opened), read_clip(given.clip, spec.clip.frames, spec.clip.fps, tuple(given.size)))
+    measure(load_vae(opened), read_clip(given.clip, spec.clip.frames, spec.clip.fps, tuple(given.size)))

@@ -10,8 +10,8 @@ from typing import Any
 from safetensors import safe_open
 
 from sora_spec import output
-from sora_spec.builders.weights.codec_run import expected_shapes
 from sora_spec.builders.weights.dit import own_state
+from sora_spec.builders.weights.vae_run import expected_shapes
 from sora_spec.disk.checkpoints import AVERAGE, MODEL, Weights, pick_weights
 from sora_spec.disk.run_folder import RunFolder, StageName
 from sora_spec.errors import UserError
@@ -48,7 +48,7 @@ class Origin:
 def start_from(spec: Spec, path: Path, stage: StageName, ema: bool) -> tuple[Spec, Origin]:
     """The spec with the weights of a run's stage as its start, and where they come from.
 
-    For the denoiser the run's codec comes along, where the spec names none and the run trained one. Raises UserError
+    For the denoiser the run's VAE comes along, where the spec names none and the run trained one. Raises UserError
     when `path` is no run, has no whole checkpoint of the stage, or when the spec names other weights already.
     """
     run = RunFolder.open(path)
@@ -65,10 +65,10 @@ def start_from(spec: Spec, path: Path, stage: StageName, ema: bool) -> tuple[Spe
     _tell(spec, run, stage, weights)
     started = _with_weights(spec, section, weights)
     if stage == "denoiser" and getattr(spec.vae, "weights", None) is None and not isinstance(spec.vae, IdentityVae):
-        codec = pick_weights(run, "vae")
-        if codec is not None:
-            output.note(f"the codec comes along: {_what(codec)} of its vae stage")
-            started = _with_weights(started, "vae", codec)
+        vae = pick_weights(run, "vae")
+        if vae is not None:
+            output.note(f"the VAE comes along: {_what(vae)} of its vae stage")
+            started = _with_weights(started, "vae", vae)
     return started, Origin(run, stage, weights.step, weights.averaged)
 
 

@@ -1,4 +1,4 @@
-"""What is measured of a codec once it is trained: the statistics of its latents, clip by clip, kept on disk meanwhile.
+"""What is measured of a VAE once it is trained: the statistics of its latents, clip by clip, kept on disk meanwhile.
 
 A few hundred whole clips take minutes, so that the sums so far are written to `vae/latents.json` every few seconds: an
 interrupted measurement goes on where it stood and ends with the same bits.
@@ -36,7 +36,7 @@ class Measuring:
 
     path: Path
     step: int
-    """Updates behind the codec."""
+    """Updates behind the VAE."""
     data: str
     """Fingerprint of the clips."""
     clips: int

@@ -50,7 +50,7 @@ class Loop:
         self.found = found
         self.trainer = Trainer(task, ranks)
         self.state = State(0, self.settings.stage, task.dataset.fingerprint(), clips=0, spec=spec)
-        self.state.sizes, self.state.codec = task.dataset.sizes(), task.codec_digest
+        self.state.sizes, self.state.vae = task.dataset.sizes(), task.vae_digest
         self._place: tuple[int, int] | None = None
         self.log: MetricsLog | None = None
         self.measurement: Measurement | None = None

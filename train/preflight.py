@@ -101,7 +101,7 @@ def write_plan(folder: StageFolder, found: Preflight) -> None:
 def plan_lines(plan: Plan) -> list[str]:
     """Verdict, peak and time in three lines."""
     job, peak, times = plan.job, plan.peak, plan.times
-    what = "the codec" if job.stage == "vae" else "the denoiser"
+    what = "the VAE" if job.stage == "vae" else "the denoiser"
     steps = job.vae_training.steps if job.stage == "vae" else job.spec.train.steps
     step, whole = times.step.seconds, times.total_seconds
     return [

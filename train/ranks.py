@@ -151,7 +151,7 @@ def apply_ranks(module: nn.Module, spec: Spec, precision: Precision, ranks: Rank
     for part in cut.parts:
         fully_shard(part, reshard_after_forward=spec.parallel.reshard, **arguments)
     fully_shard(module, **arguments)
-    # Outputs of a codec are views of one tensor, and nothing changes them in place, which the warning is about.
+    # Outputs of a VAE are views of one tensor, and nothing changes them in place, which the warning is about.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     for name in cut.methods:
         register_fsdp_forward_method(module, name)

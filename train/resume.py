@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sora_spec.disk.checkpoints import State
-from sora_spec.disk.history import CODEC, DATA, Change, accepted
+from sora_spec.disk.history import DATA, VAE, Change, accepted
 from sora_spec.disk.run_folder import STAGES, RunFolder, StageName
 from sora_spec.errors import UserError
 from sora_spec.language.loading import spec_from_values
@@ -157,18 +157,18 @@ def check_same_data(run: RunFolder, source: str, before: State, now: State, chan
     return [data]
 
 
-def check_same_codec(run: RunFolder, before: State, now: State, change: bool) -> list[Change]:
-    """Refuse another codec than the one that the denoiser learnt with up to the checkpoint `before`, as above."""
-    codec = Change(CODEC, before.codec, now.codec)
-    known = before.codec is None or codec.before == codec.after
-    if known or accepted(run.history_path, before.stage, before.step, codec):
+def check_same_vae(run: RunFolder, before: State, now: State, change: bool) -> list[Change]:
+    """Refuse another VAE than the one that the denoiser learnt with up to the checkpoint `before`, as above."""
+    vae = Change(VAE, before.vae, now.vae)
+    known = before.vae is None or vae.before == vae.after
+    if known or accepted(run.history_path, before.stage, before.step, vae):
         return []
     if not change:
         raise UserError(
-            f"the codec of {run.path} is not the one that its denoiser learnt with up to step {before.step}",
-            "bring the codec's checkpoint back; or go on with the new codec from here on: add --change",
+            f"the VAE of {run.path} is not the one that its denoiser learnt with up to step {before.step}",
+            "bring the VAE's checkpoint back; or go on with the new VAE from here on: add --change",
         )
-    return [codec]
+    return [vae]
 
 
 def joined_classes(run: RunFolder, source: str, now: Sequence[str] | None) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""What the loop needs to know, gathered from `train` for the denoiser and from `vae.training` for the codec."""
+"""What the loop needs to know, gathered from `train` for the denoiser and from `vae.training` for the VAE."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def _vae_settings(spec: Spec) -> Settings:
     vae, train = spec.vae, spec.train
     if not isinstance(vae, ImageKlVae | Causal3dVae):
         raise UserError(
-            f"{spec.name}: a codec of kind {vae.kind!r} has nothing to train",
-            "train the network itself: --stage denoiser; codecs that can be trained: image_kl, causal3d",
+            f"{spec.name}: a VAE of kind {vae.kind!r} has nothing to train",
+            "train the network itself: --stage denoiser; VAEs that can be trained: image_kl, causal3d",
         )
     training = vae.training
     data = training.data or train.data

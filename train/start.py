@@ -36,7 +36,7 @@ def build_task(
 ) -> Task:
     """The task of a stage, and on the first rank a few lines about its data.
 
-    `fresh`: start from the weights that the spec names, if any. `ema` off: a codec's moving average may be missing.
+    `fresh`: start from the weights that the spec names, if any. `ema` off: a VAE's moving average may be missing.
     """
     set_tf32(spec.train.tf32)
     task: Task

@@ -43,8 +43,8 @@ class Task(Protocol):
         ...
 
     @property
-    def codec_digest(self) -> str | None:
-        """Digest of the frozen codec whose latents the module learns; None where there is none."""
+    def vae_digest(self) -> str | None:
+        """Digest of the frozen VAE whose latents the module learns; None where there is none."""
         ...
 
     def describe(self) -> dict[str, str]:

@@ -20,7 +20,7 @@ STRETCHES = {
     "optimizer": "#3f8f3f",
     "average": "#7d8a1f",
     "activations": "#b56a12",
-    "codec": "#8452b0",
+    "VAE": "#8452b0",
     "text": "#b84a86",
     "messages": "#a04438",
     "other": "#6f7680",

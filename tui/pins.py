@@ -33,7 +33,7 @@ class Column:
 def asked_words(whatif: WhatIf) -> list[str]:
     """What a question says beyond its spec, in few words."""
     words = [] if whatif.mode == "train" else ["generate"]
-    words += ["codec"] if whatif.stage == "vae" and whatif.mode == "train" else []
+    words += ["VAE"] if whatif.stage == "vae" and whatif.mode == "train" else []
     if whatif.gpu or whatif.count is not None:
         words.append(" × ".join(filter(None, [str(whatif.count or ""), whatif.gpu])))
     words += [f"{path.rpartition('.')[2]}={value}" for path, value in whatif.overrides]

@@ -143,7 +143,7 @@ def progress(view: View, width: int) -> Content:
         mark=sign.mark,
         word=sign.word,
         name=run.name,
-        stage="codec" if stage.name == "vae" else "denoiser",
+        stage="VAE" if stage.name == "vae" else "denoiser",
         why=stage.why,
     )
     notes = [_figures(stage)]

@@ -21,7 +21,7 @@ LETTERS = {
     "optimizer": "O",
     "average": "E",
     "activations": "A",
-    "codec": "C",
+    "VAE": "C",
     "text encoder": "T",
     "messages": "M",
     "other": "X",

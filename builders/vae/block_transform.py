@@ -1,7 +1,7 @@
-"""The linear path of the causal codec: a block transform that starts as a whitened 3D DCT.
+"""The linear path of the causal VAE: a block transform that starts as a whitened 3D DCT.
 
-A codec whose output is this path plus what its convolutions add begins its training as a transform codec and not from
-noise. For the codec of specs/tiny-causal3d.yaml that is 22.8 dB before the first step on a clip where 130 steps without
+A VAE whose output is this path plus what its convolutions add begins its training as a transform VAE and not from
+noise. For the VAE of specs/tiny-causal3d.yaml that is 22.8 dB before the first step on a clip where 130 steps without
 it reach 12.3 dB.
 """
 

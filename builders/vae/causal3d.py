@@ -1,7 +1,7 @@
 """A causal 3D convolutional autoencoder: MAGVIT-v2 (arXiv 2310.05737) without its quantiser, as in W.A.L.T.
 
 Latent j depends on frames ≤ time·j only, decoded frame k on latents ≤ ⌈k/time⌉ only, and the first frame is an image.
-A linear block transform runs beside the whole encoder and the whole decoder; a fresh codec is that transform alone.
+A linear block transform runs beside the whole encoder and the whole decoder; a fresh VAE is that transform alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sora_spec.builders.vae.causal_layers import (
     Stream,
     Upsample,
 )
-from sora_spec.builders.vae.interface import Codec
+from sora_spec.builders.vae.interface import VaeModule
 from sora_spec.builders.vae.streaming import decode_pieces, encode_pieces, join_frames
 from sora_spec.errors import UserError
 from sora_spec.language.schema.vae import Causal3dVae
@@ -34,7 +34,7 @@ LARGEST_LOGVAR = 1.0
 clip can draw noise with a standard deviation of thousands, and that step's loss drowns all others."""
 
 
-class Causal3dCodec(Codec):
+class Causal3dModule(VaeModule):
     """Video (B, 3, 1 + k·time, Y, X) ⇄ latents (B, C, 1 + k, Y/space, X/space), normalised per channel."""
 
     latent_mean: Tensor
@@ -59,13 +59,13 @@ class Causal3dCodec(Codec):
         return self.decoder(z)
 
     def encode_tile(self, video: Tensor) -> Tensor:
-        """See `Codec.encode_tile`."""
+        """See `VaeModule.encode_tile`."""
         if not self.streaming:
             return self.encode_raw(video)
         return join_frames(encode_pieces(self.encoder, video, self.time), self.latent_frames(video.shape[2]))
 
     def decode_tile(self, latents: Tensor) -> Tensor:
-        """See `Codec.decode_tile`."""
+        """See `VaeModule.decode_tile`."""
         if not self.streaming:
             return self.decode_raw(self.denormalise(latents))
         frames = 1 + (latents.shape[2] - 1) * self.time

@@ -1,4 +1,4 @@
-"""The layers of the causal codec, each of which runs on a whole clip or piece by piece with the same result.
+"""The layers of the causal VAE, each of which runs on a whole clip or piece by piece with the same result.
 
 Every layer takes (B, C, T, Y, X) and an optional `Stream`. Without one the input is a whole clip. With one it is the
 next piece of a clip, and the stream holds the few frames that each convolution still needs from the piece before.
@@ -101,7 +101,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
         """(B, C, T, Y, X) → the same shape."""
         h = self.conv1(silu(self.norm1(x)), stream)
-        # One step a line: each lets go of the last one's result, and the peak of the codec is lower by a tensor.
+        # One step a line: each lets go of the last one's result, and the peak of the VAE is lower by a tensor.
         h = self.norm2(h)
         h = silu(h)
         h = self.conv2(h, stream)

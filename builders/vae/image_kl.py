@@ -13,11 +13,11 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention, silu
 
-from sora_spec.builders.vae.interface import Codec
+from sora_spec.builders.vae.interface import VaeModule
 from sora_spec.language.schema.vae import ImageKlVae
 
 
-class ImageKlCodec(Codec):
+class ImageKlModule(VaeModule):
     """AutoencoderKL per frame: video (B, 3, T, Y, X) ⇄ latents (B, C, T, Y/space, X/space), multiplied by `scale`."""
 
     time = 1
@@ -144,7 +144,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) → (B, out_channels, H, W)."""
         h = self.conv1(silu(self.norm1(x)))
-        # One step a line: each lets go of the last one's result, and the peak of the codec is lower by a tensor.
+        # One step a line: each lets go of the last one's result, and the peak of the VAE is lower by a tensor.
         h = self.norm2(h)
         h = silu(h)
         h = self.conv2(h)

@@ -1,4 +1,4 @@
-"""What every codec offers to training, export and generation.
+"""What every VAE offers to training, export and generation.
 
 Legend: `B` batch, `C` latent channels, `T Y X` frames, rows and columns in pixels, `F H W` the same in latents.
 """
@@ -14,7 +14,7 @@ from sora_spec.errors import UserError
 from sora_spec.language.tiles import Cut, cut
 
 
-class Codec(nn.Module):
+class VaeModule(nn.Module):
     """Pixels (B, 3, T, Y, X) in [-1, 1] ⇄ latents (B, C, F, H, W) of about unit variance.
 
     A subclass supplies `encode_raw` or all of `moments`, `decode_raw`, and `normalise`/`denormalise` where its latents
@@ -29,19 +29,19 @@ class Codec(nn.Module):
     space: int
     """Rows and columns per latent row and column."""
     largest_logvar = 20.0
-    """Upper bound of the posterior's log-variance; ldm's, unless a codec has another."""
+    """Upper bound of the posterior's log-variance; ldm's, unless a VAE has another."""
     tiles: tuple[int, int] | None = None
     """Side and overlap of tiles in latents; None for whole pictures."""
     streaming = False
-    """Whether clips are encoded and decoded one latent frame at a time; only causal codecs can."""
+    """Whether clips are encoded and decoded one latent frame at a time; only causal VAEs can."""
 
     def encode_raw(self, video: Tensor) -> Tensor:
         """Mean and log-variance of the posterior, (B, 2C, F, H, W): unscaled, not clamped, of the whole picture."""
-        raise AssertionError("a codec defines its encoder")
+        raise AssertionError("a VAE defines its encoder")
 
     def decode_raw(self, z: Tensor) -> Tensor:
         """Pixels of unscaled latents, of the whole picture."""
-        raise AssertionError("a codec defines its decoder")
+        raise AssertionError("a VAE defines its decoder")
 
     def encode_tile(self, video: Tensor) -> Tensor:
         """`encode_raw` as it is run on one tile, or on the whole picture where there are none."""
@@ -57,7 +57,7 @@ class Codec(nn.Module):
         return split_moments(self.encode_raw(video), self.largest_logvar)
 
     def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """`moments`, in pieces where the codec works so."""
+        """`moments`, in pieces where the VAE works so."""
         if self.tiles is None and not self.streaming:
             return self.moments(video)
         self.check(video)
@@ -89,7 +89,7 @@ class Codec(nn.Module):
 
     def cut(self, rows: int, columns: int) -> Cut:
         """How latents of so many rows and columns are cut into tiles."""
-        assert self.tiles is not None, "the codec has no tiles"
+        assert self.tiles is not None, "the VAE has no tiles"
         return cut(rows, columns, *self.tiles)
 
     def forward(self, video: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -110,7 +110,7 @@ class Codec(nn.Module):
         return frames // self.time
 
     def check(self, video: Tensor) -> None:
-        """Refuse sides that the codec cannot divide. Skipped while tracing, where sides are symbols."""
+        """Refuse sides that the VAE cannot divide. Skipped while tracing, where sides are symbols."""
         if torch.compiler.is_compiling():
             return
         rows, columns = video.shape[-2:]
@@ -121,13 +121,13 @@ class Codec(nn.Module):
             )
 
 
-class IdentityCodec(Codec):
-    """No codec: the latents are the pixels."""
+class IdentityModule(VaeModule):
+    """No VAE: the latents are the pixels."""
 
     channels, time, space = 3, 1, 1
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """The pixels, with the smallest variance that the other codecs know."""
+        """The pixels, with the smallest variance that the other VAEs know."""
         return video, torch.full_like(video, -30.0)
 
     def encode(self, video: Tensor, noise: Tensor | None = None) -> Tensor:

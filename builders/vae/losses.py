@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss, mse_loss
 
-from sora_spec.builders.vae.interface import Codec
+from sora_spec.builders.vae.interface import VaeModule
 from sora_spec.builders.vae.lpips import Lpips, load_lpips
 from sora_spec.language.schema.vae import Lpips as LpipsSection
 from sora_spec.language.schema.vae import VaeTraining
@@ -18,13 +18,13 @@ class VaeLoss(nn.Module):
     One training step::
 
         loss = VaeLoss(spec.vae.training).to(device)                # reads the LPIPS weights, if any, once
-        noise = torch.randn(codec.latent_shape(video.shape), generator=generator)
-        terms = loss(codec, video, noise)                           # scalars
+        noise = torch.randn(VAE.latent_shape(video.shape), generator=generator)
+        terms = loss(VAE, video, noise)                           # scalars
         terms["loss"].backward()
 
     `terms` holds `loss` (with gradient) and, detached, for the log: `reconstruction`, `kl`, `psnr` (dB, of the
     unclamped sampled reconstruction) and `perceptual` where the spec asks for it. The module has no trainable
-    parameters; its frozen ones follow `.to(device)`. Every term is computed in fp32 whatever the codec's precision.
+    parameters; its frozen ones follow `.to(device)`. Every term is computed in fp32 whatever the VAE's precision.
     """
 
     def __init__(self, settings: VaeTraining, perceptual: Lpips | None = None) -> None:
@@ -38,12 +38,12 @@ class VaeLoss(nn.Module):
             self.perceptual = perceptual or load_lpips(settings.perceptual.weights)
             self.perceptual_weight = settings.perceptual.weight
 
-    def forward(self, codec: Codec, video: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def forward(self, vae: VaeModule, video: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Loss terms of video (B, 3, T, Y, X) in [-1, 1] with noise (B, C, F, H, W), standard normal.
 
-        `codec` may be wrapped; it is called as `codec(video, noise)`.
+        `vae` may be wrapped; it is called as `vae(video, noise)`.
         """
-        output, mean, logvar = codec(video, noise)
+        output, mean, logvar = vae(video, noise)
         output, target = output.float(), video.float()
         reconstruction = self.pixel_loss(output, target)
         kl = kl_divergence(mean.float(), logvar.float()).mean()

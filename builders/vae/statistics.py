@@ -1,4 +1,4 @@
-"""Per-channel statistics of a codec's unscaled latents, which normalise what the denoiser sees (W.A.L.T §3.1)."""
+"""Per-channel statistics of a VAE's unscaled latents, which normalise what the denoiser sees (W.A.L.T §3.1)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class LatentStatistics:
 
     The variance of a sample is that of the posterior means plus the mean posterior variance::
 
-        statistics = LatentStatistics(codec.channels)
+        statistics = LatentStatistics(VAE.channels)
         for video in clips:
-            statistics.add(*codec.moments(video))
-        codec.set_latent_statistics(*statistics.result())
+            statistics.add(*VAE.moments(video))
+        VAE.set_latent_statistics(*statistics.result())
 
     `sums` is one tensor (3, C) in float64, so that ranks can add theirs up with one all-reduce.
     """

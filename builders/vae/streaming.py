@@ -1,6 +1,6 @@
 """Encoding and decoding in pieces, in memory that grows with the clip only by the clip itself.
 
-The pieces give the same values as the whole clip, because nothing in the causal codec looks forward in time and its
+The pieces give the same values as the whole clip, because nothing in the causal VAE looks forward in time and its
 norms see one position each.
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from sora_spec.builders.vae.causal_layers import Stream
 
 Half = Callable[[Tensor, Stream], Tensor]
-"""The causal codec's encoder or decoder on the next piece of a clip."""
+"""The causal VAE's encoder or decoder on the next piece of a clip."""
 
 
 def decode_pieces(decoder: Half, z: Tensor) -> Iterator[Tensor]:

@@ -15,9 +15,9 @@ from torch.utils.checkpoint import (
 )
 
 from sora_spec.builders.backbones.interface import Denoiser
-from sora_spec.builders.codec import build_codec
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.diffusion.losses import build_loss
+from sora_spec.builders.vae.from_spec import build_vae
 from sora_spec.builders.vae.losses import VaeLoss
 from sora_spec.builders.vae.lpips import Lpips
 from sora_spec.builders.verify.trace import MemoryTrace, counting, flop_counter, forced_attention, fused_rms_norm
@@ -105,9 +105,9 @@ def prepare_component(
         case "denoiser" | "denoiser_step":
             return _denoiser(spec, component == "denoiser_step", setting, device)
         case "vae_encode" | "vae_decode":
-            return _codec(spec, component == "vae_encode", setting, device)
+            return _vae(spec, component == "vae_encode", setting, device)
         case "vae_step":
-            return _codec_step(spec, setting, device)
+            return _vae_step(spec, setting, device)
         case "text_encode":
             raise UserError(f"{spec.name}: the text encoder is not among the modules of this package")
         case "optimizer_step" | "ema_step" | "sampler_step":
@@ -118,29 +118,29 @@ def _dtype(setting: Setting) -> torch.dtype:
     return torch.bfloat16 if setting.precision == "bf16" else torch.float32
 
 
-def _codec(spec: Spec, encodes: bool, setting: Setting, device: torch.device) -> Prepared:
+def _vae(spec: Spec, encodes: bool, setting: Setting, device: torch.device) -> Prepared:
     with device:
-        codec = build_codec(spec)
-    codec = codec.to(_dtype(setting))
+        vae = build_vae(spec)
+    vae = vae.to(_dtype(setting))
     shapes = derive_shapes(spec)
     shape = shapes.video if encodes else shapes.latent
     inputs = {"x": torch.zeros(setting.batch, *shape, device=device, dtype=_dtype(setting))}
-    run = codec.encode if encodes else codec.decode
-    return Prepared(codec, inputs, [], lambda: run(inputs["x"]), trains=False)
+    run = vae.encode if encodes else vae.decode
+    return Prepared(vae, inputs, [], lambda: run(inputs["x"]), trains=False)
 
 
-def _codec_step(spec: Spec, setting: Setting, device: torch.device) -> Prepared:
-    vae, shapes, batch = spec.vae, derive_shapes(spec), setting.batch
-    assert isinstance(vae, ImageKlVae | Causal3dVae)
+def _vae_step(spec: Spec, setting: Setting, device: torch.device) -> Prepared:
+    section, shapes, batch = spec.vae, derive_shapes(spec), setting.batch
+    assert isinstance(section, ImageKlVae | Causal3dVae)
     with device:
-        codec = build_codec(spec)
+        vae = build_vae(spec)
         video = torch.zeros(batch, *shapes.video, dtype=_dtype(setting))
         noise = torch.zeros(batch, *shapes.latent, dtype=_dtype(setting))
         perceptual = Lpips()  # its weights are not read: values have no size
-    codec, loss = codec.to(_dtype(setting)), VaeLoss(vae.training, perceptual)
+    vae, loss = vae.to(_dtype(setting)), VaeLoss(section.training, perceptual)
     inputs = {"video": video, "noise": noise}
     frozen = [*loss.parameters(), *loss.buffers()]
-    return Prepared(codec, inputs, frozen, lambda: loss(codec, inputs["video"], inputs["noise"])["loss"], trains=True)
+    return Prepared(vae, inputs, frozen, lambda: loss(vae, inputs["video"], inputs["noise"])["loss"], trains=True)
 
 
 def _denoiser(spec: Spec, trains: bool, setting: Setting, device: torch.device) -> Prepared:

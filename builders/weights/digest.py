@@ -1,4 +1,4 @@
-"""A digest of a module's weights, and whether a denoiser meets the codec that it learnt with."""
+"""A digest of a module's weights, and whether a denoiser meets the VAE that it learnt with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sora_spec import output
-from sora_spec.builders.vae.interface import IdentityCodec
+from sora_spec.builders.vae.interface import IdentityModule
 from sora_spec.disk.checkpoints import read_state
 from sora_spec.disk.run_folder import RunFolder
 
@@ -22,20 +22,20 @@ def hash_weights(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def codec_digest(codec: nn.Module) -> str | None:
-    """Digest of a codec's weights; None where it has none."""
-    return None if isinstance(codec, IdentityCodec) else hash_weights(codec)
+def vae_digest(vae: nn.Module) -> str | None:
+    """Digest of a VAE's weights; None where it has none."""
+    return None if isinstance(vae, IdentityModule) else hash_weights(vae)
 
 
-def warn_of_other_codec(run: RunFolder, codec: nn.Module) -> None:
-    """Warn where the denoiser of a run learnt on latents of another codec than the one that will decode its own."""
+def warn_of_other_vae(run: RunFolder, vae: nn.Module) -> None:
+    """Warn where the denoiser of a run learnt on latents of another VAE than the one that will decode its own."""
     newest = run.stage("denoiser").latest()
     try:
-        learnt = read_state(newest).codec if newest is not None else None
+        learnt = read_state(newest).vae if newest is not None else None
     except ValueError:
         return  # the checkpoint is damaged, which is told of where its weights are read
-    if learnt is not None and learnt != codec_digest(codec):
+    if learnt is not None and learnt != vae_digest(vae):
         output.warn(
-            f"the denoiser of {run.path} learnt on latents of another codec than the one that the run has now: "
+            f"the denoiser of {run.path} learnt on latents of another VAE than the one that the run has now: "
             "what it generates may be decoded wrongly"
         )

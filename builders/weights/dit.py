@@ -19,11 +19,11 @@ from sora_spec import output
 from sora_spec.builders.backbones.transformer import modulation_of
 from sora_spec.builders.blocks.position import spatial_table, temporal_table
 from sora_spec.builders.denoiser import build_denoiser
-from sora_spec.builders.weights.codec_run import checkpoint_state, told_spec
 from sora_spec.builders.weights.diffusers_dit import flat_from_diffusers, is_diffusers
 from sora_spec.builders.weights.files import read_config, read_state
 from sora_spec.builders.weights.mismatch import check_same_shapes, explain
 from sora_spec.builders.weights.names import unnested, unprefixed
+from sora_spec.builders.weights.vae_run import checkpoint_state, told_spec
 from sora_spec.builders.weights.values import as_float32
 from sora_spec.disk.checkpoints import AVERAGE, STATE
 from sora_spec.errors import UserError

@@ -81,19 +81,19 @@ def arrange_denoiser(state: Mapping[str, Tensor], spec: Spec, layout: Layout) ->
     return Arranged(_dense(arranged), "ema", None if layout == "official" else _dit_config(spec))
 
 
-def check_codec(spec: Spec, layout: Layout) -> ImageKlVae:
-    """The codec's section. Raises UserError where the layout has no such codec."""
+def check_vae(spec: Spec, layout: Layout) -> ImageKlVae:
+    """The VAE's section. Raises UserError where the layout has no such VAE."""
     if not isinstance(spec.vae, ImageKlVae):
         raise UserError(
             f"{spec.name} has no counterpart in the {layout} layout: vae.kind is {spec.vae.kind}",
-            "codecs that others read are those of vae.kind image_kl",
+            "VAEs that others read are those of vae.kind image_kl",
         )
     return spec.vae
 
 
-def arrange_codec(state: Mapping[str, Tensor], spec: Spec, layout: Layout) -> Arranged:
-    """A codec's tensors as ldm's, or as diffusers' AutoencoderKL. Raises UserError as `check_codec` does."""
-    vae = check_codec(spec, layout)
+def arrange_vae(state: Mapping[str, Tensor], spec: Spec, layout: Layout) -> Arranged:
+    """A VAE's tensors as ldm's, or as diffusers' AutoencoderKL. Raises UserError as `check_vae` does."""
+    vae = check_vae(spec, layout)
     arranged = sd_vae.to_ldm(state) if layout == "official" else sd_vae.to_diffusers(state)
     _check_return(sd_vae.from_official(arranged, vae), state)
     return Arranged(_dense(arranged), "state_dict", None if layout == "official" else _vae_config(vae))

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from sora_spec.builders.denoiser import Denoiser, build_denoiser
-from sora_spec.builders.weights.codec_run import load_codec, tensors_of
 from sora_spec.builders.weights.dit import load_official, own_state
 from sora_spec.builders.weights.mismatch import check_same_shapes
+from sora_spec.builders.weights.vae_run import load_vae, tensors_of
 from sora_spec.disk.checkpoints import Weights, pick_weights
 from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
 from sora_spec.language.schema.spec import Spec
 
-__all__ = ["draw_denoiser", "load_codec", "load_denoiser", "load_named_denoiser"]
+__all__ = ["draw_denoiser", "load_denoiser", "load_named_denoiser", "load_vae"]
 
 
 def load_denoiser(run: RunFolder, ema: bool = True, weights: Weights | None = None) -> Denoiser:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sora_spec.builders.vae.image_kl import ImageKlCodec
+from sora_spec.builders.vae.image_kl import ImageKlModule
 from sora_spec.builders.weights.files import read_config, read_state
 from sora_spec.builders.weights.mismatch import check_same_shapes
 from sora_spec.builders.weights.names import unprefixed
@@ -44,7 +44,7 @@ RENAMES: tuple[tuple[str, str], ...] = (
 
 
 def load_sd_vae(path: str | Path, vae: ImageKlVae) -> dict[str, Tensor]:
-    """State of `ImageKlCodec(vae)` from a checkpoint file or a diffusers folder (of a pipeline or of the VAE alone).
+    """State of `ImageKlModule(vae)` from a checkpoint file or a diffusers folder (of a pipeline or of the VAE alone).
 
     Raises UserError when the file cannot be read, its tensors do not fit the spec (all of them are listed), or the
     folder's config.json disagrees with it.
@@ -84,9 +84,9 @@ def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def shapes(vae: ImageKlVae) -> dict[str, torch.Size]:
-    """Name and shape of every tensor of the codec, without allocating it."""
+    """Name and shape of every tensor of the VAE, without allocating it."""
     with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in ImageKlCodec(vae).state_dict().items()}
+        return {name: tensor.shape for name, tensor in ImageKlModule(vae).state_dict().items()}
 
 
 def diffusers_names(names: Mapping[str, object]) -> dict[str, str]:
@@ -156,7 +156,7 @@ def check_config(path: Path, vae: ImageKlVae) -> None:
         if key in config and config[key] != value
     ]
     if config.get("shift_factor"):
-        wrong.append(f"  shift_factor is {config['shift_factor']}, but this codec only scales its latents")
+        wrong.append(f"  shift_factor is {config['shift_factor']}, but this VAE only scales its latents")
     if wrong:
         raise UserError(
             "\n".join([f"{config_path} disagrees with the spec:", *wrong]), hint="change these lines of the spec"

@@ -75,9 +75,9 @@ def denoiser_contract(spec: Spec) -> Contract:
 
 
 def decoder_contract(spec: Spec) -> Contract:
-    """latents (B, C, F, H, W) → video (B, 3, T, Y, X), T following from F by the codec's frame rule.
+    """latents (B, C, F, H, W) → video (B, 3, T, Y, X), T following from F by the VAE's frame rule.
 
-    Of a tiled codec H W Y X are those of one tile.
+    Of a tiled VAE H W Y X are those of one tile.
     """
     shapes, space = derive_shapes(spec), spec.vae.compression.space
     tiles = cut_of(spec)

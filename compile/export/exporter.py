@@ -15,11 +15,11 @@ from typing import NamedTuple
 import torch
 
 from sora_spec import output
-from sora_spec.builders.codec import Codec, unset_pieces
 from sora_spec.builders.denoiser import Denoiser
-from sora_spec.builders.weights.codec_run import load_codec
-from sora_spec.builders.weights.digest import hash_weights, warn_of_other_codec
+from sora_spec.builders.vae.from_spec import VaeModule, unset_pieces
+from sora_spec.builders.weights.digest import hash_weights, warn_of_other_vae
 from sora_spec.builders.weights.run import load_denoiser
+from sora_spec.builders.weights.vae_run import load_vae
 from sora_spec.compile.bundle.bundle import CLASSES, SPEC, Bundle, record_file, write_manifest, writing_bundle
 from sora_spec.compile.bundle.contract import contract_of
 from sora_spec.compile.bundle.manifest import Manifest, Parity, Precision, Source, Stage, StageName
@@ -71,10 +71,10 @@ def export_run(source: RunFolder | SpecSource, target: Path, settings: ExportSet
     plan_targets(settings.targets)
     with writing_bundle(target, settings.force) as folder:
         loaded = _load(source, settings)
-        unset_pieces(loaded.codec)  # the graph decodes one tile, of whole length
+        unset_pieces(loaded.vae)  # the graph decodes one tile, of whole length
         modules = (
             Module("denoiser", DenoiserGraph(loaded.denoiser)),
-            Module("vae_decoder", DecoderGraph(loaded.codec)),
+            Module("vae_decoder", DecoderGraph(loaded.vae)),
         )
         stages: dict[StageName, Stage] = {module.name: export_stage(spec, module, folder) for module in modules}
         manifest = write_bundle_files(folder, source.classes(), spec, stages, loaded.origin)
@@ -86,20 +86,20 @@ class Loaded(NamedTuple):
     """A source's networks, and where their weights come from."""
 
     denoiser: Denoiser
-    codec: Codec
+    vae: VaeModule
     origin: Source
 
 
 def _load(source: RunFolder | SpecSource, settings: ExportSettings) -> Loaded:
     if isinstance(source, SpecSource):
         origin = Source(run=source.load_spec().name, step=None, ema=False, random=source.drawn())
-        return Loaded(source.load_denoiser(), source.load_codec(), origin)
+        return Loaded(source.load_denoiser(), source.load_vae(), origin)
     weights = pick_weights(source, "denoiser", settings.ema)
-    codec = load_codec(source, lacking=not settings.ema)
-    warn_of_other_codec(source, codec)
+    vae = load_vae(source, lacking=not settings.ema)
+    warn_of_other_vae(source, vae)
     denoiser = load_denoiser(source, settings.ema, weights)
     step, averaged = (None, False) if weights is None else (weights.step, weights.averaged)
-    return Loaded(denoiser, codec, Source(run=source.path.resolve().name, step=step, ema=averaged))
+    return Loaded(denoiser, vae, Source(run=source.path.resolve().name, step=step, ema=averaged))
 
 
 def _earlier(target: Path) -> Bundle | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sora_spec.builders.codec import Codec
 from sora_spec.builders.denoiser import Denoiser
-from sora_spec.builders.vae.interface import IdentityCodec
+from sora_spec.builders.vae.from_spec import VaeModule
+from sora_spec.builders.vae.interface import IdentityModule
 
 
 class DenoiserGraph(nn.Module):
@@ -28,15 +28,15 @@ class DenoiserGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
-    """The codec's decoder with float32 input and output."""
+    """The VAE's decoder with float32 input and output."""
 
-    def __init__(self, codec: Codec, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, vae: VaeModule, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.codec = codec
+        self.vae = vae
         self.dtype = dtype
 
     def forward(self, latents: Tensor) -> Tensor:
         """latents (B, C, F, H, W) → video (B, 3, T, Y, X)."""
-        video = self.codec.decode(latents.to(self.dtype)).float()
+        video = self.vae.decode(latents.to(self.dtype)).float()
         # A graph's input and output must be two tensors.
-        return video.clone() if isinstance(self.codec, IdentityCodec) else video
+        return video.clone() if isinstance(self.vae, IdentityModule) else video

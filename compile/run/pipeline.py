@@ -85,7 +85,7 @@ class Pipeline:
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """Video (B, 3, T, Y, X) of latents (B, C, F, H, W).
 
-        Where the codec sees one frame at a time, `export.decode_frames` in a pass; in tiles where `vae.tiling` says so.
+        Where the VAE sees one frame at a time, `export.decode_frames` in a pass; in tiles where `vae.tiling` says so.
         """
         started = time.perf_counter()
         frames = latents.shape[2]

@@ -21,7 +21,7 @@ _COLOURS = {"ok": "32", "missing": "31;1", "absent": "33"}
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> None:
-    """Check this machine: packages, codecs, ONNX Runtime providers, TensorRT, GPU, memory and disk.
+    """Check this machine: packages, VAEs, ONNX Runtime providers, TensorRT, GPU, memory and disk.
 
     Exit code 0: a spec can be checked, trained, exported and generated from here. 1: something of that is missing.
     """

@@ -43,15 +43,15 @@ def export_weights(
     The moving average is taken where the run keeps one. Every tensor is checked to come back as it was; the step and
     the run stand in the file (safetensors' metadata, or `source` of a .pt file).
     """
-    from sora_spec.builders.weights.codec_run import tensors_of
     from sora_spec.builders.weights.layouts import (
         Origin,
-        arrange_codec,
         arrange_denoiser,
-        check_codec,
+        arrange_vae,
         check_target,
+        check_vae,
         write_weights,
     )
+    from sora_spec.builders.weights.vae_run import tensors_of
     from sora_spec.disk.checkpoints import pick_weights
     from sora_spec.disk.run_folder import RunFolder
 
@@ -60,14 +60,14 @@ def export_weights(
     check_target(target, layout, force)
     spec = opened.load_spec()
     if stage == "vae":
-        check_codec(spec, layout)
+        check_vae(spec, layout)
     weights = pick_weights(opened, stage, ema=not no_ema)
     if weights is None:
         raise UserError(
-            f"{run} has no checkpoint of the {'codec' if stage == 'vae' else 'denoiser'}",
-            f"train it first: sora-spec train {run} --stage {stage} --resume; a codec named by vae.weights is its file",
+            f"{run} has no checkpoint of the {'VAE' if stage == 'vae' else 'denoiser'}",
+            f"train it first: sora-spec train {run} --stage {stage} --resume; a VAE named by vae.weights is its file",
         )
-    arrange = arrange_denoiser if stage == "denoiser" else arrange_codec
+    arrange = arrange_denoiser if stage == "denoiser" else arrange_vae
     arranged = arrange(tensors_of(weights), spec, layout)
     origin = Origin(opened.path.resolve().name, spec.name, stage, weights.step, weights.averaged)
     write_weights(arranged, origin, target)

@@ -37,7 +37,7 @@ VERBS = {
     "tui": Verb("sora_spec.cli.tui", "Plan in the terminal: turn knobs, compare, sweep, edit, follow runs.", "Specs"),
     "explain": Verb("sora_spec.cli.explain", "Explain the code of a problem, such as E301.", "Specs"),
     "data": Verb("sora_spec.cli.data", "Write small real data sets to disk.", "Models"),
-    "train": Verb("sora_spec.cli.train", "Train the codec or the denoiser of a spec.", "Models"),
+    "train": Verb("sora_spec.cli.train", "Train the VAE or the denoiser of a spec.", "Models"),
     "generate": Verb("sora_spec.cli.generate", "Generate video from a run or a bundle.", "Models"),
     "export": Verb("sora_spec.cli.export", "Export a run to ONNX and TensorRT.", "Models"),
     "export-weights": Verb(

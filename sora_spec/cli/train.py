@@ -41,7 +41,7 @@ def train(
     ] = None,
     no_ema: Annotated[
         bool,
-        typer.Option("--no-ema", help="Take weights, not their moving average: with --from, or of a codec without."),
+        typer.Option("--no-ema", help="Take weights, not their moving average: with --from, or of a VAE without."),
     ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; a GPU where there is one.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Start although the plan says that it does not fit.")] = False,
@@ -50,7 +50,7 @@ def train(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
-    """Train a spec's denoiser, or its codec with --stage vae, into a run folder.
+    """Train a spec's denoiser, or its VAE with --stage vae, into a run folder.
 
     The plan is printed first. Exit code 1: it says that the machine's memory does not suffice.
     """

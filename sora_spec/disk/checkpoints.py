@@ -53,10 +53,10 @@ class State:
     """The spec of the steps that led here."""
     sizes: str | None = None
     """Digest of the bytes that each file of the data set has."""
-    codec: str | None = None
-    """Digest of the codec whose latents the denoiser learns; None without one, and where format 1 does not say."""
+    vae: str | None = None
+    """Digest of the VAE whose latents the denoiser learns; None without one, and where format 1 does not say."""
     measured: bool | None = None
-    """Whether the codec's latents are measured; None before the last step, where nothing is, and in old checkpoints."""
+    """Whether the VAE's latents are measured; None before the last step, where nothing is, and in old checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,8 @@ def read_state(path: Path) -> State:
         values: Any = json.loads((path / STATE).read_bytes())
         if values.get("format", 1) > FORMAT:
             raise ValueError(f"{STATE} is of a later version of sora-spec")
+        if "codec" in values:  # its name in checkpoints of earlier versions
+            values["vae"] = values.pop("codec")
         state = State(**{name: value for name, value in values.items() if name in _TYPES})
     except FileNotFoundError as error:
         raise ValueError(f"{STATE} is missing") from error
@@ -163,7 +165,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "average": (bool, NoneType),
     "spec": (dict, NoneType),
     "sizes": (str, NoneType),
-    "codec": (str, NoneType),
+    "vae": (str, NoneType),
     "measured": (bool, NoneType),
 }
 """Of every field of `State`."""
@@ -208,12 +210,12 @@ def pick_weights(run: RunFolder, stage: StageName, ema: bool = True, lacking: bo
 
 
 def check_measured(found: Checkpoint, spec: Spec, command: str) -> None:
-    """Raise UserError for a codec whose training was stopped before its latents were measured.
+    """Raise UserError for a VAE whose training was stopped before its latents were measured.
 
-    `command` goes on with it. A codec per frame has its scale in the spec, and needs no measurement.
+    `command` goes on with it. A VAE per frame has its scale in the spec, and needs no measurement.
     """
     if found.state.measured is False and spec.vae.kind == "causal3d":
-        raise UserError(f"{found.path}: the latents of this codec are not measured yet", f"measure them: {command}")
+        raise UserError(f"{found.path}: the latents of this VAE are not measured yet", f"measure them: {command}")
 
 
 def _keeps_average(spec: Spec, stage: StageName) -> bool:

@@ -6,7 +6,7 @@
 ```
 
 `event`: "started", "resumed", or "changed" where something that decides the weights is other from `step` on. `changed`
-gives the value before and after; under the names "data" and "codec" stand digests of the data set and of the codec.
+gives the value before and after; under the names "data" and "vae" stand digests of the data set and of the VAE.
 `damaged` names newer checkpoints that could not be used, each with the reason.
 """
 
@@ -22,8 +22,8 @@ from typing import Any, Literal, cast
 
 from sora_spec.disk.atomic import this_host
 
-DATA, CODEC = "data", "codec"
-"""Names of a change of the data set's content, and of the weights of the codec that a denoiser learns with."""
+DATA, VAE = "data", "vae"
+"""Names of a change of the data set's content, and of the weights of the VAE that a denoiser learns with."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ runs/NAME/
     plan.json                what was predicted for this machine, as `sora-spec plan --json` prints it
     data.json                what it was trained on, as `sora-spec data check --json` prints it, without usable files
     measured.json            what it took: see below
-    latents.json             of the codec: what is measured of its latents after the last step
+    latents.json             of the VAE: what is measured of its latents after the last step
     metrics.jsonl
     tensorboard/  samples/
     checkpoints/step-00001000/{model,ema,optimizer}.safetensors, state.json, checksums.sha256
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 
 StageName = Literal["vae", "denoiser"]
 MEASURED_CLIPS = 256
-"""Clips at most whose latents are measured once a codec is trained: `latents.json`."""
+"""Clips at most whose latents are measured once a VAE is trained: `latents.json`."""
 STAGES: tuple[StageName, ...] = ("vae", "denoiser")
 _CHECKPOINT = re.compile(r"step-(\d{8,})")
 

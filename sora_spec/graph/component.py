@@ -15,10 +15,10 @@ from sora_spec.graph.eager.ops.views import cat
 from sora_spec.graph.eager.tensor import Tensor
 from sora_spec.graph.ir import Graph, Repeat
 from sora_spec.graph.lower.blocks import Axis, block_axes
-from sora_spec.graph.lower.codec import build_codec, trained_codec
 from sora_spec.graph.lower.losses import build_loss
 from sora_spec.graph.lower.lpips import Lpips
 from sora_spec.graph.lower.transformer import TransformerDenoiser
+from sora_spec.graph.lower.vae import build_vae, trained_vae
 from sora_spec.graph.lower.vae_loss import vae_loss
 from sora_spec.graph.lower.weights import Policy, Weights
 from sora_spec.graph.setting import Precision, Recompute, Setting, compute_dtype, new_tape
@@ -47,9 +47,9 @@ def graph_from_spec(spec: Spec, component: Component, setting: Setting | None = 
     """The graph of one component. Raises UserError for a variant that can be described but not lowered."""
     setting = setting or Setting()
     if component == "vae_step":
-        return _codec_step_graph(spec, setting)
+        return _vae_step_graph(spec, setting)
     if component in ("vae_encode", "vae_decode"):
-        return _codec_graph(spec, component, setting)
+        return _vae_graph(spec, component, setting)
     if component == "text_encode":
         return _text_graph(spec, setting)
     _check_denoiser(spec)
@@ -282,34 +282,34 @@ def _text_graph(spec: Spec, setting: Setting) -> Graph:
     return assembled(spec, "text_encode", weights, inputs, forward, repeat)
 
 
-def _codec_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
+def _vae_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
     tape = new_tape(setting)
     tape.grad_enabled = False
     weights = Weights(tape, Policy(compute_dtype(setting), setting.attention, train=False))
     inputs, shapes = Inputs(tape), derive_shapes(spec)
     with tape.enter("vae", ("vae",)):
-        codec = build_codec(spec, weights, setting.full)
+        vae = build_vae(spec, weights, setting.full)
     encodes = component == "vae_encode"
     shape = shapes.video if encodes else shapes.latent
     x = inputs("video" if encodes else "latents", (setting.batch, *shape), compute_dtype(setting))
 
     def forward() -> Tensor:
         with tape.enter("vae"):
-            return codec.encode(inputs[x]) if encodes else codec.decode(inputs[x])
+            return vae.encode(inputs[x]) if encodes else vae.decode(inputs[x])
 
     return assembled(spec, component, weights, inputs, forward, None)
 
 
-def _codec_step_graph(spec: Spec, setting: Setting) -> Graph:
-    vae = spec.vae
-    if vae.kind != "image_kl" and vae.kind != "causal3d":
-        raise _unknown(spec, "vae.kind", vae.kind)
+def _vae_step_graph(spec: Spec, setting: Setting) -> Graph:
+    section = spec.vae
+    if section.kind != "image_kl" and section.kind != "causal3d":
+        raise _unknown(spec, "vae.kind", section.kind)
     tape, shapes = new_tape(setting), derive_shapes(spec)
     weights, inputs = Weights(tape, Policy(compute_dtype(setting), setting.attention)), Inputs(tape)
     with tape.enter("vae", ("vae",)):
-        codec = trained_codec(vae, weights)
+        vae = trained_vae(section, weights)
     perceptual = None
-    if vae.training.perceptual.kind == "lpips":
+    if section.training.perceptual.kind == "lpips":
         with tape.enter("perceptual", ("vae", "training", "perceptual")):
             perceptual = Lpips(weights)
     video = inputs("video", (setting.batch, *shapes.video), compute_dtype(setting))
@@ -317,6 +317,6 @@ def _codec_step_graph(spec: Spec, setting: Setting) -> Graph:
 
     def forward() -> Tensor:
         with tape.enter("vae"):
-            return vae_loss(codec, inputs[video], inputs[noise], vae.training.reconstruction, perceptual)
+            return vae_loss(vae, inputs[video], inputs[noise], section.training.reconstruction, perceptual)
 
     return assembled(spec, "vae_step", weights, inputs, forward, None, setting)

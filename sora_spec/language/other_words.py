@@ -141,7 +141,7 @@ _PROMPT = "A prompt is an option: `sora-spec generate --prompt TEXT`."
 _RESUMED = "Going on is an option: `sora-spec train RUN --resume`."
 _LEVELS = "A level has `width` × its one of `multipliers` channels: 128, 256, 512 are width 128, multipliers [1, 2, 4]."
 _TEXT_WIDTH = "The width of a text encoder's features is `condition.width`, of `kind: text`."
-_CODEC_PASS = "A codec's step is one pass: `vae.training.batch` counts its clips over all ranks."
+_VAE_PASS = "A VAE's step is one pass: `vae.training.batch` counts its clips over all ranks."
 _NETWORK = "Blocks have no dropout; `condition.dropout` is how often the label or prompt is left out."
 
 ELSEWHERE: dict[str, str] = {
@@ -165,7 +165,7 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("block_out_channels",), _LEVELS),
     **dict.fromkeys(("backbone.dropout", "attention_dropout"), _NETWORK),
     **{
-        f"{section}.{word}": _CODEC_PASS
+        f"{section}.{word}": _VAE_PASS
         for section in ("vae", "training")
         for word in (*_CALLED["micro_batch"].split(), *_CALLED["accumulation"].split(), "micro_batch", "accumulation")
     },

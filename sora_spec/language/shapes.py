@@ -30,7 +30,7 @@ def pixel_frames(spec: Spec, frames: int) -> int:
 
 @dataclass(frozen=True)
 class Shapes:
-    """Every extent that the clip, codec and patch of a spec fix."""
+    """Every extent that the clip, VAE and patch of a spec fix."""
 
     frames: int
     height: int

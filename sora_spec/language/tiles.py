@@ -1,4 +1,4 @@
-"""Where the overlapping tiles of a codec lie: the geometry that builders, bundles, graph and plan share. Pure Python.
+"""Where the overlapping tiles of a VAE lie: the geometry that builders, bundles, graph and plan share. Pure Python.
 
 All extents are in latent rows and columns: tiles are cut at them, so that pixels and latents are cut alike.
 """
@@ -53,7 +53,7 @@ def cut(height: int, width: int, side: int, overlap: int) -> Cut:
 
 
 def cut_of(spec: Spec) -> Cut | None:
-    """How the spec's codec cuts the spec's clip; None where it does not."""
+    """How the spec's VAE cuts the spec's clip; None where it does not."""
     vae = spec.vae
     if (vae.kind != "image_kl" and vae.kind != "causal3d") or vae.tiling.kind == "none":
         return None
@@ -64,5 +64,5 @@ def cut_of(spec: Spec) -> Cut | None:
 
 
 def streams(spec: Spec) -> bool:
-    """Whether the spec's codec runs one latent frame at a time, and the clip has more than one."""
+    """Whether the spec's VAE runs one latent frame at a time, and the clip has more than one."""
     return spec.vae.kind == "causal3d" and spec.vae.streaming and spec.clip.frames > 1

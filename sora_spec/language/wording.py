@@ -106,7 +106,7 @@ def meant_key(key: str, known: Iterable[str], path: str = "") -> str | None:
 
 
 def _key_of_training(key: str, path: str, known: Mapping[str, Schema], language: Schema) -> str | None:
-    """What a codec's own `training` has of what a key stands for, before `train`, which is the denoiser's."""
+    """What a VAE's own `training` has of what a key stands for, before `train`, which is the denoiser's."""
     definition = language["$defs"].get(known.get("training", {}).get("$ref", "").rsplit("/", 1)[-1], {})
     if _of_section(ELSEWHERE, key, path):
         return None

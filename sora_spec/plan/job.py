@@ -93,7 +93,7 @@ class Job:
 
     @property
     def vae_training(self) -> VaeTraining:
-        """How the codec is trained."""
+        """How the VAE is trained."""
         vae = self.spec.vae
         assert vae.kind == "image_kl" or vae.kind == "causal3d"
         return vae.training
@@ -166,7 +166,7 @@ class Job:
         return workload(self.spec, component, self.setting(component, batch, precision))
 
     @property
-    def has_codec(self) -> bool:
+    def has_vae(self) -> bool:
         """Whether there is anything between pixels and latents."""
         return self.spec.vae.kind != "identity"
 
@@ -198,7 +198,7 @@ def planned_job(
             the devices, or a kernel does not run there.
     """
     if mode == "train" and stage == "vae" and spec.vae.kind not in ("image_kl", "causal3d"):
-        raise UserError(f"{spec.name}: a codec of kind {spec.vae.kind!r} has nothing to train", "plan --stage denoiser")
+        raise UserError(f"{spec.name}: a VAE of kind {spec.vae.kind!r} has nothing to train", "plan --stage denoiser")
     devices = device_count(spec, count, mode == "train", typed)
     if mode == "train":
         spec = with_count(spec, devices, stage, typed)
@@ -239,11 +239,11 @@ def check_kernels(job: Job) -> None:
         )
     if job.rms_norm == "fused" and job.device.kind == "cpu":
         raise UserError("PyTorch has no fused RMS norm for the CPU", "leave --rms-norm out")
-    codec = job.mode == "train" and job.stage == "vae"
-    if job.rms_norm is not None and (codec or not has_rms_norm(job.spec)):
-        hint = "leave --rms-norm out" + ("" if codec else "; backbone.qk_norm=true adds norms of queries and keys")
-        raise UserError(f"{'the codec' if codec else job.spec.name} has no RMS norm that PyTorch fuses", hint)
-    if codec and job.temporal_attention is not None:
-        raise UserError("the codec has no attention across frames", "leave --temporal-attention out")
-    if codec and job.attention == "flash":
-        raise UserError("the codec has one wide head, which FlashAttention does not take", "leave --attention out")
+    vae = job.mode == "train" and job.stage == "vae"
+    if job.rms_norm is not None and (vae or not has_rms_norm(job.spec)):
+        hint = "leave --rms-norm out" + ("" if vae else "; backbone.qk_norm=true adds norms of queries and keys")
+        raise UserError(f"{'the VAE' if vae else job.spec.name} has no RMS norm that PyTorch fuses", hint)
+    if vae and job.temporal_attention is not None:
+        raise UserError("the VAE has no attention across frames", "leave --temporal-attention out")
+    if vae and job.attention == "flash":
+        raise UserError("the VAE has one wide head, which FlashAttention does not take", "leave --attention out")

@@ -142,11 +142,11 @@ def with_count(spec: Spec, count: int, stage: str = "denoiser", typed: Collectio
                 raise _micro_misfit(spec, groups)
             changed["train"] = spec.train.model_copy(update={"micro_batch": micro})
     elif stage == "vae" and (spec.vae.kind == "image_kl" or spec.vae.kind == "causal3d"):
-        _check_codec_batch(spec.vae.training.batch, groups)
+        _check_vae_batch(spec.vae.training.batch, groups)
     return spec.model_copy(update=changed) if changed else spec
 
 
-def _check_codec_batch(batch: int, ranks: int) -> None:
+def _check_vae_batch(batch: int, ranks: int) -> None:
     if batch % ranks:
         more = max(ranks, batch // ranks * ranks)
         raise UserError(

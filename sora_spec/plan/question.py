@@ -187,10 +187,10 @@ def command_line(path: str, whatif: WhatIf) -> str:
         words.append("--one-at-a-time")
     if whatif.attention is not None:
         words += ["--attention", whatif.attention]
-    codec = whatif.mode == "train" and whatif.stage == "vae"
-    if whatif.temporal_attention is not None and not codec:
+    vae = whatif.mode == "train" and whatif.stage == "vae"
+    if whatif.temporal_attention is not None and not vae:
         words += ["--temporal-attention", whatif.temporal_attention]
-    if whatif.rms_norm is not None and not codec:
+    if whatif.rms_norm is not None and not vae:
         words += ["--rms-norm", whatif.rms_norm]
     if whatif.tf32:
         words.append("--tf32")
@@ -202,7 +202,7 @@ def command_line(path: str, whatif: WhatIf) -> str:
 def _job(spec: Spec, whatif: WhatIf, typed: frozenset[str]) -> Job:
     """The job, without the settings that its mode ignores: they would only make the same plan twice."""
     generates = whatif.mode == "generate"
-    codec = not generates and whatif.stage == "vae"
+    vae = not generates and whatif.stage == "vae"
     return planned_job(
         spec,
         asked_device(spec, whatif.gpu, whatif.hardware or None, typed),
@@ -213,8 +213,8 @@ def _job(spec: Spec, whatif: WhatIf, typed: frozenset[str]) -> Job:
         whatif.batch if generates else None,
         whatif.attention,
         whatif.tf32,
-        None if codec else whatif.temporal_attention,
-        None if codec else whatif.rms_norm,
+        None if vae else whatif.temporal_attention,
+        None if vae else whatif.rms_norm,
         typed,
     )
 

@@ -52,7 +52,7 @@ def verify(path: str, overrides: list[str], parts: list[dict[str, Any]]) -> list
 
 
 def parts_of(job: Job, batch: int = 2) -> list[dict[str, Any]]:
-    """What is traced: the network alone, a training step, the codec's halves and its training step, as the job runs
+    """What is traced: the network alone, a training step, the VAE's halves and its training step, as the job runs
     them; and where it is small, a training step that really runs on this CPU."""
     spec = job.spec
     kernel = job.attention or ("flash" if job.takes_flash else "efficient")
@@ -64,11 +64,11 @@ def parts_of(job: Job, batch: int = 2) -> list[dict[str, Any]]:
         "fused_rms_norm": job.setting("denoiser", batch).fused_rms_norm,
     }
     parts = [_part("denoiser", network), _part("denoiser_step", network | {"owned_inputs": True})]
-    if job.has_codec:
-        codec = {"batch": 1, "precision": "fp32", "attention": "efficient"}
-        parts += [_part("vae_encode", codec), _part("vae_decode", codec)]
+    if job.has_vae:
+        vae = {"batch": 1, "precision": "fp32", "attention": "efficient"}
+        parts += [_part("vae_encode", vae), _part("vae_decode", vae)]
         if spec.vae.kind in ("image_kl", "causal3d"):
-            parts.append(_part("vae_step", codec))
+            parts.append(_part("vae_step", vae))
     step = job.work("denoiser_step", batch, "fp32")
     if 2 * step.parameter_bytes + step.peak.tensor_bytes <= _SMALL:
         parts.append(_part("denoiser_step", {"batch": batch}, really=True))

@@ -83,12 +83,12 @@ def default_batch(spec: Spec) -> int:
 
 
 def is_per_frame(spec: Spec) -> bool:
-    """Whether the codec decodes every frame on its own, so that a clip can be decoded in pieces."""
+    """Whether the VAE decodes every frame on its own, so that a clip can be decoded in pieces."""
     return spec.vae.compression.time == 1 and spec.vae.kind != "causal3d"
 
 
 def frames_per_decode(spec: Spec, frames: int) -> int:
-    """Latent frames of one pass of the decoder for a clip of `frames`: all of them, or, where the codec sees each on
+    """Latent frames of one pass of the decoder for a clip of `frames`: all of them, or, where the VAE sees each on
     its own, `export.decode_frames`, in multiples of the patch."""
     if not is_per_frame(spec):
         return frames

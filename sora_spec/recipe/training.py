@@ -10,19 +10,19 @@ if TYPE_CHECKING:
 SHOWN_SAMPLES = 8
 """Clips of a sample grid: generated while the denoiser is trained."""
 SHOWN_RECONSTRUCTIONS = 4
-"""Whole clips of a reconstruction grid: encoded and decoded while the codec is trained."""
+"""Whole clips of a reconstruction grid: encoded and decoded while the VAE is trained."""
 
 
 class Crop(NamedTuple):
-    """What the codec is trained on."""
+    """What the VAE is trained on."""
 
     frames: int
     height: int
     width: int
 
 
-def codec_crop(spec: Spec) -> Crop:
-    """The clip, or what of it `vae.training.frames` and `vae.training.crop` say. Only for a codec that is trained."""
+def vae_crop(spec: Spec) -> Crop:
+    """The clip, or what of it `vae.training.frames` and `vae.training.crop` say. Only for a VAE that is trained."""
     vae, clip = spec.vae, spec.clip
     assert vae.kind == "image_kl" or vae.kind == "causal3d"
     frames, side = vae.training.frames or clip.frames, vae.training.crop

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sora_spec.builders.vae.image_kl import ImageKlCodec
+from sora_spec.builders.vae.image_kl import ImageKlModule
 from sora_spec.builders.weights.sd_vae import from_official, load_sd_vae, to_diffusers, to_ldm
 from sora_spec.errors import UserError
 from sora_spec.language.schema.vae import Compression, ImageKlVae
@@ -52,7 +52,7 @@ PUBLISHED_PAIRS = {
 def official() -> dict[str, Tensor]:
     """Random values under ldm's names, made without our renaming."""
     torch.manual_seed(0)
-    return {name: torch.randn_like(value) for name, value in ImageKlCodec(SMALL).state_dict().items()}
+    return {name: torch.randn_like(value) for name, value in ImageKlModule(SMALL).state_dict().items()}
 
 
 def old_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -71,7 +71,7 @@ def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
 
 def test_diffusers_names_are_the_published_ones() -> None:
     with torch.device("meta"):
-        state = ImageKlCodec(ImageKlVae(kind="image_kl")).state_dict()
+        state = ImageKlModule(ImageKlVae(kind="image_kl")).state_dict()
     numbered = {name: torch.full((1, 1, 1, 1), float(number)) for number, name in enumerate(state)}
     theirs = {float(value.sum()): name for name, value in to_diffusers(numbered).items()}
     assert len(theirs) == 248
@@ -93,7 +93,7 @@ def test_every_layout_loads_strictly_and_comes_back(layout: str, official: dict[
     }[layout]
     ours = from_official(given, SMALL)
     assert_same(ours, official)
-    ImageKlCodec(SMALL).load_state_dict(ours, strict=True)
+    ImageKlModule(SMALL).load_state_dict(ours, strict=True)
 
 
 def test_all_that_does_not_fit_is_in_one_report(official: dict[str, Tensor]) -> None:

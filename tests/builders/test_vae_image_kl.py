@@ -1,4 +1,4 @@
-"""The image codec against the published autoencoder: its counts, its names, its arithmetic written out again."""
+"""The image VAE against the published autoencoder: its counts, its names, its arithmetic written out again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sora_spec.builders.vae.image_kl import ImageKlCodec
+from sora_spec.builders.vae.image_kl import ImageKlModule
 from sora_spec.errors import UserError
 from sora_spec.language.schema.vae import Compression, ImageKlVae
 
@@ -47,10 +47,10 @@ def official_names(levels: int = 4, blocks: int = 2, changes: tuple[int, ...] = 
 
 def test_the_published_autoencoder_has_the_published_size_and_names() -> None:
     with torch.device("meta"):
-        codec = ImageKlCodec(ImageKlVae(kind="image_kl"))
-    counts = [sum(p.numel() for p in part.parameters()) for part in (codec.encoder, codec.decoder, codec)]
+        vae = ImageKlModule(ImageKlVae(kind="image_kl"))
+    counts = [sum(p.numel() for p in part.parameters()) for part in (vae.encoder, vae.decoder, vae)]
     assert counts == [34_163_592, 49_490_179, 83_653_863]
-    state = codec.state_dict()
+    state = vae.state_dict()
     assert len(state) == 248
     assert set(state) == set(official_names())
     assert state["encoder.mid.attn_1.q.weight"].shape == (512, 512, 1, 1)
@@ -119,39 +119,37 @@ def reference_decode(state: dict[str, Tensor], z: Tensor, levels: int, blocks: i
 
 
 @pytest.fixture
-def codec() -> ImageKlCodec:
+def vae() -> ImageKlModule:
     torch.manual_seed(0)
-    codec = ImageKlCodec(SMALL).requires_grad_(False)
-    for parameter in codec.parameters():  # gains and biases too: at 1 and 0 they would hide a mistake
+    vae = ImageKlModule(SMALL).requires_grad_(False)
+    for parameter in vae.parameters():  # gains and biases too: at 1 and 0 they would hide a mistake
         parameter.add_(0.05 * torch.randn_like(parameter))
-    return codec
+    return vae
 
 
-def test_encoder_and_decoder_equal_the_published_arithmetic(codec: ImageKlCodec) -> None:
-    state = codec.state_dict()
+def test_encoder_and_decoder_equal_the_published_arithmetic(vae: ImageKlModule) -> None:
+    state = vae.state_dict()
     images, z = torch.randn(2, 3, 16, 24), torch.randn(2, 3, 4, 6)
     expected = reference_moments(state, images, 3, 1, 8)
-    mean, logvar = codec.moments(images[:, :, None])
+    mean, logvar = vae.moments(images[:, :, None])
     torch.testing.assert_close(mean[:, :, 0], expected[:, :3], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(logvar[:, :, 0], expected[:, 3:].clamp(-30, 20), atol=1e-5, rtol=1e-5)
-    decoded = codec.decode_raw(z[:, :, None])
+    decoded = vae.decode_raw(z[:, :, None])
     torch.testing.assert_close(decoded[:, :, 0], reference_decode(state, z, 3, 1, 8), atol=1e-5, rtol=1e-5)
 
 
-def test_frames_are_images_of_their_own_and_latents_are_scaled(codec: ImageKlCodec) -> None:
+def test_frames_are_images_of_their_own_and_latents_are_scaled(vae: ImageKlModule) -> None:
     video, noise = torch.randn(2, 3, 3, 8, 8), torch.randn(2, 3, 3, 2, 2)
-    latents = codec.encode(video, noise)
-    assert latents.shape == codec.latent_shape(video.shape)
+    latents = vae.encode(video, noise)
+    assert latents.shape == vae.latent_shape(video.shape)
     one, one_noise = video[1:, :, 2:], noise[1:, :, 2:]
-    mean, logvar = codec.moments(one)
+    mean, logvar = vae.moments(one)
     expected = 0.18215 * (mean + torch.exp(logvar / 2) * one_noise)
     torch.testing.assert_close(latents[1:, :, 2:], expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(
-        codec.decode(latents)[1:, :, 2:], codec.decode_raw(expected / 0.18215), atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(vae.decode(latents)[1:, :, 2:], vae.decode_raw(expected / 0.18215), atol=1e-4, rtol=1e-4)
 
 
-def test_a_side_that_does_not_divide_is_refused_with_a_crop_that_does(codec: ImageKlCodec) -> None:
+def test_a_side_that_does_not_divide_is_refused_with_a_crop_that_does(vae: ImageKlModule) -> None:
     with pytest.raises(UserError, match=r"18x24.*multiples of 4") as caught:
-        codec.encode(torch.zeros(1, 3, 1, 18, 24))
+        vae.encode(torch.zeros(1, 3, 1, 18, 24))
     assert caught.value.hint == "crop it to 16x24"

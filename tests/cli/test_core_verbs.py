@@ -220,7 +220,7 @@ def test_schema(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_explain(call) -> None:
     result = call("explain", "e301")
     assert result.code == 0
-    assert result.out.startswith("# E301: the frames do not fit the codec")
+    assert result.out.startswith("# E301: the frames do not fit the VAE")
     listed = call("explain").out.splitlines()
     assert listed[0].startswith("E101  ")
     assert len(listed) > 50

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from sora_spec.builders.codec import build_codec
 from sora_spec.builders.denoiser import build_denoiser
+from sora_spec.builders.vae.from_spec import build_vae
 from sora_spec.compile.bundle.bundle import Bundle
 from sora_spec.compile.export.exporter import ExportSettings, export_run
 from sora_spec.disk.checkpoints import FORMAT, State
@@ -85,7 +85,7 @@ class Toys:
         torch.manual_seed(0)
         modules: dict[Any, nn.Module] = {"denoiser": build_denoiser(spec)}
         if spec.vae.kind != "identity":
-            modules["vae"] = build_codec(spec)
+            modules["vae"] = build_vae(spec)
         for stage, module in modules.items():
             module = cls.perturb(module) if perturbed else module
             with run.stage(stage).writing_checkpoint(10) as folder:

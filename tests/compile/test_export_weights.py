@@ -113,7 +113,7 @@ def test_the_layout_of_diffusers(dit_run: RunFolder) -> None:
     export_weights(dit_run.path, "diffusers", force=True)
 
 
-def test_the_codec(dit_run: RunFolder, tmp_path: Path) -> None:
+def test_the_vae(dit_run: RunFolder, tmp_path: Path) -> None:
     vae: Any = dit_run.load_spec().vae
     own = stored(dit_run, "ema.safetensors", "vae")
     export_weights(dit_run.path, "official", stage="vae", out=tmp_path / "ldm.pt")
@@ -143,12 +143,12 @@ def test_networks_without_a_counterpart(
     assert not (run.path / "weights").exists()
 
 
-def test_a_codec_without_a_counterpart_and_one_without_a_checkpoint(toys: Any, tmp_path: Path) -> None:
+def test_a_vae_without_a_counterpart_and_one_without_a_checkpoint(toys: Any, tmp_path: Path) -> None:
     run = toys.run(tmp_path / "run", toys.spec())
     with pytest.raises(UserError, match=r"vae\.kind is causal3d"):
         export_weights(run.path, "official", stage="vae")
     bare = RunFolder.create(tmp_path / "bare", dump_spec(toys.spec(**DIT)))
-    stages: list[tuple[Any, str]] = [("vae", "checkpoint of the codec"), ("denoiser", "checkpoint of the denoiser")]
+    stages: list[tuple[Any, str]] = [("vae", "checkpoint of the VAE"), ("denoiser", "checkpoint of the denoiser")]
     for stage, words in stages:
         with pytest.raises(UserError, match=words):
             export_weights(bare.path, "official", stage=stage)
@@ -192,8 +192,8 @@ def test_what_is_not_written(
 def test_diffusers_itself_reads_them(dit_run: RunFolder, tmp_path: Path) -> None:
     """At t = 0, where its sinusoid, divided by 127 rather than 128, is the published one."""
     diffusers = pytest.importorskip("diffusers")
-    from sora_spec.builders.weights.codec_run import load_codec
     from sora_spec.builders.weights.run import load_denoiser
+    from sora_spec.builders.weights.vae_run import load_vae
 
     export_weights(dit_run.path, "diffusers", out=tmp_path / "dit", no_ema=True)
     export_weights(dit_run.path, "diffusers", stage="vae", out=tmp_path / "vae", no_ema=True)
@@ -205,7 +205,7 @@ def test_diffusers_itself_reads_them(dit_run: RunFolder, tmp_path: Path) -> None
         wanted = theirs.eval()(x, timestep=t, class_labels=label).sample
         found = load_denoiser(dit_run, ema=False)(x[:, :, None], t.float(), label)[:, :, 0]
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
-        codec, problems = diffusers.AutoencoderKL.from_pretrained(tmp_path / "vae", output_loading_info=True)
+        vae, problems = diffusers.AutoencoderKL.from_pretrained(tmp_path / "vae", output_loading_info=True)
         assert not any(problems.values()), problems
-        decoded = load_codec(dit_run, ema=False).decode(x[:, :, None])[:, :, 0]
-        torch.testing.assert_close(decoded, codec.eval().decode(x / 0.18215).sample, rtol=1e-3, atol=1e-4)
+        decoded = load_vae(dit_run, ema=False).decode(x[:, :, None])[:, :, 0]
+        torch.testing.assert_close(decoded, vae.eval().decode(x / 0.18215).sample, rtol=1e-3, atol=1e-4)

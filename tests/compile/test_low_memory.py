@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from sora_spec.builders.weights.codec_run import load_codec
+from sora_spec.builders.weights.vae_run import load_vae
 from sora_spec.cli.generate import generate
 from sora_spec.compile.bundle.bundle import Bundle
 from sora_spec.compile.bundle.contract import decoder_contract, engine_profile
@@ -51,12 +51,12 @@ def frames_of(pipeline: Pipeline) -> NDArray[np.uint8]:
     return np.stack([clip.frames for clip in pipeline.generate([0, 1, 2], seed=5)])
 
 
-def test_a_tiled_run_decodes_as_its_codec_does(tiled_run: RunFolder) -> None:
-    """The pipeline tiles over numpy, the codec over torch; the numbers are the same."""
+def test_a_tiled_run_decodes_as_its_vae_does(tiled_run: RunFolder) -> None:
+    """The pipeline tiles over numpy, the VAE over torch; the numbers are the same."""
     pipeline = open_pipeline(tiled_run, tiled_run.load_spec(), "torch")
     latents = np.random.default_rng(0).standard_normal((1, 4, 3, 8, 12)).astype(np.float32)
     with torch.inference_mode():
-        wanted = load_codec(tiled_run).decode(torch.from_numpy(latents)).numpy()
+        wanted = load_vae(tiled_run).decode(torch.from_numpy(latents)).numpy()
     np.testing.assert_array_equal(pipeline.decode(latents), wanted)
 
 
@@ -89,13 +89,13 @@ def test_tiles_and_streaming_can_be_asked_of_a_run(tiny_run: RunFolder, tiny_bun
         generate(tiny_bundle.path, [TILED], count=1)
 
 
-def test_per_frame_codecs_tile_each_piece_of_a_long_clip(toys: Any, tmp_path: Path) -> None:
+def test_per_frame_vaes_tile_each_piece_of_a_long_clip(toys: Any, tmp_path: Path) -> None:
     spec = toys.spec(vae=IMAGE | {"tiling": TILING}, clip_with={"frames": 20})
     run = toys.run(tmp_path / "run", spec)
     pipeline = open_pipeline(run, spec, "torch")
     latents = np.random.default_rng(0).standard_normal((1, 4, 20, 8, 12)).astype(np.float32)
     with torch.inference_mode():
-        wanted = load_codec(run).decode(torch.from_numpy(latents)).numpy()
+        wanted = load_vae(run).decode(torch.from_numpy(latents)).numpy()
     np.testing.assert_allclose(pipeline.decode(latents), wanted, atol=1e-5)
 
 
@@ -103,7 +103,7 @@ def test_per_frame_codecs_tile_each_piece_of_a_long_clip(toys: Any, tmp_path: Pa
 def test_a_clip_is_decoded_in_passes_of_so_many_frames(
     toys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int, passes: list[int]
 ) -> None:
-    """As the codec decodes it whole, but for the order in which a larger batch of convolutions adds up."""
+    """As the VAE decodes it whole, but for the order in which a larger batch of convolutions adds up."""
     spec = toys.spec(vae=IMAGE, clip_with={"frames": 7}, export={"decode_frames": asked})
     run = toys.run(tmp_path / "run", spec)
     pipeline = open_pipeline(run, spec, "torch")
@@ -116,7 +116,7 @@ def test_a_clip_is_decoded_in_passes_of_so_many_frames(
     monkeypatch.setattr(decoder, "run", watched)
     latents = np.random.default_rng(0).standard_normal((1, 4, 7, 8, 12)).astype(np.float32)
     with torch.inference_mode():
-        wanted = load_codec(run).decode(torch.from_numpy(latents)).numpy()
+        wanted = load_vae(run).decode(torch.from_numpy(latents)).numpy()
     np.testing.assert_allclose(pipeline.decode(latents), wanted, atol=1e-5)
     assert seen == passes
     profile = engine_profile(spec, "vae_decoder")

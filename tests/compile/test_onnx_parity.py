@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 import sora_spec.compile.export.onnx_export as exporting
-from sora_spec.builders.codec import build_codec
 from sora_spec.builders.denoiser import build_denoiser
-from sora_spec.builders.weights.codec_run import load_codec
+from sora_spec.builders.vae.from_spec import build_vae
 from sora_spec.builders.weights.run import load_denoiser
+from sora_spec.builders.weights.vae_run import load_vae
 from sora_spec.compile.bundle.bundle import Bundle
 from sora_spec.compile.bundle.contract import contract_of
 from sora_spec.compile.export.exporter import ExportSettings, export_run
@@ -120,7 +120,7 @@ def test_image_decoder_with_weights_beside_the_graph(
 ) -> None:
     monkeypatch.setattr(exporting, "EXTERNAL_DATA_BYTES", 1024)
     spec = toys.spec(vae=IMAGE_KL)
-    module = DecoderGraph(toys.perturb(build_codec(spec)).eval())
+    module = DecoderGraph(toys.perturb(build_vae(spec)).eval())
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         export_onnx(module, contract_of(spec, "vae_decoder"), tmp_path / folder / "vae_decoder.onnx", opset=20)
@@ -137,7 +137,7 @@ def test_causal_decoder_and_alternating_denoiser_of_a_bundle(tiny_bundle: Bundle
     spec = tiny_bundle.load_spec()
     for name, module in (
         ("denoiser", DenoiserGraph(load_denoiser(tiny_run))),
-        ("vae_decoder", DecoderGraph(load_codec(tiny_run))),
+        ("vae_decoder", DecoderGraph(load_vae(tiny_run))),
     ):
         path = tiny_bundle.path / f"{name}.onnx"
         check_graph(path)

@@ -170,14 +170,14 @@ PLACES = "views do not record where in a storage they begin, and an iterator ove
 ALIKE = "strides of extents of one, types and shapes that are the same either way, or a layout of one dimension"
 UNWANTED = "the input in question never wants a gradient, or the slot is taken by a tensor that is alive anyway"
 UNWATCHED = "PyTorch sums in place only where no mode watches: test_graph_cpu and test_graph_training hold that"
-WORKSPACE = "no trace sees what a kernel takes for itself: test_graph_cpu and test_graph_cpu_codecs hold that"
+WORKSPACE = "no trace sees what a kernel takes for itself: test_graph_cpu and test_graph_cpu_vaes hold that"
 QUIET = "no kernel runs between the two moments at which the tensor can be freed"
-SAME_WIDTH = "the last two widths of these codecs are equal; test_graph_random draws others"
+SAME_WIDTH = "the last two widths of these VAEs are equal; test_graph_random draws others"
 INDISTINCT: dict[str, str] = {
     **dict.fromkeys(
         (
             *("eager.ops.views.cat", "lower.causal3d.repeat_first", "lower.causal3d.Upsample.__call__"),
-            *("lower.causal3d.Causal3dCodec._run_pieces", "lower.causal3d.Encoder.__call__"),
+            *("lower.causal3d.Causal3d._run_pieces", "lower.causal3d.Encoder.__call__"),
             *("lower.causal3d.Decoder.__call__", "lower.causal3d.BlockSynthesis.__call__", "lower.pieces.join_frames"),
             *("lower.losses.split", "lower.pieces.in_tiles", "lower.pieces._strip", "lower.pieces.place"),
             *("lower.pieces.Stream.pass_on", "lower.pieces.stretches", "lower.pieces.numbered"),
@@ -232,7 +232,7 @@ INDISTINCT: dict[str, str] = {
     **dict.fromkeys(("eager.ops.attention._workspace", "eager.ops.conv.conv", "eager.ops.conv._conv_rule"), WORKSPACE),
     **dict.fromkeys(
         (
-            *("eager.ops.attention._math", "eager.ops.pointwise._clamp_rule", "lower.image_kl.ImageKlCodec.encode_raw"),
+            *("eager.ops.attention._math", "eager.ops.pointwise._clamp_rule", "lower.image_kl.ImageKl.encode_raw"),
             *("lower.vae_loss.vae_loss", "engine._Pass.start", "engine._Pass._evaluate", "engine._call"),
         ),
         QUIET,

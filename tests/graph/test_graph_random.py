@@ -143,8 +143,8 @@ def test_a_forward_pass_without_gradients_equals_the_trace(spec: Spec, setting: 
 
 
 @st.composite
-def codec_specs(draw: st.DrawFn) -> Spec:
-    """Any codec that can be built."""
+def vae_specs(draw: st.DrawFn) -> Spec:
+    """Any VAE that can be built."""
     multipliers = draw(st.sampled_from(([1, 2], [1, 1, 2], [1, 2, 3], [2, 1, 2])))
     space, frames = 2 ** (len(multipliers) - 1), draw(st.integers(1, 3))
     common = {"channels": draw(st.integers(1, 4)), "width": 4, "multipliers": multipliers, "blocks": 1}
@@ -160,22 +160,22 @@ def codec_specs(draw: st.DrawFn) -> Spec:
 
 
 @settings(relaxed, max_examples=16)
-@given(codec_specs(), settings_for_graphs())
-def test_a_codec_equals_the_trace(spec: Spec, setting: Setting) -> None:
+@given(vae_specs(), settings_for_graphs())
+def test_a_vae_equals_the_trace(spec: Spec, setting: Setting) -> None:
     agree(spec, "vae_encode", setting)
     agree(spec, "vae_decode", setting)
 
 
 @pytest.mark.slow
 @settings(relaxed, max_examples=100)
-@given(codec_specs(), settings_for_graphs())
-def test_many_codecs_equal_the_trace(spec: Spec, setting: Setting) -> None:
+@given(vae_specs(), settings_for_graphs())
+def test_many_vaes_equal_the_trace(spec: Spec, setting: Setting) -> None:
     agree(spec, "vae_encode", setting)
     agree(spec, "vae_decode", setting)
 
 
 @settings(relaxed, max_examples=8)
-@given(codec_specs(), settings_for_graphs(), st.sampled_from(("l1", "mse")))
-def test_a_training_step_of_a_codec_equals_the_trace(spec: Spec, setting: Setting, reconstruction: str) -> None:
+@given(vae_specs(), settings_for_graphs(), st.sampled_from(("l1", "mse")))
+def test_a_training_step_of_a_vae_equals_the_trace(spec: Spec, setting: Setting, reconstruction: str) -> None:
     training = spec.vae.training.model_copy(update={"reconstruction": reconstruction})
     agree(spec.model_copy(update={"vae": spec.vae.model_copy(update={"training": training})}), "vae_step", setting)

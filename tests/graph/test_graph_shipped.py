@@ -48,13 +48,13 @@ def test_tiny_specs_equal_the_trace(name: str, attention: Kernel) -> None:
 
 
 @pytest.mark.parametrize(("name", "attention"), each_kernel_in_turn(KERNELS[1:]))
-def test_tiny_codecs_equal_the_trace(name: str, attention: Kernel) -> None:
+def test_tiny_vaes_equal_the_trace(name: str, attention: Kernel) -> None:
     for component in ("vae_encode", "vae_decode", *(["vae_step"] if trains(name) else [])):
         agree(name, component, Setting(attention=attention))
 
 
 def trains(name: str) -> bool:
-    """Whether the spec's codec can be trained."""
+    """Whether the spec's VAE can be trained."""
     return load_spec(SPECS / f"{name}.yaml").vae.kind != "identity"
 
 
@@ -82,7 +82,7 @@ def test_large_specs_equal_the_trace(name: str, attention: str, recompute: str, 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_large_codecs_equal_the_trace(name: str, precision: str) -> None:
+def test_large_vaes_equal_the_trace(name: str, precision: str) -> None:
     assert precision in ("fp32", "bf16")
     for component in ("vae_encode", "vae_decode"):
         agree(name, component, Setting(attention="efficient", precision=precision))

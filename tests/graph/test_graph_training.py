@@ -1,6 +1,6 @@
 """Whole training steps as `train` makes them, against the plan: what the CPU's allocator says, phase by phase.
 
-A step is Trainer.step on real clips: gradients dropped, the codec's encoding, forward and backward passes, clipping,
+A step is Trainer.step on real clips: gradients dropped, the VAE's encoding, forward and backward passes, clipping,
 AdamW, moving average. The first step finds no optimiser state, the second one does.
 """
 
@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from sora_spec.builders.codec import build_codec
+from sora_spec.builders.vae.from_spec import build_vae
 from sora_spec.builders.verify.allocator import memory_changes
 from sora_spec.language.loading import load_spec
 from sora_spec.language.schema.spec import Spec
@@ -51,12 +51,12 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ready(name: str, changes: list[str], clips: Path, folder: Path) -> tuple[Spec, Trainer]:
-    """A trainer of the spec on the clips, with an untrained codec where it has one."""
+    """A trainer of the spec on the clips, with an untrained VAE where it has one."""
     changes = [f"train.data={clips}", "train.batch=4", "train.workers=0", *changes]
     spec = load_spec(SPECS / f"{name}.yaml", changes)
     if spec.vae.kind != "identity":
-        save_file(build_codec(spec).state_dict(), folder / "codec.safetensors")
-        spec = load_spec(SPECS / f"{name}.yaml", [*changes, f"vae.weights={folder / 'codec.safetensors'}"])
+        save_file(build_vae(spec).state_dict(), folder / "VAE.safetensors")
+        spec = load_spec(SPECS / f"{name}.yaml", [*changes, f"vae.weights={folder / 'VAE.safetensors'}"])
     ranks = Ranks(0, 1, torch.device("cpu"))
     return spec, Trainer(build_task(spec, "denoiser", None, ranks), ranks)
 

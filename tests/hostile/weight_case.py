@@ -1,4 +1,4 @@
-"""What the trial of checkpoints shares: a tiny denoiser and codec, ways to write them, and the case itself."""
+"""What the trial of checkpoints shares: a tiny denoiser and VAE, ways to write them, and the case itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sora_spec import output
 from sora_spec.builders.denoiser import build_denoiser
-from sora_spec.builders.vae.image_kl import ImageKlCodec
+from sora_spec.builders.vae.image_kl import ImageKlModule
 from sora_spec.builders.weights.dit import load_official, to_official
 from sora_spec.errors import UserError
 from sora_spec.language.schema.spec import Spec
@@ -59,7 +59,7 @@ def _random(shapes: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
 OWN = _random(build_denoiser(SPEC).state_dict(), 0)
 OTHER = _random(build_denoiser(SPEC).state_dict(), 1)
 FLAT, FLAT_OTHER = to_official(OWN, SPEC), to_official(OTHER, SPEC)
-CODEC = _random(ImageKlCodec(VAE).state_dict(), 2)
+VAE = _random(ImageKlModule(VAE).state_dict(), 2)
 FIRST = "x_embedder.proj.weight"
 
 

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 from tests.hostile.case import Case
 from tests.hostile.weight_archives import archives
-from tests.hostile.weight_codecs import codecs
 from tests.hostile.weight_contents import names, nests, values
 from tests.hostile.weight_folders import folders
 from tests.hostile.weight_pickles import pickles
 from tests.hostile.weight_safetensors import safetensors
+from tests.hostile.weight_vaes import vaes
 
 
 def cases() -> Iterator[Case]:
     """Every file."""
-    for part in (archives, pickles, nests, names, values, safetensors, folders, codecs):
+    for part in (archives, pickles, nests, names, values, safetensors, folders, vaes):
         yield from part()

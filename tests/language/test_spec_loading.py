@@ -115,11 +115,11 @@ def test_shapes_of_a_causal_spec() -> None:
 
 @given(st.integers(1, 400), st.sampled_from([1, 2, 4, 8]), st.sampled_from(["causal3d", "image_kl"]))
 def test_pixel_frames_invert_latent_frames(count: int, time: int, kind: str) -> None:
-    spec = Spec.model_construct(vae=_Codec(kind, time))  # type: ignore[arg-type]
+    spec = Spec.model_construct(vae=_Vae(kind, time))  # type: ignore[arg-type]
     assert latent_frames(spec, pixel_frames(spec, count)) == count
 
 
-class _Codec:
+class _Vae:
     def __init__(self, kind: str, time: int) -> None:
         self.kind = kind
         self.compression = type("Compression", (), {"time": time})

@@ -61,7 +61,7 @@ def test_the_scratch_is_that_of_the_widest_convolution_at_full_size() -> None:
     """
     plan = generation(["export.decode_frames=1", "clip.height=512", "clip.width=512"])
     decode = next(phase for phase in plan.phases if phase.name == "decode")
-    (tensors,) = (term.bytes.likely for term in decode.terms if term.name == "codec activations: codec levels")
+    (tensors,) = (term.bytes.likely for term in decode.terms if term.name == "VAE activations: VAE levels")
     values = 2 * 256 * 512 * 512
     held = values * 2 // 8 + 4 * 64 * 64 * 2
     assert tensors + scratch(plan).likely == values * 2 + held + values * 4 * 36 // 16

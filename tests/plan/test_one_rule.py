@@ -195,7 +195,7 @@ def test_training_shows_and_crops_what_is_planned() -> None:
         assert planned_job(spec, find_device("h100")).sharded == ranks.uses_fsdp(spec, precision, world)
 
 
-BAR_OF_TREE = {"codec": "codec", "text": "text encoder", "messages": "messages", "machine": "other"}
+BAR_OF_TREE = {"VAE": "VAE", "text": "text encoder", "messages": "messages", "machine": "other"}
 
 
 @pytest.mark.parametrize("name", packaged_names())
@@ -235,7 +235,7 @@ def _plan(*arguments: str) -> dict[str, Any]:
         ["latte", "--stage", "vae", "--count", "1"],
     ],
 )  # fmt: skip
-def test_a_codec_that_does_not_fit_has_a_way_out(arguments: list[str]) -> None:
+def test_a_vae_that_does_not_fit_has_a_way_out(arguments: list[str]) -> None:
     found = _plan(*arguments)
     assert not found["fits"]
     assert any(any("vae.training." in text for text in fix["overrides"]) for fix in found["fixes"])
@@ -247,12 +247,12 @@ def test_a_codec_that_does_not_fit_has_a_way_out(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", packaged_names())
-def test_the_codec_of_every_packaged_spec_can_be_trained_where_the_spec_says(name: str) -> None:
+def test_the_vae_of_every_packaged_spec_can_be_trained_where_the_spec_says(name: str) -> None:
     if load_record(name).vae.kind != "identity":
         assert _run("plan", name, "--stage", "vae", "--check").returncode == 0
 
 
-def test_measuring_the_latents_is_planned_in_the_pieces_that_the_codec_works_in() -> None:
+def test_measuring_the_latents_is_planned_in_the_pieces_that_the_vae_works_in() -> None:
     def end(*arguments: str) -> int:
         phases = _plan("sora-480p", "--stage", "vae", *arguments)["phases"]
         return next(phase for phase in phases if phase["name"] == "at the end: latents")["allocated_bytes"]["likely"]

@@ -89,7 +89,7 @@ class Asked(NamedTuple):
 
 @st.composite
 def asked(draw: st.DrawFn, mode: Mode | None = None, stage: Stage | None = None, gpus: str = "") -> Asked:
-    """A packaged spec of any family with other depth, width, positions, clip, batch, ranks and codec settings."""
+    """A packaged spec of any family with other depth, width, positions, clip, batch, ranks and VAE settings."""
     name = draw(st.sampled_from(packaged_names()))
     base = record_of(document_of(name))
     texts: list[str] = []
@@ -139,7 +139,7 @@ PRECISIONS = st.sampled_from(["fp32", "bf16"])
 def _is_job(found: Asked) -> bool:
     try:
         return found.job.clips_per_step > 0
-    except UserError:  # such as a codec without anything to train
+    except UserError:  # such as a VAE without anything to train
         return False
 
 
@@ -201,7 +201,7 @@ def test_more_pixels_never_cost_less(found: Asked, rows: int, columns: int) -> N
 
 # --- ranks, recomputation, phases ------------------------------------------------------------------------------------
 
-STATE = ("denoiser weights", "codec weights", "AdamW moments", "moving average", "gradients")
+STATE = ("denoiser weights", "VAE weights", "AdamW moments", "moving average", "gradients")
 
 
 def _kept(plan: Plan) -> dict[str, float]:

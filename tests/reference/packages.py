@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from sora_spec.builders.denoiser import build_denoiser
-from sora_spec.builders.vae.image_kl import ImageKlCodec
+from sora_spec.builders.vae.image_kl import ImageKlModule
 from sora_spec.builders.weights.dit import to_official
 from sora_spec.builders.weights.sd_vae import from_official
 from sora_spec.language.schema.vae import Compression, ImageKlVae
@@ -64,7 +64,7 @@ def diffusers_rows() -> Iterator[Row]:
     blocks = {"down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3}
     layers = {"layers_per_block": 2, "block_out_channels": [32, 64, 64], "latent_channels": 4, "norm_num_groups": 8}
     theirs: Any = awake(AutoencoderKL(**blocks, **layers))
-    vae = ImageKlVae(
+    section = ImageKlVae(
         kind="image_kl",
         compression=Compression(time=1, space=4),
         width=32,
@@ -73,16 +73,16 @@ def diffusers_rows() -> Iterator[Row]:
         channels=4,
         scale=0.18215,
     )
-    codec = ImageKlCodec(vae)
-    codec.load_state_dict(from_official(theirs.state_dict(), vae))
-    codec = codec.eval().requires_grad_(False)
+    vae = ImageKlModule(section)
+    vae.load_state_dict(from_official(theirs.state_dict(), section))
+    vae = vae.eval().requires_grad_(False)
     video, noise = torch.rand(2, 3, 1, 32, 32) * 2 - 1, torch.randn(2, 4, 1, 8, 8)
     posterior = theirs.encode(video[:, :, 0]).latent_dist
     expected = (posterior.mean + posterior.std * noise[:, :, 0]) * 0.18215
     model = f"{source}, AutoencoderKL"
-    yield Row("SD-VAE", model, "encoder, sampled", relative(codec.encode(video, noise)[:, :, 0], expected), SAME)
+    yield Row("SD-VAE", model, "encoder, sampled", relative(vae.encode(video, noise)[:, :, 0], expected), SAME)
     picture = theirs.decode(expected / 0.18215).sample
-    yield Row("SD-VAE", model, "decoder", relative(codec.decode(expected[:, :, None])[:, :, 0], picture), SAME)
+    yield Row("SD-VAE", model, "decoder", relative(vae.decode(expected[:, :, None])[:, :, 0], picture), SAME)
 
     size = {"num_attention_heads": 4, "attention_head_dim": 12, "num_layers": 4, "sample_size": 8, "out_channels": 8}
     other: Any = awake(DiTTransformer2DModel(**size, num_embeds_ada_norm=10))

@@ -85,7 +85,7 @@ def test_missing_files_are_no_short_clips(digits: Path, tiny_spec, tmp_path: Pat
     assert "1 of 3 files" in clips.report.warnings[0]
 
 
-def test_a_codec_needs_no_labels(digits: Path, tiny_spec, tmp_path: Path) -> None:
+def test_a_vae_needs_no_labels(digits: Path, tiny_spec, tmp_path: Path) -> None:
     shutil.copyfile(digits / "0/00000.mp4", tmp_path / "a.mp4")
     (tmp_path / "l.csv").write_text("path,label\na.mp4,cat\na.mp4,dog\n")
     for source in (tmp_path, tmp_path / "l.csv"):

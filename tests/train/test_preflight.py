@@ -48,7 +48,7 @@ def test_a_run_holds_its_plan_and_what_it_took(tiny_spec, tmp_path: Path) -> Non
     assert found["time"]["predicted_step_seconds"] == plan["time"]["step_seconds"]
 
 
-def test_the_codecs_stage_is_planned_and_measured_too(tiny_spec, tmp_path: Path) -> None:
+def test_the_vaes_stage_is_planned_and_measured_too(tiny_spec, tmp_path: Path) -> None:
     vae = {"kind": "causal3d", "compression": {"time": 1, "space": 2}, "channels": 2, "width": 4, "multipliers": [1, 2]}
     training = {"steps": 3, "batch": 2, "crop": 8, "frames": 2}
     train_stage(tiny_spec(vae=vae | {"training": training}, patch__space=2), tmp_path / "run", "vae")

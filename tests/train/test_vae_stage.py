@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from sora_spec.builders.vae.statistics import LatentStatistics
-from sora_spec.builders.weights.codec_run import load_codec
-from sora_spec.builders.weights.digest import warn_of_other_codec
+from sora_spec.builders.weights.digest import warn_of_other_vae
+from sora_spec.builders.weights.vae_run import load_vae
 from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
 from sora_spec.train.data.clips import open_clips
@@ -57,11 +57,11 @@ def test_stage_by_stage(vae_spec, digits: Path, tmp_path: Path) -> None:
     terms = json.loads((run / "vae/metrics.jsonl").read_text().splitlines()[0])
     assert terms.keys() >= {"step", "loss", "reconstruction", "kl", "psnr", "grad_norm", "lr", "clips"}
 
-    codec = load_codec(RunFolder.open(run))
+    vae = load_vae(RunFolder.open(run))
     clips = open_clips(spec, str(digits), Framing(16, 16), 5)
     video = collate([clips[n] for n in range(40)]).video(torch.device("cpu"))
-    noise = torch.randn(codec.latent_shape(video.shape), generator=torch.Generator().manual_seed(0))
-    latents = codec.encode(video, noise)
+    noise = torch.randn(vae.latent_shape(video.shape), generator=torch.Generator().manual_seed(0))
+    latents = vae.encode(video, noise)
     assert latents.mean((0, 2, 3, 4)).abs().max() < 0.2
     assert (latents.std((0, 2, 3, 4)) - 1).abs().max() < 0.2
 
@@ -71,27 +71,27 @@ def test_stage_by_stage(vae_spec, digits: Path, tmp_path: Path) -> None:
         train_stage(vae_spec(vae=TINY | {"channels": 8}), run, "denoiser", resume=True)
 
 
-def test_a_codec_that_was_trained_on_is_another_one(
+def test_a_vae_that_was_trained_on_is_another_one(
     vae_spec, quick_measuring: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, later = RunFolder(tmp_path / "run"), TINY | {"training": TINY["training"] | {"steps": 3}}
     spec = vae_spec(vae=TINY | {"training": TINY["training"] | {"steps": 2}}, train__steps=1)
     train_stage(spec, run.path, "vae")
     train_stage(spec, run.path, "denoiser")
-    warn_of_other_codec(run, load_codec(run))
-    assert "another codec" not in capsys.readouterr().err
+    warn_of_other_vae(run, load_vae(run))
+    assert "another VAE" not in capsys.readouterr().err
     train_stage(vae_spec(vae=later, train__steps=1), run.path, "vae", resume=True)
-    warn_of_other_codec(run, load_codec(run))
-    assert "learnt on latents of another codec" in capsys.readouterr().err
+    warn_of_other_vae(run, load_vae(run))
+    assert "learnt on latents of another VAE" in capsys.readouterr().err
     longer = vae_spec(vae=later, train__steps=2)
     with pytest.raises(UserError, match="is not the one that its denoiser learnt with up to step 1"):
         train_stage(longer, run.path, "denoiser", resume=True)
     assert train_stage(longer, run.path, "denoiser", resume=True, change=True).step == 2
-    # Without its average, a codec is taken only where that is asked for.
+    # Without its average, a VAE is taken only where that is asked for.
     (run.stage("vae").checkpoint_path(3) / "ema.safetensors").unlink()
     with pytest.raises(UserError, match=r"vae/checkpoints/step-00000003/ema\.safetensors is missing"):
         train_stage(longer, run.path, "denoiser", resume=True)
-    assert load_codec(run, lacking=True)
+    assert load_vae(run, lacking=True)
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def quick_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick_measuring")
-def test_resuming_measures_again_and_gives_the_same_codec(vae_spec, tmp_path: Path) -> None:
+def test_resuming_measures_again_and_gives_the_same_vae(vae_spec, tmp_path: Path) -> None:
     train_stage(vae_spec(), tmp_path / "whole", "vae")
     short = TINY | {"training": TINY["training"] | {"steps": 3}}
     train_stage(vae_spec(vae=short), tmp_path / "parts", "vae")
@@ -126,7 +126,7 @@ def test_crops_are_random_squares_of_the_real_clips(vae_spec, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("quick_measuring")
-def test_bf16_trains_a_codec(vae_spec, tmp_path: Path) -> None:
+def test_bf16_trains_a_vae(vae_spec, tmp_path: Path) -> None:
     training = TINY["training"] | {"precision": "bf16", "steps": 3, "optimizer": {"lr": 1e-5}}
     train_stage(vae_spec(vae=TINY | {"training": training}), tmp_path / "bf16", "vae")
     train_stage(vae_spec(vae=TINY | {"training": training | {"precision": "fp32"}}), tmp_path / "fp32", "vae")
@@ -140,7 +140,7 @@ def test_bf16_trains_a_codec(vae_spec, tmp_path: Path) -> None:
     assert all(tensor.dtype == torch.float32 for tensor in state.values())
 
 
-def test_an_identity_codec_has_nothing_to_train(tiny_spec, tmp_path: Path) -> None:
+def test_an_identity_vae_has_nothing_to_train(tiny_spec, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to train"):
         train_stage(tiny_spec(), tmp_path / "run", "vae")
     assert not (tmp_path / "run").exists()
@@ -162,20 +162,20 @@ def test_an_interrupted_measurement_goes_on_and_ends_with_the_same_bits(
     monkeypatch.setattr(VaeTask, "_videos", videos)
     assert train_stage(spec, parts, "vae").status == "interrupted"
     assert json.loads((parts / "vae/latents.json").read_text())["done"] == 3
-    with pytest.raises(UserError, match="latents of this codec are not measured yet") as refused:
-        load_codec(RunFolder.open(parts))
+    with pytest.raises(UserError, match="latents of this VAE are not measured yet") as refused:
+        load_vae(RunFolder.open(parts))
     assert "--stage vae --resume" in str(refused.value.hint)
 
     assert train_stage(spec, parts, "vae", resume=True).status == "finished"
     assert encoded == list(range(8))
     assert train_stage(spec, parts, "vae", resume=True).status == "already finished"
-    codec, clips = load_codec(RunFolder.open(parts)), open_clips(spec, spec.train.data, Framing(16, 16), 5)
-    statistics = LatentStatistics(codec.channels)
+    vae, clips = load_vae(RunFolder.open(parts)), open_clips(spec, spec.train.data, Framing(16, 16), 5)
+    statistics = LatentStatistics(vae.channels)
     for number in range(8):
-        statistics.add(*codec.posterior(collate([clips[number]]).video(torch.device("cpu"))))
+        statistics.add(*vae.posterior(collate([clips[number]]).video(torch.device("cpu"))))
     mean, std = statistics.result()
-    assert torch.equal(codec.latent_mean, mean)
-    assert torch.equal(codec.latent_std, std)
+    assert torch.equal(vae.latent_mean, mean)
+    assert torch.equal(vae.latent_std, std)
 
 
 @pytest.mark.parametrize(

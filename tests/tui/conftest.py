@@ -121,7 +121,7 @@ def weights(ranks: int) -> list[Term]:
         exact("denoiser weights: MLP", 2 * GIB / ranks, "backbone.mlp_ratio"),
         exact("AdamW moments", 6 * GIB / ranks, "train.optimizer"),
         exact("moving average", 3 * GIB / ranks, "train.ema"),
-        exact("codec weights, frozen", GIB / 2, "vae"),
+        exact("VAE weights, frozen", GIB / 2, "vae"),
     ]
 
 
@@ -134,18 +134,18 @@ def outside() -> list[Term]:
 
 
 def invented_phases(job: Job) -> list[Phase]:
-    """3/4 GiB of activations a clip, a quarter of it with recomputation, and half a GiB in the codec."""
+    """3/4 GiB of activations a clip, a quarter of it with recomputation, and half a GiB in the VAE."""
     if job.mode == "generate":
         kept = [term for term in weights(1) if "weights" in term.name]
         working = exact("activations: attention", job.generated * GIB, "backbone.heads")
-        decoding = exact("codec activations: codec levels", job.generated * GIB / 2, "vae.multipliers")
+        decoding = exact("VAE activations: VAE levels", job.generated * GIB / 2, "vae.multipliers")
         return [
             Phase("denoise", (*kept, working, *outside())),
             Phase("decode", (*kept, decoding, *outside())),
         ]
     clips = job.micro_batch * (0.25 if job.spec.train.recompute.kind == "blocks" else 1.0)
     kept, gradients = weights(job.ranks), exact("gradients", 3 * GIB / job.ranks, "train.optimizer")
-    encoding = exact("codec activations: codec levels", job.micro_batch * GIB / 2, "vae.multipliers")
+    encoding = exact("VAE activations: VAE levels", job.micro_batch * GIB / 2, "vae.multipliers")
     passes = [
         exact("activations: MLP", clips * GIB / 2, "backbone.mlp_ratio"),
         exact("activations: attention", clips * GIB / 4, "backbone.heads"),

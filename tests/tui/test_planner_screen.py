@@ -18,7 +18,7 @@ from sora_spec.tui.planner import KnobRows, PlannerScreen
 from sora_spec.tui.rows import Lines, RowList
 from sora_spec.tui.tree import Breakdown
 
-QUESTIONS = {"train": WhatIf(), "generate": WhatIf(mode="generate"), "codec": WhatIf(stage="vae")}
+QUESTIONS = {"train": WhatIf(), "generate": WhatIf(mode="generate"), "VAE": WhatIf(stage="vae")}
 
 
 def texts(rows: RowList) -> list[str]:

@@ -118,7 +118,7 @@ def test_s_shows_the_other_stage_and_arrows_another_run(runs: Path, make_app, dr
         await shown(pilot)
         assert screen.view.stage.name == "vae"
         assert f"loss {lines_of(runs / 'digits', 'vae')[-1]['loss']:.3g}" in text(screen, "#progress")
-        assert "codec" in text(screen, "#progress")
+        assert "VAE" in text(screen, "#progress")
         await pilot.press("down")
         for _ in range(6_000):
             await pilot.pause(0.01)

@@ -1,4 +1,4 @@
-"""The denoiser stage: the network learns to undo noise in the latents of a frozen codec.
+"""The denoiser stage: the network learns to undo noise in the latents of a frozen VAE.
 
 Legend: `B` clips of a micro-batch, `C F H W` one clip's latents.
 """
@@ -12,16 +12,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sora_spec.builders.codec import Codec
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.diffusion.losses import build_loss
 from sora_spec.builders.diffusion.noise import NoiseStream
 from sora_spec.builders.diffusion.samplers import sample
 from sora_spec.builders.diffusion.torch_arrays import TORCH
-from sora_spec.builders.vae.interface import IdentityCodec
-from sora_spec.builders.weights.codec_run import load_codec, load_named_codec
-from sora_spec.builders.weights.digest import codec_digest
+from sora_spec.builders.vae.from_spec import VaeModule
+from sora_spec.builders.vae.interface import IdentityModule
+from sora_spec.builders.weights.digest import vae_digest
 from sora_spec.builders.weights.start import load_start
+from sora_spec.builders.weights.vae_run import load_named_vae, load_vae
 from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
 from sora_spec.language.schema.condition import ClassCondition, TextCondition
@@ -60,9 +60,9 @@ class DenoiserTask:
         framing = Framing(spec.clip.height, spec.clip.width, flip=spec.train.flip, center=centre)
         self.dataset = open_clips(spec, self.settings.data, framing, spec.clip.frames)
         own = run is not None and run.stage("vae").latest() is not None
-        self.codec: Codec = load_codec(run, lacking=lacking) if run and own else load_named_codec(spec)
-        self.codec_digest = codec_digest(self.codec)
-        self.codec.to(ranks.device)
+        self.vae: VaeModule = load_vae(run, lacking=lacking) if run and own else load_named_vae(spec)
+        self.vae_digest = vae_digest(self.vae)
+        self.vae.to(ranks.device)
         with seeded(spec.train.seed, "denoiser"):
             self.module = build_denoiser(spec)
         if fresh:
@@ -90,10 +90,10 @@ class DenoiserTask:
 
     @torch.no_grad()
     def _encode(self, video: Tensor, samples: Sequence[int]) -> Tensor:
-        if isinstance(self.codec, IdentityCodec):
+        if isinstance(self.vae, IdentityModule):
             return video
-        shape = self.codec.latent_shape(video.shape)[1:]
-        return self.codec.encode(video, normal(self.settings.seed, "posterior", samples, shape).to(video.device))
+        shape = self.vae.latent_shape(video.shape)[1:]
+        return self.vae.encode(video, normal(self.settings.seed, "posterior", samples, shape).to(video.device))
 
     def _labels(self, labels: Tensor, step: int, chosen: Tensor) -> Tensor | None:
         """Labels with some replaced by the null label; None without a condition."""
@@ -108,14 +108,14 @@ class DenoiserTask:
 
     def held(self) -> list[Tensor]:
         """See `Task.held`."""
-        return [*self.codec.parameters(), *self.codec.buffers(), *self.loss.tables(self.ranks.device)]
+        return [*self.vae.parameters(), *self.vae.buffers(), *self.loss.tables(self.ranks.device)]
 
     def describe(self) -> dict[str, str]:
         """See `Task.describe`."""
         shapes = self.shapes
         return {
             "network": f"{sum(p.numel() for p in self.module.parameters()):,} parameters",
-            "codec": f"{self.spec.vae.kind}, {sum(p.numel() for p in self.codec.parameters()):,} parameters, frozen",
+            "VAE": f"{self.spec.vae.kind}, {sum(p.numel() for p in self.vae.parameters()):,} parameters, frozen",
             "clip": f"{shapes.frames} frames of {shapes.height}x{shapes.width} at {self.spec.clip.fps:g} fps",
             "latents": "x".join(map(str, shapes.latent)) + " (C F H W)",
             "tokens": f"{shapes.tokens:,} per clip",
@@ -138,7 +138,7 @@ class DenoiserTask:
         self.module.train()
         if not self.ranks.is_main:
             return
-        clips = [to_uint8(video.float().cpu().numpy()) for video in self.codec.decode(latents)]
+        clips = [to_uint8(video.float().cpu().numpy()) for video in self.vae.decode(latents)]
         write_contact_sheet(path.with_suffix(".png"), clips)
         if self.spec.clip.frames > 1:
             write_mp4(path.with_suffix(".mp4"), tile_clips(clips), self.spec.clip.fps)

@@ -1,4 +1,4 @@
-"""The vae stage: the codec learns to reconstruct crops; at the end its latents are measured.
+"""The vae stage: the VAE learns to reconstruct crops; at the end its latents are measured.
 
 Legend: `B` clips of a micro-batch, `T Y X` pixels, `C F H W` latents.
 """
@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from sora_spec import output
-from sora_spec.builders.codec import build_codec
-from sora_spec.builders.vae.causal3d import Causal3dCodec
+from sora_spec.builders.vae.causal3d import Causal3dModule
+from sora_spec.builders.vae.from_spec import build_vae
 from sora_spec.builders.vae.losses import VaeLoss
 from sora_spec.builders.vae.statistics import LatentStatistics
-from sora_spec.builders.weights.codec_run import start_codec
+from sora_spec.builders.weights.vae_run import start_vae
 from sora_spec.disk.run_folder import MEASURED_CLIPS
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.schema.vae import Causal3dVae, ImageKlVae
-from sora_spec.recipe.training import SHOWN_RECONSTRUCTIONS, codec_crop
+from sora_spec.recipe.training import SHOWN_RECONSTRUCTIONS, vae_crop
 from sora_spec.train.data.clips import FrameCache, open_clips
 from sora_spec.train.data.loader import Batch, collate
 from sora_spec.train.data.picture import Framing
@@ -45,12 +45,12 @@ class VaeTask:
         self.settings = stage_settings(spec, "vae")
         assert isinstance(vae, ImageKlVae | Causal3dVae)
         self.spec, self.ranks, self.vae = spec, ranks, vae
-        frames = codec_crop(spec).frames
+        frames = vae_crop(spec).frames
         self.dataset = open_clips(spec, self.settings.data, _crop_framing(spec), frames, labelled=False)
         with seeded(spec.train.seed, "vae"):
-            self.module = build_codec(spec)
+            self.module = build_vae(spec)
         if fresh:
-            start_codec(self.module, spec)
+            start_vae(self.module, spec)
         self.loss = VaeLoss(vae.training).to(ranks.device)
         apply_ranks(self.module, spec, self.settings.precision, ranks, Cut(cast_inputs=True, methods=("posterior",)))
 
@@ -64,7 +64,7 @@ class VaeTask:
         shape = self.module.latent_shape(video.shape)[1:]
         return normal(self.settings.seed, "posterior", samples, shape).to(video.device)
 
-    codec_digest = None
+    vae_digest = None
 
     def held(self) -> list[Tensor]:
         """See `Task.held`."""
@@ -74,7 +74,7 @@ class VaeTask:
         """See `Task.describe`."""
         crop = self.dataset
         return {
-            "codec": f"{self.vae.kind}, {sum(p.numel() for p in self.module.parameters()):,} parameters",
+            "VAE": f"{self.vae.kind}, {sum(p.numel() for p in self.module.parameters()):,} parameters",
             "crop": f"{crop.frames} frames of {crop.framing.height}x{crop.framing.width} at {self.spec.clip.fps:g} fps",
         }
 
@@ -103,7 +103,7 @@ class VaeTask:
         if not measuring.run(statistics, lambda number: self.module.posterior(self._videos([number])), stopping):
             return False
         mean, std = statistics.result()
-        if isinstance(self.module, Causal3dCodec):
+        if isinstance(self.module, Causal3dModule):
             self.module.set_latent_statistics(mean, std)
         elif isinstance(self.vae, ImageKlVae):
             output.note(f"latents have standard deviation {std.mean():.4g}; set vae.scale={1 / std.mean():.5g}")

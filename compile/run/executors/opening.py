@@ -112,22 +112,22 @@ def _bundle_stages(bundle: Bundle, spec: Spec, backend: Backend, offload: bool) 
 
 
 def _eager_stages(source: RunFolder | SpecSource, spec: Spec, ema: bool, offload: bool) -> list[Stage]:
-    from sora_spec.builders.codec import set_pieces
     from sora_spec.builders.tf32 import set_tf32
-    from sora_spec.builders.weights.codec_run import load_codec
-    from sora_spec.builders.weights.digest import warn_of_other_codec
+    from sora_spec.builders.vae.from_spec import set_pieces
+    from sora_spec.builders.weights.digest import warn_of_other_vae
     from sora_spec.builders.weights.run import load_denoiser
+    from sora_spec.builders.weights.vae_run import load_vae
     from sora_spec.compile.export.graph_modules import DecoderGraph, DenoiserGraph
     from sora_spec.compile.run.executors.torch_stage import TorchStage
 
     set_tf32(spec.train.tf32)
     if isinstance(source, SpecSource):
-        codec, denoiser = source.load_codec(), source.load_denoiser()
+        vae, denoiser = source.load_vae(), source.load_denoiser()
     else:
-        codec, denoiser = load_codec(source, lacking=not ema), load_denoiser(source, ema=ema)
-        warn_of_other_codec(source, codec)
-    set_pieces(codec, spec.vae)
-    modules = (DenoiserGraph(denoiser), DecoderGraph(codec))
+        vae, denoiser = load_vae(source, lacking=not ema), load_denoiser(source, ema=ema)
+        warn_of_other_vae(source, vae)
+    set_pieces(vae, spec.vae)
+    modules = (DenoiserGraph(denoiser), DecoderGraph(vae))
     return [
         TorchStage(name, module, contract_of(spec, name), offload) for name, module in zip(STAGES, modules, strict=True)
     ]

@@ -13,8 +13,8 @@ from sora_spec.language.packaged import find_spec_file
 from sora_spec.language.schema.vae import IdentityVae
 
 if TYPE_CHECKING:
-    from sora_spec.builders.codec import Codec
     from sora_spec.builders.denoiser import Denoiser
+    from sora_spec.builders.vae.from_spec import VaeModule
     from sora_spec.compile.bundle.manifest import StageName
     from sora_spec.language.schema.spec import Spec
 
@@ -60,17 +60,17 @@ class SpecSource:
         spec = self.load_spec()
         return draw_denoiser(spec, _SEED) if "denoiser" in self.drawn() else load_named_denoiser(spec)
 
-    def load_codec(self) -> Codec:
-        """The codec with the weights of `vae.weights`, on the CPU, in evaluation mode."""
-        from sora_spec.builders.weights.codec_run import draw_codec, load_named_codec
+    def load_vae(self) -> VaeModule:
+        """The VAE with the weights of `vae.weights`, on the CPU, in evaluation mode."""
+        from sora_spec.builders.weights.vae_run import draw_vae, load_named_vae
 
         spec = self.load_spec()
-        return draw_codec(spec, _SEED) if "vae_decoder" in self.drawn() else load_named_codec(spec)
+        return draw_vae(spec, _SEED) if "vae_decoder" in self.drawn() else load_named_vae(spec)
 
 
 def _unnamed(spec: Spec) -> list[str]:
-    codec = not isinstance(spec.vae, IdentityVae) and spec.vae.weights is None
-    return ["backbone"] * (spec.backbone.weights is None) + ["vae"] * codec
+    vae = not isinstance(spec.vae, IdentityVae) and spec.vae.weights is None
+    return ["backbone"] * (spec.backbone.weights is None) + ["vae"] * vae
 
 
 def is_spec(path: Path) -> bool:

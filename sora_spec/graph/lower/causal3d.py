@@ -1,4 +1,4 @@
-"""The causal 3D codec: mirrors `builders/vae/causal3d.py`, `causal_layers.py` and `block_transform.py`."""
+"""The causal 3D VAE: mirrors `builders/vae/causal3d.py`, `causal_layers.py` and `block_transform.py`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Half = Callable[[Tensor, Stream], Tensor]
 """Encoder or decoder on the next piece of a clip."""
 
 
-class Causal3dCodec:
+class Causal3d:
     """Video (B, 3, 1 + k·time, Y, X) ⇄ latents (B, C, 1 + k, Y/space, X/space)."""
 
     def __init__(self, weights: Weights, vae: Causal3dVae, full: bool = False) -> None:

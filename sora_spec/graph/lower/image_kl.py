@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sora_spec.language.schema.vae import ImageKlVae
 
 
-class ImageKlCodec:
+class ImageKl:
     """Video (B, 3, T, Y, X) ⇄ latents (B, C, T, Y/space, X/space)."""
 
     def __init__(self, weights: Weights, vae: ImageKlVae) -> None:

@@ -1,4 +1,4 @@
-"""LPIPS over VGG-16 features: mirrors `builders/vae/lpips.py`. Frozen, in float32 whatever the codec's precision."""
+"""LPIPS over VGG-16 features: mirrors `builders/vae/lpips.py`. Frozen, in float32 whatever the VAE's precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Codecs in tiles and one latent frame at a time: mirrors `builders/vae/tiling.py` and `builders/vae/streaming.py`."""
+"""VAEs in tiles and one latent frame at a time: mirrors `builders/vae/tiling.py` and `builders/vae/streaming.py`."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from sora_spec.graph.lower.lpips import Lpips, frames_of
 
 
 class Trained(Protocol):
-    """A codec that can be trained."""
+    """A VAE that can be trained."""
 
     def encode_raw(self, video: Tensor) -> Tensor:
         """Mean and log-variance, in one tensor."""
@@ -36,9 +36,9 @@ class Trained(Protocol):
         ...
 
 
-def vae_loss(codec: Trained, video: Tensor, noise: Tensor, reconstruction: str, perceptual: Lpips | None) -> Tensor:
+def vae_loss(vae: Trained, video: Tensor, noise: Tensor, reconstruction: str, perceptual: Lpips | None) -> Tensor:
     """Reconstruction, divergence and perceptual distance of one batch; a number."""
-    output, average, logvar = reconstruct(codec, video, noise)
+    output, average, logvar = reconstruct(vae, video, noise)
     output, target = cast_to(output, DType.F32), cast_to(video, DType.F32)
     error = mean(absolute(sub(output, target))) if reconstruction == "l1" else mse_loss(output, target)
     divergence = mean(kl_divergence(cast_to(average, DType.F32), cast_to(logvar, DType.F32)))
@@ -51,10 +51,10 @@ def vae_loss(codec: Trained, video: Tensor, noise: Tensor, reconstruction: str, 
     return total
 
 
-def reconstruct(codec: Trained, video: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def reconstruct(vae: Trained, video: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Through one posterior sample."""
-    average, logvar = split_moments(codec.encode_raw(video))
-    return codec.decode_raw(draw(average, logvar, noise)), average, logvar
+    average, logvar = split_moments(vae.encode_raw(video))
+    return vae.decode_raw(draw(average, logvar, noise)), average, logvar
 
 
 def split_moments(moments: Tensor) -> tuple[Tensor, Tensor]:

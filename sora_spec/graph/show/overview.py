@@ -73,7 +73,7 @@ def summary(spec: Spec, component: Component, setting: Setting) -> Summary | Non
 
 
 def _cropped(spec: Spec) -> Spec:
-    """The spec with the codec's training crop as its clip."""
+    """The spec with the VAE's training crop as its clip."""
     vae, clip = spec.vae, spec.clip
     if vae.kind != "image_kl" and vae.kind != "causal3d":
         return spec
@@ -180,7 +180,7 @@ def _named(cells: tuple[str, ...]) -> list[str]:
 
 
 _JOBS = {
-    "training the codec": ("vae_step",),
+    "training the VAE": ("vae_step",),
     "training the denoiser": ("text_encode", "vae_encode", "denoiser_step", "optimizer_step", "ema_step"),
     "generating": ("text_encode", "sampler_step", "vae_decode"),
 }

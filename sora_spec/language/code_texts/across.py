@@ -11,16 +11,16 @@ _VAE = "vae: {kind: image_kl"
 CODES = (
     Code(
         "E301",
-        "the frames do not fit the codec",
-        "A causal codec keeps the first frame apart, so that it can also encode images: it takes 1 + k·time frames and "
-        "makes 1 + k latent frames of them. Every other codec takes a multiple of its time compression.",
+        "the frames do not fit the VAE",
+        "A causal VAE keeps the first frame apart, so that it can also encode images: it takes 1 + k·time frames and "
+        "makes 1 + k latent frames of them. Every other VAE takes a multiple of its time compression.",
         "clip: {frames: 80, height: 32, width: 32}\nvae: {kind: causal3d}",
         "clip: {frames: 81, height: 32, width: 32}\nvae: {kind: causal3d}",
     ),
     Code(
         "E302",
-        "height or width do not fit codec and patch",
-        "The codec divides rows and columns by its compression, the patch divides what is left. Both must come out "
+        "height or width do not fit VAE and patch",
+        "The VAE divides rows and columns by its compression, the patch divides what is left. Both must come out "
         "even, so height and width are multiples of compression.space × patch.space.",
         "clip: {frames: 8, height: 30, width: 32}",
         "clip: {frames: 8, height: 32, width: 32}",
@@ -28,7 +28,7 @@ CODES = (
     Code(
         "E303",
         "the latent frames do not fit the patch",
-        "`patch.time` latent frames become one token, so it divides the number of latent frames. A causal codec makes "
+        "`patch.time` latent frames become one token, so it divides the number of latent frames. A causal VAE makes "
         "an odd number of them from the usual clip lengths, which leaves `patch.time: 1`.",
         "patch: {time: 3, space: 4}",
         "patch: {time: 2, space: 4}",
@@ -73,9 +73,9 @@ CODES = (
     ),
     Code(
         "E309",
-        "the compression does not fit the codec",
-        "Each level but the last halves rows and columns, so n levels compress space by 2^(n−1). The image codec works "
-        "frame by frame (time 1), the identity codec compresses nothing, and a causal codec halves time in the levels "
+        "the compression does not fit the VAE",
+        "Each level but the last halves rows and columns, so n levels compress space by 2^(n−1). The image VAE works "
+        "frame by frame (time 1), the identity VAE compresses nothing, and a causal VAE halves time in the levels "
         "that also halve space, so time is at most space.",
         "clip: {frames: 8, height: 64, width: 64}\n" + _VAE + ", multipliers: [1, 2, 4]}",
         "clip: {frames: 8, height: 64, width: 64}\n" + _VAE + ", multipliers: [1, 2, 4, 4]}",
@@ -83,15 +83,15 @@ CODES = (
     Code(
         "E310",
         "the groups do not divide the channels",
-        "Every GroupNorm of the image codec has `groups` groups, so they divide the channels of every level: "
+        "Every GroupNorm of the image VAE has `groups` groups, so they divide the channels of every level: "
         "`width` times each multiplier.",
         _VAE + ", width: 48}",
         _VAE + ", width: 48, groups: 16}",
     ),
     Code(
         "E311",
-        "training crops of the codec do not fit it",
-        "Crops obey the codec's own rules: their frames are 1 + k·time (causal) or a multiple of time, their side is a "
+        "training crops of the VAE do not fit it",
+        "Crops obey the VAE's own rules: their frames are 1 + k·time (causal) or a multiple of time, their side is a "
         "multiple of the space compression.",
         _VAE + ", training: {crop: 100}}",
         _VAE + ", training: {crop: 96}}",
@@ -195,7 +195,7 @@ CODES = (
     Code(
         "E324",
         "an export range that does not fit",
-        "Ranges run from small to large, every number of frames fits codec and patch, and the clip of the spec lies "
+        "Ranges run from small to large, every number of frames fits VAE and patch, and the clip of the spec lies "
         "inside the exported frames.",
         "export: {frames: [16, 32]}",
         "export: {frames: [8, 32]}",
@@ -226,7 +226,7 @@ CODES = (
     ),
     Code(
         "E329",
-        "tiles that do not fit the codec",
+        "tiles that do not fit the VAE",
         "Tiles are cut in pixels and in latents alike, so their side and their overlap are multiples of the space "
         "compression; and each tile must reach beyond the one before, so the overlap is below the side. An overlap of "
         "a quarter of the side hides the seams; what a tile's border does not see is faded out over it.",

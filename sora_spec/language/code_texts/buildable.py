@@ -12,7 +12,7 @@ _PROMISE = (
 CODES = (
     Code(
         "E401",
-        "a codec that cannot be built yet",
+        "a VAE that cannot be built yet",
         _PROMISE + "Can be built: `identity`, `image_kl`, `causal3d`.",
         "vae: {kind: cascade, compression: {time: 1, space: 8}}",
         "vae: {kind: image_kl}",
@@ -20,7 +20,7 @@ CODES = (
     Code(
         "E402",
         "a decoder that cannot be built yet",
-        _PROMISE + "Can be built: `kl`, the codec's own decoder.",
+        _PROMISE + "Can be built: `kl`, the VAE's own decoder.",
         "vae: {kind: image_kl, decoder: {kind: consistency}}",
         "vae: {kind: image_kl, decoder: {kind: kl}}",
     ),

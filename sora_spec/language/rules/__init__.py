@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from sora_spec.language.diagnostics import Diagnostic, Note
-from sora_spec.language.rules import buildable, codec, diffusion, grid, machine, network, training
+from sora_spec.language.rules import buildable, diffusion, grid, machine, network, training, vae
 from sora_spec.language.rules.problem import At, Problem, Rule
 from sora_spec.language.source import locate
 from sora_spec.language.span import Span
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 RULES: tuple[Rule, ...] = (
     *grid.RULES,
-    *codec.RULES,
+    *vae.RULES,
     *network.RULES,
     *diffusion.RULES,
     *training.RULES,

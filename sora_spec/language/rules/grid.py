@@ -1,4 +1,4 @@
-"""The clip against codec, patch, window and sequence parallelism: everything that shapes the token grid."""
+"""The clip against VAE, patch, window and sequence parallelism: everything that shapes the token grid."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ MAX_TOKENS = 100_000_000
 """Tokens of one clip. A minute of 1080p at the usual compression has about 12 million."""
 
 
-def fits_codec(spec: Spec, frames: int) -> bool:
-    """Whether the codec can encode this many frames without a rest."""
+def fits_vae(spec: Spec, frames: int) -> bool:
+    """Whether the VAE can encode this many frames without a rest."""
     time = spec.vae.compression.time
     return (frames - 1) % time == 0 if spec.vae.kind == "causal3d" else frames % time == 0
 
 
 def frame_rule(spec: Spec) -> str:
-    """The codec's rule in words."""
+    """The VAE's rule in words."""
     time = spec.vae.compression.time
     return f"1 + k·{time} frames" if spec.vae.kind == "causal3d" else f"a multiple of {time} frames"
 
 
 def frames_around(spec: Spec, frames: int) -> str:
-    """The nearest numbers of frames that codec and patch both take, as words of a help line."""
+    """The nearest numbers of frames that VAE and patch both take, as words of a help line."""
     time, patch = spec.vae.compression.time, spec.patch.time
     latent = frames / time if spec.vae.kind != "causal3d" else 1 + (frames - 1) / time
     below = int(latent // patch) * patch
@@ -36,15 +36,15 @@ def frames_around(spec: Spec, frames: int) -> str:
     return " or ".join(str(count) for count in near if count != frames)
 
 
-def frames_fit_codec(spec: Spec) -> Iterator[Problem]:
+def frames_fit_vae(spec: Spec) -> Iterator[Problem]:
     """E301."""
     frames, time = spec.clip.frames, spec.vae.compression.time
     timeless = spec.vae.kind == "identity" or spec.vae.kind == "image_kl"
-    if fits_codec(spec, frames) or (timeless and time != 1):  # the latter is E309
+    if fits_vae(spec, frames) or (timeless and time != 1):  # the latter is E309
         return
     yield Problem(
         "E301",
-        f"a clip of {counted(frames, 'frame')} does not fit the codec, which takes {frame_rule(spec)}",
+        f"a clip of {counted(frames, 'frame')} does not fit the VAE, which takes {frame_rule(spec)}",
         At("clip.frames", counted(frames, "frame")),
         (At("vae.compression.time", f"{time} frames become one latent frame"),),
         f"Use {frames_around(spec, frames)} frames.",
@@ -72,7 +72,7 @@ def sides_fit_patches(spec: Spec) -> Iterator[Problem]:
 def latent_frames_fit_patches(spec: Spec) -> Iterator[Problem]:
     """E303."""
     frames, patch = spec.clip.frames, spec.patch.time
-    if not fits_codec(spec, frames):
+    if not fits_vae(spec, frames):
         return
     latent = latent_frames(spec, frames)
     if latent % patch:
@@ -86,10 +86,10 @@ def latent_frames_fit_patches(spec: Spec) -> Iterator[Problem]:
 
 
 def is_exact(spec: Spec) -> bool:
-    """Whether codec and patch divide the clip, so that its token grid can be spoken of."""
+    """Whether VAE and patch divide the clip, so that its token grid can be spoken of."""
     step = spec.vae.compression.space * spec.patch.space
     frames = spec.clip.frames
-    whole = fits_codec(spec, frames) and latent_frames(spec, frames) % spec.patch.time == 0
+    whole = fits_vae(spec, frames) and latent_frames(spec, frames) % spec.patch.time == 0
     return whole and spec.clip.height % step == 0 and spec.clip.width % step == 0
 
 
@@ -150,7 +150,7 @@ def tokens_are_bounded(spec: Spec) -> Iterator[Problem]:
 
 
 RULES = (
-    frames_fit_codec,
+    frames_fit_vae,
     sides_fit_patches,
     latent_frames_fit_patches,
     window_divides_grid,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sora_spec.language.rules.grid import MAX_TOKENS, fits_codec, frame_rule, frames_around
+from sora_spec.language.rules.grid import MAX_TOKENS, fits_vae, frame_rule, frames_around
 from sora_spec.language.rules.problem import At, Problem, counted, multiples_around
 from sora_spec.language.shapes import latent_frames
 
@@ -67,16 +67,16 @@ def export_ranges_are_ordered(spec: Spec) -> Iterator[Problem]:
 
 
 def export_frames_fit(spec: Spec) -> Iterator[Problem]:
-    """E324, the frames: every end fits the codec, and the clip lies inside."""
+    """E324, the frames: every end fits the VAE, and the clip lies inside."""
     limits = spec.export.frames
     if limits is None:
         return
     for index, frames in enumerate(limits):
-        if not fits_codec(spec, frames) or latent_frames(spec, frames) % spec.patch.time:
+        if not fits_vae(spec, frames) or latent_frames(spec, frames) % spec.patch.time:
             rule = frame_rule(spec) + (f" in tokens of {spec.patch.time} latent frames" if spec.patch.time > 1 else "")
             yield Problem(
                 "E324",
-                f"an exported clip of {counted(frames, 'frame')} does not fit the codec, which takes {rule}",
+                f"an exported clip of {counted(frames, 'frame')} does not fit the VAE, which takes {rule}",
                 At(f"export.frames.{index}", counted(frames, "frame")),
                 (At("vae.compression.time", f"time compression {spec.vae.compression.time}"),),
                 f"Use {frames_around(spec, frames)}.",

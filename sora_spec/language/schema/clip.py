@@ -16,7 +16,7 @@ class Clip(ClipLength, Section):
     """The clip that is trained and generated, before compression."""
 
     frames: Frames
-    """Frames of one clip. A causal codec takes 1 + k·(time compression) frames; an image is one frame."""
+    """Frames of one clip. A causal VAE takes 1 + k·(time compression) frames; an image is one frame."""
     height: Side
     """Height in pixels."""
     width: Side

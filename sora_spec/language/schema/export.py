@@ -23,6 +23,6 @@ class Export(Section):
     frames: Annotated[tuple[Frames, Frames], Field(strict=False)] | None = None
     """Shortest and longest clip of an engine, in pixel frames; the clip's own length when left out."""
     decode_frames: Frames = 16
-    """Frames that `generate` decodes in one pass where the codec sees each frame on its own (`image_kl`)."""
+    """Frames that `generate` decodes in one pass where the VAE sees each frame on its own (`image_kl`)."""
     offload: bool = False
     """Whether `generate` keeps only the part that is running on the device; `--offload` does so too."""

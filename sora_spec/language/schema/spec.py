@@ -17,7 +17,7 @@ from sora_spec.language.schema.vae import Vae
 
 
 class Spec(Section):
-    """One video-diffusion system: codec, network, objective, training, export."""
+    """One video-diffusion system: VAE, network, objective, training, export."""
 
     version: Literal[1]
     """Version of the language, apart from the package's version."""
@@ -26,7 +26,7 @@ class Spec(Section):
     clip: Clip
     """The clip that is trained and generated, in pixels."""
     vae: Vae
-    """The codec between pixels and latents."""
+    """The VAE between pixels and latents."""
     patch: Patch
     """How latents become tokens."""
     backbone: Backbone

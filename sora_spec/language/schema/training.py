@@ -89,7 +89,7 @@ class Train(Section):
     """Mirror clips left to right with probability one half."""
     crop: Literal["random", "center"] = "random"
     """Where a clip is cut out of frames scaled to just cover it. `center`: the middle, as DiT, SiT, Latte and Open-Sora
-    train; stills are then scaled as ADM does, by halving and bicubic. The codec's `vae.training.crop` stays random."""
+    train; stills are then scaled as ADM does, by halving and bicubic. The VAE's `vae.training.crop` stays random."""
     short: Literal["skip", "loop"] = "skip"
     """What happens to a video shorter than a clip: it is skipped by name, or starts anew when it ends."""
     stills: Literal["skip", "repeat"] = "skip"

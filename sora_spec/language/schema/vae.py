@@ -1,4 +1,4 @@
-"""`vae`: the codec between pixels and latents."""
+"""`vae`: the VAE between pixels and latents."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Compression(Section):
     """How many pixels become one latent position along each axis."""
 
     time: Literal[1, 2, 4, 8] = 1
-    """Frames per latent frame. Causal codecs keep the first frame apart: 1 + k·time frames become 1 + k."""
+    """Frames per latent frame. Causal VAEs keep the first frame apart: 1 + k·time frames become 1 + k."""
     space: Literal[1, 2, 4, 8, 16, 32] = 8
     """Rows and columns per latent row and column."""
 
 
 class KlDecoder(Section):
-    """The codec's own feed-forward decoder."""
+    """The VAE's own feed-forward decoder."""
 
     kind: Literal["kl"] = "kl"
 
@@ -48,7 +48,7 @@ class SpatialTiling(Section):
     """Encode and decode overlapping square tiles one after another, faded into each other.
 
     Memory then follows the tile and not the clip's size. What lies in a tile no longer sees what lies outside, so the
-    result differs a little from that of the whole picture. Training the codec is not affected.
+    result differs a little from that of the whole picture. Training the VAE is not affected.
     """
 
     kind: Literal["spatial"]
@@ -81,7 +81,7 @@ Perceptual = Annotated[NoPerceptual | Lpips, Field(discriminator="kind")]
 
 
 class VaeTraining(Section):
-    """How `train --stage vae` trains this codec: reconstruction + KL (+ perceptual)."""
+    """How `train --stage vae` trains this VAE: reconstruction + KL (+ perceptual)."""
 
     data: str | None = None
     """Clips to train on; `train.data` when left out."""
@@ -90,7 +90,7 @@ class VaeTraining(Section):
     batch: Size = 8
     """Clips per step."""
     frames: Frames | None = None
-    """Frames of one training crop; the clip's when left out. Must obey the codec's frame rule."""
+    """Frames of one training crop; the clip's when left out. Must obey the VAE's frame rule."""
     crop: Size | None = None
     """Side of the square training crop in pixels; the clip's size when left out."""
     optimizer: AdamW = AdamW()
@@ -114,7 +114,7 @@ class VaeTraining(Section):
 
 
 class IdentityVae(Section):
-    """No codec: the latents are the pixels. For tests and toys."""
+    """No VAE: the latents are the pixels. For tests and toys."""
 
     kind: Literal["identity"]
     compression: Compression = Compression(time=1, space=1)

@@ -42,7 +42,7 @@ def _size_typed(at: Situation, text: str) -> WhatIf:
     clip, side = at.spec.clip, int(short[1])
     workable = sizes(at.spec, max(1.0, 1.2 * side / min(clip.height, clip.width)))
     if not workable:
-        raise UserError(f"no size near {side} suits the codec and the patches")
+        raise UserError(f"no size near {side} suits the VAE and the patches")
     return _sized(at, min(workable, key=lambda size: abs(min(size) - side)))
 
 
@@ -80,7 +80,7 @@ def _length_typed(at: Situation, text: str) -> WhatIf:
     wanted = number * at.spec.clip.fps
     workable = _workable_frames(at, 2 * wanted + 16)
     if not workable:
-        raise UserError("the codec and the patches leave the length no choice")
+        raise UserError("the VAE and the patches leave the length no choice")
     return _length(at, min(workable, key=lambda n: abs(n - wanted)))
 
 

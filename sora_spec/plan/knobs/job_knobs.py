@@ -16,14 +16,14 @@ BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512
 def _job_settings(at: Situation) -> list[Setting]:
     found = [Setting("train denoiser", replace(at.whatif, mode="train", stage="denoiser"))]
     if at.spec.vae.kind in ("image_kl", "causal3d"):
-        found.append(Setting("train codec", replace(at.whatif, mode="train", stage="vae")))
+        found.append(Setting("train VAE", replace(at.whatif, mode="train", stage="vae")))
     return [*found, Setting("generate", replace(at.whatif, mode="generate", stage="denoiser"))]
 
 
 def _job_shown(at: Situation) -> str:
     if at.job.mode == "generate":
         return "generate"
-    return "train codec" if at.job.stage == "vae" else "train denoiser"
+    return "train VAE" if at.job.stage == "vae" else "train denoiser"
 
 
 def _gpu_settings(at: Situation) -> list[Setting]:
@@ -46,8 +46,8 @@ def _count_settings(at: Situation) -> list[Setting]:
     """Counts that can share the batch."""
     if at.job.mode == "generate":
         return [Setting(str(n), _count(at, n), n) for n in COUNTS]
-    train, codec = at.spec.train, at.job.stage == "vae"
-    batch, passes = (at.job.vae_training.batch, 1) if codec else (train.batch, train.accumulation)
+    train, vae = at.spec.train, at.job.stage == "vae"
+    batch, passes = (at.job.vae_training.batch, 1) if vae else (train.batch, train.accumulation)
     return [Setting(str(n), _count(at, n), n) for n in COUNTS if batch % (n * passes) == 0]
 
 
@@ -93,7 +93,7 @@ def _passes_settings(at: Situation) -> list[Setting]:
 
 
 JOB_KNOBS: tuple[Knob, ...] = (
-    Knob("job", "job", "Train the denoiser or the codec, or generate clips.", _job_shown, _job_settings),
+    Knob("job", "job", "Train the denoiser or the VAE, or generate clips.", _job_shown, _job_settings),
     Knob("gpu", "GPU", help_at("hardware.gpu"), lambda at: at.job.device.name, _gpu_settings),
     Knob(
         *("count", "GPUs", help_at("hardware.count")),

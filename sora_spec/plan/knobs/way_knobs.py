@@ -46,7 +46,7 @@ def _temporal_settings(at: Situation) -> list[Setting]:
 
 
 def _kernels(at: Situation) -> list[Kernel]:
-    """Those that run here: FlashAttention takes 16-bit types and narrow heads, and not the codec's."""
+    """Those that run here: FlashAttention takes 16-bit types and narrow heads, and not the VAE's."""
     flash = at.job.takes_flash and not (at.job.mode == "train" and at.job.stage == "vae")
     return [name for name in _KERNELS if flash or name != "flash"]
 
@@ -244,13 +244,13 @@ WAY_KNOBS: tuple[Knob, ...] = (
     ),
     field_knob(
         "vae.tiling",
-        "codec tiles",
+        "VAE tiles",
         {"{kind: none}": "no", "{kind: spatial}": "in space"},
         lambda at: not (trains(at) and at.job.stage == "vae"),
     ),
     field_knob(
         "vae.streaming",
-        "codec streaming",
+        "VAE streaming",
         {"true": "yes", "false": "no"},
         lambda at: not (trains(at) and at.job.stage == "vae"),
     ),

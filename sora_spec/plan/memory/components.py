@@ -42,8 +42,8 @@ def components_of(job: Job) -> Components:
     """The parts of a job's spec."""
     return Components(
         denoiser=_denoiser(job),
-        vae_encoder=_codec(job, "encoder"),
-        vae_decoder=_codec(job, "decoder"),
+        vae_encoder=_vae(job, "encoder"),
+        vae_decoder=_vae(job, "decoder"),
         text_encoder=_text(job),
     )
 
@@ -53,9 +53,9 @@ def _denoiser(job: Job) -> Part:
     return Part(schedule.parameters, schedule.forward_flops(1))
 
 
-def _codec(job: Job, half: str) -> Part:
-    """Half a codec. SD's 1x1 convolutions around the latents belong to the half that runs them."""
-    if not job.has_codec:
+def _vae(job: Job, half: str) -> Part:
+    """Half a VAE. SD's 1x1 convolutions around the latents belong to the half that runs them."""
+    if not job.has_vae:
         return _NOTHING
     component, batch = ("vae_encode", _SEVERAL) if half == "encoder" else ("vae_decode", 1)
     schedule = schedule_of(job.spec, component, job.setting(component, batch, "fp32"))

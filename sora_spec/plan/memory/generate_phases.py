@@ -23,22 +23,22 @@ def generate_phases(job: Job) -> list[Phase]:
     alone = offloaded(job)
     denoiser, decoder = network_work(job), decode_work(job)
     network = _network_terms(denoiser, job)
-    codec = [exact("codec weights", decoder.parameter_bytes + decoder.buffer_bytes, "vae")] if decoder else []
+    vae = [exact("VAE weights", decoder.parameter_bytes + decoder.buffer_bytes, "vae")] if decoder else []
     text = _text_terms(job)
     always = matrix_workspace(job.device)
-    phases = [Phase("text encode", some([*always, *text, *([] if alone else [*network, *codec])]))] if text else []
+    phases = [Phase("text encode", some([*always, *text, *([] if alone else [*network, *vae])]))] if text else []
     others = [] if alone else [*text[:1]]
     peak = sampler_work(job).peak
     terms = [exact("inputs", peak.input_bytes, "clip"), *activation_terms(peak, "activations")]
-    phases.append(Phase("denoise", some([*always, *network, *([] if alone else codec), *others, *terms])))
+    phases.append(Phase("denoise", some([*always, *network, *([] if alone else vae), *others, *terms])))
     if decoder:
         terms = [
             exact("latents", decoder.peak.input_bytes, "clip"),
-            *activation_terms(decoder.peak, "codec activations"),
+            *activation_terms(decoder.peak, "VAE activations"),
             *conv_workspace(job.device, decoder),
             *_assembly_terms(job),
         ]
-        phases.append(Phase("decode", some([*always, *codec, *([] if alone else network), *others, *terms])))
+        phases.append(Phase("decode", some([*always, *vae, *([] if alone else network), *others, *terms])))
     return phases
 
 
@@ -58,8 +58,8 @@ def offloaded(job: Job) -> bool:
 
 
 def decode_work(job: Job) -> Workload | None:
-    """One call of the decoder: a clip or a tile of it, and some of its frames where the codec sees each on its own."""
-    if not job.has_codec:
+    """One call of the decoder: a clip or a tile of it, and some of its frames where the VAE sees each on its own."""
+    if not job.has_vae:
         return None
     clip, tiles, sides = job.spec.clip, cut_of(job.spec), dict[str, int]()
     if is_per_frame(job.spec):

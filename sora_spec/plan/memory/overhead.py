@@ -24,7 +24,7 @@ _CPU_FRAGMENTATION = Interval(0.0, 0.03, 0.15)
 # Of the tiles of Winograd kernels. Not fitted: three programs agree with it (docs/planner.md, "Convolutions on a GPU").
 _CUDA_SCRATCH = Interval(0.0, 1.0, 1.3)
 # Of what PyTorch's and oneDNN's kernels take under AVX-512, where 34 measured encodings and decodings were met to
-# 0.01 %. Without these instructions oneDNN can do with less: a decoding of SD's codec once took +5.4 % of its tensors.
+# 0.01 %. Without these instructions oneDNN can do with less: a decoding of SD's VAE once took +5.4 % of its tensors.
 _CPU_SCRATCH = Interval(0.0, 1.0, 1.1)
 
 _CONVOLUTIONS = "convolution workspace"
@@ -66,7 +66,7 @@ def within_room(device: Device, phase: Phase, extra: Iterable[Term]) -> Phase:
 
 
 def workspace_above_peak(schedule: Schedule, batch: int) -> int:
-    """By how much the highest moment rises once the kernels' own bytes count; codecs repeat nothing that grows."""
+    """By how much the highest moment rises once the kernels' own bytes count; VAEs repeat nothing that grows."""
     levels = schedule.levels(schedule.sizes_at(batch))
     workspaces = schedule.workspaces_at(batch)
     return max(level + more for level, more in zip(levels, workspaces, strict=True)) - max(levels)

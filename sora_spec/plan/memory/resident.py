@@ -1,4 +1,4 @@
-"""What stays in memory through all phases of a job: weights, optimiser states, the moving average, the codec."""
+"""What stays in memory through all phases of a job: weights, optimiser states, the moving average, the VAE."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ LABELS = {
     "condition.tokens": "tokens",
     "objective": "loss",
     "sampler": "sampler",
-    "vae": "codec",
-    "vae.multipliers": "codec levels",
-    "vae.channels": "codec latents",
+    "vae": "VAE",
+    "vae.multipliers": "VAE levels",
+    "vae.channels": "VAE latents",
 }
 
 
@@ -96,7 +96,7 @@ def sharding_of(job: Job, work: Workload) -> Sharding:
 
 
 PERCEPTUAL = "perceptual"
-"""Region of the perceptual loss's network in the graph of a codec's training step."""
+"""Region of the perceptual loss's network in the graph of a VAE's training step."""
 
 
 class Resident(NamedTuple):
@@ -111,7 +111,7 @@ def training_terms(job: Job, work: Workload) -> Resident:
     """Weights, moments and average of what is trained, in fp32, one rank's share."""
     shard = job.spec.parallel.shard
     part = sum(shard_bytes(work, shard).values())
-    what, path = ("codec", "vae.training") if job.stage == "vae" else ("denoiser", "train")
+    what, path = ("VAE", "vae.training") if job.stage == "vae" else ("denoiser", "train")
     decay = job.vae_training.ema if job.stage == "vae" else job.spec.train.ema
     share = f", 1/{shard}" if shard > 1 else ""
     states = [*weight_terms(work, what, shard), exact(f"AdamW moments{share}", 2 * part, f"{path}.optimizer")]

@@ -25,14 +25,14 @@ from sora_spec.plan.memory.sharded import ShardedPeak, left_gathered, sharded_pe
 from sora_spec.plan.memory.terms import Phase, Term, exact, some
 from sora_spec.plan.memory.workload import Peak, Workload
 from sora_spec.plan.search.changes import changed
-from sora_spec.recipe.training import SHOWN_RECONSTRUCTIONS, SHOWN_SAMPLES, codec_crop
+from sora_spec.recipe.training import SHOWN_RECONSTRUCTIONS, SHOWN_SAMPLES, vae_crop
 
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
 
 
 LATENTS = "at the end: latents"
-"""The phase of a codec's training in which its latents are measured."""
+"""The phase of a VAE's training in which its latents are measured."""
 
 
 def train_phases(job: Job) -> list[Phase]:
@@ -52,15 +52,15 @@ def _vae_job(job: Job) -> Job:
 
 
 def crop_spec(spec: Spec) -> Spec:
-    """The spec with the codec's training crop as its clip."""
-    return with_clip(spec, **codec_crop(spec)._asdict())
+    """The spec with the VAE's training crop as its clip."""
+    return with_clip(spec, **vae_crop(spec)._asdict())
 
 
 def _denoiser_phases(job: Job) -> list[Phase]:
     work = step_work(job)
     kept = training_terms(job, work)
-    kept.device.extend([*codec_terms(job), *matrix_workspace(job.device), *read_terms(job, job.spec)])
-    phases = [_encode_phase(job, work, kept)] if job.has_codec else []
+    kept.device.extend([*vae_terms(job), *matrix_workspace(job.device), *read_terms(job, job.spec)])
+    phases = [_encode_phase(job, work, kept)] if job.has_vae else []
     phases += [_step_phase(job, work, kept), _optimizer_phase(job, work, kept)]
     if job.spec.train.sample_every is not None:
         phases += _sample_phases(job, work, kept)
@@ -85,17 +85,17 @@ def _reconstruction_phases(job: Job, work: Workload, kept: Resident) -> list[Pha
     clips, found = replace(job, spec=whole), list[Phase]()
     for name, component in (("encode", "vae_encode"), ("decode", "vae_decode")):
         one = clips.work(component, SHOWN_RECONSTRUCTIONS)
-        found.append(_codec_phase(f"sample grid: {name}", job, work, kept, one, "train.sample_every"))
+        found.append(_vae_phase(f"sample grid: {name}", job, work, kept, one, "train.sample_every"))
     return found
 
 
 def _measuring_phase(job: Job, work: Workload, kept: Resident) -> Phase:
-    """After the last step: one whole clip after another is encoded, in pieces where the codec works so."""
-    return _codec_phase(LATENTS, job, work, kept, job.work("vae_encode", 1), "clip")
+    """After the last step: one whole clip after another is encoded, in pieces where the VAE works so."""
+    return _vae_phase(LATENTS, job, work, kept, job.work("vae_encode", 1), "clip")
 
 
-def _codec_phase(name: str, job: Job, work: Workload, kept: Resident, one: Workload, path: str) -> Phase:
-    """The trained codec without gradients. FSDP2 holds it whole, as it has no blocks."""
+def _vae_phase(name: str, job: Job, work: Workload, kept: Resident, one: Workload, path: str) -> Phase:
+    """The trained VAE without gradients. FSDP2 holds it whole, as it has no blocks."""
     element = 2 if job.precision == "bf16" else 4
     whole = element * sum(w.times * w.resident.numel for w in work.weights if w.resident.trained)
     terms = [
@@ -129,12 +129,12 @@ def read_terms(job: Job, clip: Spec) -> list[Term]:
     return [exact("clips as read", job.micro_batch * prod(derive_shapes(clip).video), "clip")]
 
 
-def codec_terms(job: Job) -> list[Term]:
-    """The frozen codec, whole and in fp32, on every rank."""
-    if not job.has_codec:
+def vae_terms(job: Job) -> list[Term]:
+    """The frozen VAE, whole and in fp32, on every rank."""
+    if not job.has_vae:
         return []
     work = job.work("vae_encode", job.micro_batch, "fp32")  # the graph that encoding needs anyway
-    return [exact("codec weights, frozen", work.parameter_bytes + work.buffer_bytes, "vae")]
+    return [exact("VAE weights, frozen", work.parameter_bytes + work.buffer_bytes, "vae")]
 
 
 def _encode_phase(job: Job, work: Workload, kept: Resident) -> Phase:
@@ -150,7 +150,7 @@ def encode_terms(job: Job) -> list[Term]:
     return [
         exact("video", work.peak.input_bytes, "clip"),
         exact("noise of the posterior", 4 * job.micro_batch * prod(derive_shapes(job.spec).latent), "vae.channels"),
-        *activation_terms(work.peak, "codec activations"),
+        *activation_terms(work.peak, "VAE activations"),
         *conv_workspace(job.device, work),
     ]
 
@@ -224,11 +224,11 @@ def _sample_phases(job: Job, work: Workload, kept: Resident) -> list[Phase]:
     )
     running, left = _forward_terms(job, calls)
     phases = [_phase("sample grid: denoise", kept, [*device, *running], host)]
-    if job.has_codec:
+    if job.has_vae:
         decoded = job.work("vae_decode", SHOWN_SAMPLES, "fp32")
         terms = [
             exact("latents", decoded.peak.input_bytes, path),
-            *activation_terms(decoded.peak, "codec activations"),
+            *activation_terms(decoded.peak, "VAE activations"),
             *conv_workspace(job.device, decoded),
         ]
         phases.append(_phase("sample grid: decode", kept, [*device, *left, *terms], host))

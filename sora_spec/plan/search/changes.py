@@ -55,7 +55,7 @@ def overrides_between(before: Section, after: Section, path: str = "") -> list[s
 def overrides_for(original: Spec, job: Job) -> tuple[str, ...]:
     """`key=value` arguments with which `original` makes this job.
 
-    The ranks of a codec's training are left to `--count` where that makes the same of them: typed as `parallel`, they
+    The ranks of a VAE's training are left to `--count` where that makes the same of them: typed as `parallel`, they
     would be held against the denoiser's batch.
     """
     found = overrides_between(original, job.spec)

@@ -1,4 +1,4 @@
-"""Clips that a codec and its patches can take: shorter or longer, smaller or larger."""
+"""Clips that a VAE and its patches can take: shorter or longer, smaller or larger."""
 
 from __future__ import annotations
 

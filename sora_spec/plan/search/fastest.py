@@ -107,7 +107,7 @@ def _fastest_training(job: Job) -> Plan | None:
 
 def _starts(job: Job) -> Iterator[dict[str, Any]]:
     """Precisions and layouts. A sequence group stays as it is: it decides how a clip is cut; and so do the ranks of a
-    codec's training, for which `parallel` is not meant in the first place."""
+    VAE's training, for which `parallel` is not meant in the first place."""
     if job.stage == "vae":
         yield from ({"vae.training.precision": precision} for precision in _precisions(job.precision, job))
         return

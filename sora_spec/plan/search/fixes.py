@@ -20,7 +20,7 @@ from sora_spec.plan.planner import Plan, make_plan
 from sora_spec.plan.search.changes import changed, overrides_for
 from sora_spec.plan.search.clip_sizes import frame_counts, sizes, with_frames, with_size
 from sora_spec.recipe.sampling import frames_per_decode, is_per_frame
-from sora_spec.recipe.training import codec_crop
+from sora_spec.recipe.training import vae_crop
 
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
@@ -33,8 +33,8 @@ _DISTURBING = 3.0
 TILES = (512, 256, 128)
 """Sides of tiles that are tried, in pixels."""
 CROPS = (512, 384, 256, 192, 128, 64, 32)
-"""Sides of a codec's training crops that are tried, in pixels."""
-CODEC_PHASES = ("encode", "decode", "sample grid: decode", LATENTS)
+"""Sides of a VAE's training crops that are tried, in pixels."""
+VAE_PHASES = ("encode", "decode", "sample grid: decode", LATENTS)
 
 
 class Setting(NamedTuple):
@@ -111,16 +111,16 @@ def _planned(job: Job, settings: tuple[Setting, ...]) -> Plan | None:
 def knobs_of(job: Job) -> list[Knob]:
     """What can be changed about a job."""
     if job.mode == "generate":
-        part = [_offload(job), *_codec_knobs(job)]
+        part = [_offload(job), *_vae_knobs(job)]
         return [_clips_at_a_time(job), _export_precision(job), *part, _frames(job), _resolution(job)]
     if job.stage == "vae":
         crops = [_crop(job), _crop_frames(job)]
-        return [_vae_batch(job), _vae_precision(job), _sharding(job), _host(job), *_codec_knobs(job), *crops]
+        return [_vae_batch(job), _vae_precision(job), _sharding(job), _host(job), *_vae_knobs(job), *crops]
     return [
         _passes(job),
         _recompute(job),
         _precision(job),
-        *_codec_knobs(job),
+        *_vae_knobs(job),
         _sharding(job),
         _host(job),
         _devices(job),
@@ -278,10 +278,10 @@ def _offload(job: Job) -> Knob:
     return Knob("offload", 1.2, () if job.offloads or job.device.kind == "cpu" else (setting,))
 
 
-def _codec_knobs(job: Job) -> list[Knob]:
-    """Codec in pieces: sought only where it is the codec that does not fit, since other phases gain nothing."""
+def _vae_knobs(job: Job) -> list[Knob]:
+    """VAE in pieces: sought only where it is the VAE that does not fit, since other phases gain nothing."""
     there = job.device.memory_bytes
-    if not any(phase.device.likely > there for phase in make_plan(job).phases if phase.name in CODEC_PHASES):
+    if not any(phase.device.likely > there for phase in make_plan(job).phases if phase.name in VAE_PHASES):
         return []
     return [_streaming(job), _decode_frames(job), _tiling(job)]
 
@@ -291,14 +291,14 @@ def _decode_frames(job: Job) -> Knob:
     have, unit = frames_per_decode(job.spec, job.spec.clip.frames), job.spec.patch.time
     fewer = [n for n in _halves(have) if n % unit == 0] if job.mode == "generate" and is_per_frame(job.spec) else ()
     settings = [
-        Setting(f"the codec on {n} frames at a time instead of {have}", _value_move({"export.decode_frames": n}))
+        Setting(f"the VAE on {n} frames at a time instead of {have}", _value_move({"export.decode_frames": n}))
         for n in fewer
     ]
     return Knob("decode frames", 1.02, tuple(settings))
 
 
 def _streaming(job: Job) -> Knob:
-    setting = Setting("the codec on one latent frame at a time", _value_move({"vae.streaming": True}))
+    setting = Setting("the VAE on one latent frame at a time", _value_move({"vae.streaming": True}))
     whole = job.spec.vae.kind == "causal3d" and not job.spec.vae.streaming
     return Knob("streaming", 1.05, (setting,) if whole else ())
 
@@ -314,13 +314,13 @@ def _tiling(job: Job) -> Knob:
     for side in TILES:
         if side < now and side % space == 0:
             tiling = {"kind": "spatial", "tile": side, "overlap": side // 4 // space * space}
-            settings.append(Setting(f"the codec in tiles of {side} pixels", _value_move({"vae.tiling": tiling})))
+            settings.append(Setting(f"the VAE in tiles of {side} pixels", _value_move({"vae.tiling": tiling})))
     return Knob("tiling", 1.3, tuple(settings))
 
 
 def _crop(job: Job) -> Knob:
-    """Smaller squares of the clip, in steps of the codec's compression."""
-    vae, crop = job.spec.vae, codec_crop(job.spec)
+    """Smaller squares of the clip, in steps of the VAE's compression."""
+    vae, crop = job.spec.vae, vae_crop(job.spec)
     space, have = vae.compression.space, f"{crop.height}x{crop.width}"
     sides = [side for side in CROPS if side % space == 0 and side <= min(crop.height, crop.width)]
     sides = [side for side in sides if side * side < crop.height * crop.width]
@@ -333,8 +333,8 @@ def _crop(job: Job) -> Knob:
 
 def _crop_frames(job: Job) -> Knob:
     """Fewer frames of the clip."""
-    have = codec_crop(job.spec).frames
-    least = 2 if job.spec.vae.kind == "causal3d" else 1  # such a codec is there for time
+    have = vae_crop(job.spec).frames
+    least = 2 if job.spec.vae.kind == "causal3d" else 1  # such a VAE is there for time
     counts = [pixel_frames(job.spec, n) for n in range(least, latent_frames(job.spec, have))]
     shown = dict.fromkeys(_nearest(counts, have * share) for share in (0.5, 0.25, 0.1, 0.01) if counts)
     settings = [

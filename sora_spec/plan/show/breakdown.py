@@ -28,11 +28,11 @@ from sora_spec.plan.show.values import line_of
 if TYPE_CHECKING:
     from sora_spec.language.source import Document
 
-Group = Literal["network", "state", "codec", "text", "messages", "machine"]
+Group = Literal["network", "state", "VAE", "text", "messages", "machine"]
 TITLES: dict[Group, str] = {
     "network": "denoiser",
     "state": "training state",
-    "codec": "codec",
+    "VAE": "VAE",
     "text": "text encoder",
     "messages": "sharding and messages",
     "machine": "allocator and driver",
@@ -40,7 +40,7 @@ TITLES: dict[Group, str] = {
 _SECTIONS: dict[Group, str] = {
     "network": "backbone",
     "state": "train.optimizer",
-    "codec": "vae",
+    "VAE": "vae",
     "text": "condition",
     "messages": "parallel",
     "machine": "hardware",
@@ -92,16 +92,16 @@ def group_of(term: Term, job: Job) -> Group:
         return "machine"
     if name.startswith(("gradients", "one gradient", "AdamW", "moving average", "weights set aside")):
         return "state"
-    codec = name.startswith(("codec", "convolution", "video", "latents")) or term.path.partition(".")[0] == "vae"
-    return "codec" if codec and job.stage != "vae" else "network"
+    vae = name.startswith(("VAE", "convolution", "video", "latents")) or term.path.partition(".")[0] == "vae"
+    return "VAE" if vae and job.stage != "vae" else "network"
 
 
 def _part(plan: Plan, group: Group, terms: list[Term], whole: float, document: Document | None) -> Row:
     """A part with its rows: those of the model by the YAML value behind them, others term by term."""
     work = part_work(plan.job, group)
     children = _by_value(group, terms, work, plan.job, whole, document) if work else _plain(terms, whole, document)
-    codec = group == "network" and plan.job.stage == "vae"
-    title, path = ("codec", "vae") if codec else (TITLES[group], _SECTIONS[group])
+    vae = group == "network" and plan.job.stage == "vae"
+    title, path = ("VAE", "vae") if vae else (TITLES[group], _SECTIONS[group])
     return Row(
         key=group,
         name=title,
@@ -118,14 +118,14 @@ def _part(plan: Plan, group: Group, terms: list[Term], whole: float, document: D
 
 
 def _sum_formula(group: Group) -> str:
-    return "sum of its rows; FLOPs of one pass" if group in ("network", "codec") else "sum of its rows"
+    return "sum of its rows; FLOPs of one pass" if group in ("network", "VAE") else "sum of its rows"
 
 
 def part_work(job: Job, group: Group) -> Workload | None:
     """What a part of the model runs in one pass; None for what is no part of the graph."""
     if group == "network":
         return step_work(job) if job.mode == "train" else network_work(job)
-    if group == "codec" and job.has_codec and job.stage != "vae":
+    if group == "VAE" and job.has_vae and job.stage != "vae":
         return job.work("vae_encode", job.micro_batch, "fp32") if job.mode == "train" else decode_work(job)
     return None
 

@@ -10,9 +10,9 @@ _TERMS = (
     ("text encoder weights", "2 bytes × parameters; as much again where they are kept in fp32"),
     ("text encoder activations", "clips × tokens × width × 2 bytes × about 20 tensors"),
     ("weights set aside", "the trained weights while the moving average stands in their place"),
-    ("codec weights", "4 bytes × parameters and constants of the codec"),
+    ("VAE weights", "4 bytes × parameters and constants of the VAE"),
     ("denoiser buffers", "constants that the network stores: positions, frequencies"),
-    ("codec buffers", "constants that the codec stores"),
+    ("VAE buffers", "constants that the VAE stores"),
     ("AdamW moments", "2 moments × 4 bytes × parameters that this rank holds"),
     ("AdamW temporaries", "denominators of the update while it runs"),
     ("moving average", "4 bytes × parameters that this rank holds"),
@@ -24,7 +24,7 @@ _TERMS = (
     ("FSDP2: weights in flight", "the next block's weights while they are gathered"),
     ("FSDP2: gradients being reduced", "one block's gradients, in the arithmetic's type and in fp32"),
     ("activations", "tensors alive at the highest moment, from the model graph"),
-    ("codec activations", "tensors alive at the codec's highest moment, from the model graph"),
+    ("VAE activations", "tensors alive at the VAE's highest moment, from the model graph"),
     ("inputs", "latents, noise, time and condition of a pass"),
     ("video", "pixels of a pass in fp32"),
     ("latents", "latents of a pass"),
@@ -47,7 +47,7 @@ _KINDS: dict[Kind, str] = {
 
 def term_formula(term: Term) -> str:
     """How a term is reckoned."""
-    if " weights" in term.name and not term.name.startswith(("codec weights,", "text", "FSDP")):
+    if " weights" in term.name and not term.name.startswith(("VAE weights,", "text", "FSDP")):
         each = "2 or 4 bytes × parameters" if term.path.startswith("export") else "bytes of the type × parameters"
         return each + (", cut along the first dimension of every tensor" if ", 1/" in term.name else "")
     return next((words for start, words in _TERMS if term.name.startswith(start)), "")

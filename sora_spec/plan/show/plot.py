@@ -165,7 +165,7 @@ class _Picture:
     def draw(self, name: str) -> str:
         """The document."""
         plan = _plan(self.rows[0])
-        trained = "codec" if plan.job.stage == "vae" else "denoiser"
+        trained = "VAE" if plan.job.stage == "vae" else "denoiser"
         what = "generate" if plan.job.mode == "generate" else f"train the {trained}"
         note = "filled: fits, hollow: does not fit"
         if self.missing:

@@ -65,9 +65,9 @@ def _training(job: Job) -> list[str]:
         found.append("the host has memory enough for what every rank keeps there")
     if parallel.sequence > 1:
         found.append("sequence parallelism as in DeepSpeed-Ulysses: each rank has a share of the tokens or heads")
-    if job.stage == "denoiser" and job.has_codec:
-        found.append("the frozen codec encodes every batch in fp32, on every rank")
-        found += _codec_pieces(job)
+    if job.stage == "denoiser" and job.has_vae:
+        found.append("the frozen VAE encodes every batch in fp32, on every rank")
+        found += _vae_pieces(job)
     return found
 
 
@@ -78,7 +78,7 @@ def _generation(job: Job) -> list[str]:
         f"{clips} at a time{doubled}, weights and arithmetic in {job.spec.export.precision}",
         _placed(job),
         "latents, noise and slopes of the sampler lie on the device; `sora-spec generate` keeps them on the host",
-        *_codec_pieces(job, bundles=True),
+        *_vae_pieces(job, bundles=True),
     ]
     if job.spec.export.precision != "fp32":
         found.append("this is the bundle's precision; `sora-spec generate RUN` computes in fp32: export.precision=fp32")
@@ -101,21 +101,21 @@ def _placed(job: Job) -> str:
     return "offloading a run saves nothing where the CPU is the device; of a bundle only one graph is loaded at a time"
 
 
-def _codec_pieces(job: Job, bundles: bool = False) -> list[str]:
-    """How the codec cuts clips, and what that costs."""
+def _vae_pieces(job: Job, bundles: bool = False) -> list[str]:
+    """How the VAE cuts clips, and what that costs."""
     tiles, found = cut_of(job.spec), list[str]()
     if tiles is not None:
         more = tiles.tiles * tiles.tile_height * tiles.tile_width / (tiles.height * tiles.width) - 1
-        found.append(f"the codec works in {tiles.tiles} tiles, one at a time: {100 * more:.0f} % more positions")
+        found.append(f"the VAE works in {tiles.tiles} tiles, one at a time: {100 * more:.0f} % more positions")
     asked, clip = job.spec.export.decode_frames, job.spec.clip.frames
     run = frames_per_decode(job.spec, clip)
     if bundles and is_per_frame(job.spec) and run != min(asked, clip):
         found.append(
-            f"the codec decodes {run} frames at a time: {asked} in multiples of the patch, {job.spec.patch.time}"
+            f"the VAE decodes {run} frames at a time: {asked} in multiples of the patch, {job.spec.patch.time}"
         )
     if streams(job.spec):
         whole = "; a bundle's decoder is not streamed and needs more" if bundles else ""
-        found.append(f"the codec works on one latent frame at a time{whole}")
+        found.append(f"the VAE works on one latent frame at a time{whole}")
     return found
 
 

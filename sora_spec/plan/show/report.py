@@ -59,7 +59,7 @@ def headline(plan: Plan) -> str:
 
 def _head(plan: Plan) -> list[str]:
     job = plan.job
-    what = "generate" if job.mode == "generate" else f"train the {'codec' if job.stage == 'vae' else 'denoiser'}"
+    what = "generate" if job.mode == "generate" else f"train the {'VAE' if job.stage == 'vae' else 'denoiser'}"
     return [f"{job.spec.name}: {what} on {job.count} × {job.device.title}", headline(plan)]
 
 
@@ -107,8 +107,8 @@ def _parts(plan: Plan) -> list[str]:
     lines = [f"{'one sample, forward':<20}{'parameters':>16}{'GFLOP':>14}{'GMAC':>14}"]
     named = (
         ("denoiser", parts.denoiser),
-        ("codec encoder", parts.vae_encoder),
-        ("codec decoder", parts.vae_decoder),
+        ("VAE encoder", parts.vae_encoder),
+        ("VAE decoder", parts.vae_decoder),
         ("text encoder", parts.text_encoder),
     )
     return lines + [_part_line(name, part) for name, part in named if part.parameters != 0]

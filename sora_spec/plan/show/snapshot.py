@@ -95,12 +95,12 @@ def snapshot_of(answer: Answer) -> Snapshot:
     )
 
 
-BAR = ("weights", "gradients", "optimizer", "average", "activations", "codec", "text encoder", "messages", "other")
+BAR = ("weights", "gradients", "optimizer", "average", "activations", "VAE", "text encoder", "messages", "other")
 """Stretches of the bar in the order in which they stand."""
 
 
 _OF_GROUP: dict[Group, str] = {
-    "codec": "codec",
+    "VAE": "VAE",
     "text": "text encoder",
     "messages": "messages",
     "machine": "other",

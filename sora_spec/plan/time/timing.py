@@ -228,7 +228,7 @@ def train_step(job: Job, work: Workload) -> StepTime:
     """One optimiser step on one rank; all ranks take as long."""
     compute = compute_seconds(work.rows, job.device, job.precision, job.allows_tf32)
     parts = {"forward and backward": compute}
-    if job.stage == "denoiser" and job.has_codec:
+    if job.stage == "denoiser" and job.has_vae:
         encode = job.work("vae_encode", job.micro_batch, "fp32")
         parts["encode"] = compute_seconds(encode.rows, job.device, "fp32", job.allows_tf32)
     if job.ranks > 1 or job.states_on_host:

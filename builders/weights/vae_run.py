@@ -1,4 +1,4 @@
-"""Codecs with their trained weights: from a run folder, or from the file that the spec names."""
+"""VAEs with their trained weights: from a run folder, or from the file that the spec names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sora_spec.builders.codec import Codec, build_codec
+from sora_spec.builders.vae.from_spec import VaeModule, build_vae
 from sora_spec.builders.weights.files import read_state
 from sora_spec.builders.weights.mismatch import check_same_shapes
 from sora_spec.builders.weights.names import unprefixed
@@ -25,8 +25,8 @@ UNTOLD = ("weights", "decoder", "tiling", "streaming", "training")
 """Fields of `vae` that do not change what the tensors mean."""
 
 
-def load_codec(run: RunFolder, ema: bool = True, lacking: bool = False) -> Codec:
-    """The codec of a run, on the CPU, frozen, in evaluation mode.
+def load_vae(run: RunFolder, ema: bool = True, lacking: bool = False) -> VaeModule:
+    """The VAE of a run, on the CPU, frozen, in evaluation mode.
 
     The vae stage's newest whole checkpoint counts first (its moving average where it keeps one, unless `ema` is off),
     then the file that `vae.weights` names. `lacking`: take the weights where the average is missing.
@@ -35,37 +35,37 @@ def load_codec(run: RunFolder, ema: bool = True, lacking: bool = False) -> Codec
     """
     spec, weights = run.load_spec(), pick_weights(run, "vae", ema, lacking)
     if weights is None:
-        return load_named_codec(spec, untrained=f"{run.path} has no checkpoint of the codec")
+        return load_named_vae(spec, untrained=f"{run.path} has no checkpoint of the VAE")
     return filled(spec, tensors_of(weights))
 
 
-def load_named_codec(spec: Spec, untrained: str | None = None) -> Codec:
-    """The codec with the weights that `vae.weights` names, on the CPU, frozen, in evaluation mode.
+def load_named_vae(spec: Spec, untrained: str | None = None) -> VaeModule:
+    """The VAE with the weights that `vae.weights` names, on the CPU, frozen, in evaluation mode.
 
-    `untrained` begins the message of the UserError that is raised when the spec names none and the codec needs some.
+    `untrained` begins the message of the UserError that is raised when the spec names none and the VAE needs some.
     """
     state = named_state(spec)
     if state is None and not isinstance(spec.vae, IdentityVae):
         raise UserError(
-            f"{untrained or f'{spec.name} is no run with a codec'}, and its vae.weights names no file",
+            f"{untrained or f'{spec.name} is no run with a vae'}, and its vae.weights names no file",
             hint="train it first: sora-spec train SPEC --stage vae; or set vae.weights",
         )
     return filled(spec, state or {})
 
 
-def draw_codec(spec: Spec, seed: int) -> Codec:
-    """The codec with the weights that training would start from, without a file; frozen, in evaluation mode."""
+def draw_vae(spec: Spec, seed: int) -> VaeModule:
+    """The VAE with the weights that training would start from, without a file; frozen, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_codec(spec).eval().requires_grad_(False)
+        return build_vae(spec).eval().requires_grad_(False)
 
 
-def start_codec(codec: Codec, spec: Spec) -> bool:
-    """Load `vae.weights` into a freshly built codec before the vae stage trains it; False where the spec names none."""
+def start_vae(vae: VaeModule, spec: Spec) -> bool:
+    """Load `vae.weights` into a freshly built VAE before the vae stage trains it; False where the spec names none."""
     state = named_state(spec)
     if state is None:
         return False
-    codec.load_state_dict(state)
+    vae.load_state_dict(state)
     return True
 
 
@@ -102,7 +102,7 @@ def told_spec(checkpoint: Path) -> dict[str, Any]:
 
 
 def _check_told(told: dict[str, Any], spec: Spec, where: Path) -> None:
-    """Raise UserError where the codec was another one: scale and groups cannot be read off its tensors."""
+    """Raise UserError where the VAE was another one: scale and groups cannot be read off its tensors."""
     given = spec.vae.model_dump(mode="json")
     wrong = [
         f"  vae.{key} was {value}, the spec says {given[key]}"
@@ -110,7 +110,7 @@ def _check_told(told: dict[str, Any], spec: Spec, where: Path) -> None:
         if key in given and key not in UNTOLD and given[key] != value
     ]
     if wrong:
-        raise UserError("\n".join([f"{where}: the codec is not the spec's:", *wrong]), "change these lines of the spec")
+        raise UserError("\n".join([f"{where}: the VAE is not the spec's:", *wrong]), "change these lines of the spec")
 
 
 def checkpoint_state(checkpoint: Path, spec: Spec | None = None) -> dict[str, Tensor]:
@@ -132,16 +132,16 @@ def tensors_of(weights: Weights) -> dict[str, Tensor]:
     return state | read_state(weights.path / AVERAGE) if weights.averaged else state
 
 
-def filled(spec: Spec, state: dict[str, Tensor]) -> Codec:
-    """The codec holding `state`, without initialising what is about to be replaced."""
+def filled(spec: Spec, state: dict[str, Tensor]) -> VaeModule:
+    """The VAE holding `state`, without initialising what is about to be replaced."""
     check_same_shapes(state, expected_shapes(spec))
     with torch.device("meta"):
-        codec = build_codec(spec)
-    codec.load_state_dict(state, assign=True)
-    return codec.eval().requires_grad_(False)
+        vae = build_vae(spec)
+    vae.load_state_dict(state, assign=True)
+    return vae.eval().requires_grad_(False)
 
 
 def expected_shapes(spec: Spec) -> dict[str, torch.Size]:
-    """Name and shape of every tensor of the spec's codec."""
+    """Name and shape of every tensor of the spec's VAE."""
     with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in build_codec(spec).state_dict().items()}
+        return {name: tensor.shape for name, tensor in build_vae(spec).state_dict().items()}

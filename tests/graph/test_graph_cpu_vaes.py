@@ -1,7 +1,7 @@
-"""Real encoding, decoding and training of codecs on the CPU: the allocator's peak against graph and plan.
+"""Real encoding, decoding and training of VAEs on the CPU: the allocator's peak against graph and plan.
 
 Convolutions on the CPU take more than their tensors: PyTorch's own kernel unfolds its input (+600 % of the tensors for
-tiny-causal3d), oneDNN copies into blocks of channels (+17 to +34 % for SD's codec). Both are in the graph as workspace.
+tiny-causal3d), oneDNN copies into blocks of channels (+17 to +34 % for SD's VAE). Both are in the graph as workspace.
 With oneDNN switched off every convolution is unfolded, which the planner does not follow: nobody runs so by default.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sora_spec.builders.codec import build_codec
+from sora_spec.builders.vae.from_spec import build_vae
 from sora_spec.builders.vae.losses import VaeLoss
 from sora_spec.builders.verify.allocator import watched
 from sora_spec.graph import Component, Setting, graph_from_spec, memory
@@ -65,14 +65,14 @@ def inside_the_plan(spec: Spec, component: Component, batch: int, real: int) -> 
 
 @pytest.mark.parametrize("component", ["vae_encode", "vae_decode"])
 @pytest.mark.parametrize(("name", "changes", "batch"), CASES, ids=str)
-def test_codecs_peak_where_graph_and_plan_say(name: str, changes: list[str], batch: int, component: Component) -> None:
+def test_vaes_peak_where_graph_and_plan_say(name: str, changes: list[str], batch: int, component: Component) -> None:
     spec = load_spec(SPECS / f"{name}.yaml", changes)
-    codec, shapes = build_codec(spec).eval().requires_grad_(False), derive_shapes(spec)
+    vae, shapes = build_vae(spec).eval().requires_grad_(False), derive_shapes(spec)
     encodes = component == "vae_encode"
     x = torch.zeros(batch, *(shapes.video if encodes else shapes.latent))
     with torch.no_grad():
         gc.collect()
-        real = watched(lambda: codec.encode(x) if encodes else codec.decode(x)).most
+        real = watched(lambda: vae.encode(x) if encodes else vae.decode(x)).most
     if blocks_of_16():
         assert real == pytest.approx(predicted(spec, component, batch), rel=1e-4)
     inside_the_plan(spec, component, batch, real)
@@ -88,15 +88,15 @@ def test_codecs_peak_where_graph_and_plan_say(name: str, changes: list[str], bat
     ],
     ids=str,
 )
-def test_training_a_codec_peaks_where_the_graph_says(name: str, changes: list[str], batch: int) -> None:
+def test_training_a_vae_peaks_where_the_graph_says(name: str, changes: list[str], batch: int) -> None:
     """The gradient of a weight takes small buffers, by thread and shape, that are not followed: up to 0.3 %."""
     spec = load_spec(SPECS / f"{name}.yaml", changes)
-    codec, shapes = build_codec(spec), derive_shapes(spec)
+    vae, shapes = build_vae(spec), derive_shapes(spec)
     assert spec.vae.kind == "image_kl" or spec.vae.kind == "causal3d"
     loss = VaeLoss(spec.vae.training)
     video, noise = torch.zeros(batch, *shapes.video), torch.zeros(batch, *shapes.latent)
     gc.collect()
-    real = watched(lambda: torch.autograd.backward(loss(codec, video, noise)["loss"])).most
+    real = watched(lambda: torch.autograd.backward(loss(vae, video, noise)["loss"])).most
     if blocks_of_16():
         assert real == pytest.approx(predicted(spec, "vae_step", batch), rel=3e-3)
     inside = predicted(spec, "vae_step", batch)

@@ -1,11 +1,11 @@
-"""The codec in itself: compression against levels, groups against channels, and what it is trained on."""
+"""The VAE in itself: compression against levels, groups against channels, and what it is trained on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sora_spec.language.rules.grid import fits_codec, frame_rule
+from sora_spec.language.rules.grid import fits_vae, frame_rule
 from sora_spec.language.rules.problem import At, Problem, counted, divisors, multiples_around
 from sora_spec.language.shapes import latent_frames, pixel_frames
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sora_spec.language.schema.vae import Causal3dVae, IdentityVae, ImageKlVae
 
 MAX_CHANNELS = 65_536
-"""Channels of one level of a codec."""
+"""Channels of one level of a VAE."""
 
 
 def compression_fits_levels(spec: Spec) -> Iterator[Problem]:
@@ -26,7 +26,7 @@ def compression_fits_levels(spec: Spec) -> Iterator[Problem]:
         if vae.compression.time != 1:
             yield Problem(
                 "E309",
-                f"the image codec works frame by frame, but its time compression is {vae.compression.time}",
+                f"the image VAE works frame by frame, but its time compression is {vae.compression.time}",
                 At("vae.compression.time", "must be 1"),
                 help="Set `time: 1`, or use `kind: causal3d`, which compresses time.",
             )
@@ -49,9 +49,9 @@ def _identity(vae: IdentityVae) -> Iterator[Problem]:
     if (time, space) != (1, 1):
         yield Problem(
             "E309",
-            f"the identity codec compresses nothing, but the spec says time {time} and space {space}",
+            f"the identity VAE compresses nothing, but the spec says time {time} and space {space}",
             At("vae.compression", "must be 1 and 1"),
-            help="Remove `compression`, or choose another codec.",
+            help="Remove `compression`, or choose another VAE.",
         )
 
 
@@ -69,7 +69,7 @@ def _levels(vae: ImageKlVae | Causal3dVae) -> Iterator[Problem]:
 
 
 def groups_divide_channels(spec: Spec) -> Iterator[Problem]:
-    """E310. Every GroupNorm of the image codec has the same number of groups."""
+    """E310. Every GroupNorm of the image VAE has the same number of groups."""
     if spec.vae.kind != "image_kl":
         return
     channels = [spec.vae.width * multiplier for multiplier in spec.vae.multipliers]
@@ -87,14 +87,14 @@ def groups_divide_channels(spec: Spec) -> Iterator[Problem]:
 
 
 def levels_are_bounded(spec: Spec) -> Iterator[Problem]:
-    """E327, the part about the codec."""
+    """E327, the part about the VAE."""
     if spec.vae.kind != "image_kl" and spec.vae.kind != "causal3d":
         return
     widest = spec.vae.width * max(spec.vae.multipliers)
     if widest > MAX_CHANNELS:
         yield Problem(
             "E327",
-            f"the codec's widest level has {widest:,} channels, above the limit of {MAX_CHANNELS:,}",
+            f"the VAE's widest level has {widest:,} channels, above the limit of {MAX_CHANNELS:,}",
             At("vae.multipliers", f"{max(spec.vae.multipliers)} × {spec.vae.width}"),
             (At("vae.width", f"width {spec.vae.width}"),),
             "Multipliers count in units of `width`: the SD-VAE has width 128 and multipliers 1, 2, 4, 4.",
@@ -106,12 +106,12 @@ def training_crop_fits(spec: Spec) -> Iterator[Problem]:
     if spec.vae.kind != "image_kl" and spec.vae.kind != "causal3d":
         return
     frames, crop, space = spec.vae.training.frames, spec.vae.training.crop, spec.vae.compression.space
-    if frames is not None and not fits_codec(spec, frames):
+    if frames is not None and not fits_vae(spec, frames):
         below = max(1, latent_frames(spec, frames))
         near = sorted({pixel_frames(spec, below), pixel_frames(spec, below + 1)})
         yield Problem(
             "E311",
-            f"training crops of {counted(frames, 'frame')} do not fit the codec, which takes {frame_rule(spec)}",
+            f"training crops of {counted(frames, 'frame')} do not fit the VAE, which takes {frame_rule(spec)}",
             At("vae.training.frames", counted(frames, "frame")),
             (At("vae.compression.time", f"time compression {spec.vae.compression.time}"),),
             f"Use {' or '.join(map(str, near))} frames.",
@@ -119,7 +119,7 @@ def training_crop_fits(spec: Spec) -> Iterator[Problem]:
     if crop is not None and crop % space:
         yield Problem(
             "E311",
-            f"training crops of {crop} pixels are no multiple of the codec's compression {space}",
+            f"training crops of {crop} pixels are no multiple of the VAE's compression {space}",
             At("vae.training.crop", f"{crop} pixels"),
             (At("vae.compression.space", f"compression {space}"),),
             f"Use a crop of {multiples_around(crop, space)}.",
@@ -137,7 +137,7 @@ def tiles_fit(spec: Spec) -> Iterator[Problem]:
         if pixels % space:
             yield Problem(
                 "E329",
-                f"{'tiles' if name == 'tile' else 'overlaps'} of {pixels} pixels are no multiple of the codec's "
+                f"{'tiles' if name == 'tile' else 'overlaps'} of {pixels} pixels are no multiple of the VAE's "
                 f"compression {space}",
                 At(f"vae.tiling.{name}", f"{pixels} pixels"),
                 (At("vae.compression.space", f"compression {space}"),),

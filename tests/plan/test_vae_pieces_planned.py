@@ -1,4 +1,4 @@
-"""Plans of codecs in pieces and of offloaded generation, against what really runs on the CPU and against each other."""
+"""Plans of VAEs in pieces and of offloaded generation, against what really runs on the CPU and against each other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from sora_spec.builders.codec import build_codec
+from sora_spec.builders.vae.from_spec import build_vae
 from sora_spec.language.loading import load_spec
 from sora_spec.language.tiles import cut_of
 from sora_spec.plan import find_device, make_plan
@@ -38,7 +38,7 @@ def phase(found: Plan, name: str) -> Any:
     [({"mode": "generate"}, "decode"), ({"mode": "train"}, "encode"), ({"mode": "train"}, "sample grid: decode")],
     ids=str,
 )
-def test_pieces_lower_the_codecs_phases_and_no_other(changes: list[str], job: dict[str, Any], name: str) -> None:
+def test_pieces_lower_the_vaes_phases_and_no_other(changes: list[str], job: dict[str, Any], name: str) -> None:
     whole, pieces = plan(LONG, **job), plan([*LONG, *changes], **job)
     assert phase(pieces, name).allocated.likely < 0.6 * phase(whole, name).allocated.likely
     other = "denoise" if job["mode"] == "generate" else "forward and backward"
@@ -61,7 +61,7 @@ def test_one_part_at_a_time_is_the_largest_part() -> None:
     same = plan([*LONG, "export.offload=true"], mode="generate")
     assert [each.allocated for each in same.phases] == [each.allocated for each in alone.phases]
     terms = {each.name: {term.name for term in each.terms} for each in alone.phases}
-    assert "codec weights" not in terms["denoise"]
+    assert "VAE weights" not in terms["denoise"]
     assert not any(name.startswith("denoiser weights") for name in terms["decode"])
     assert alone.needed.likely < resident.needed.likely
     assert alone.times.total_seconds.likely > resident.times.total_seconds.likely, "weights travel"
@@ -75,11 +75,11 @@ def test_where_the_cpu_is_the_device_offloading_saves_nothing() -> None:
 
 
 @pytest.mark.parametrize("mode", ["train", "generate"])
-def test_where_the_codec_does_not_fit_it_is_cut_and_then_fits(mode: Any) -> None:
+def test_where_the_vae_does_not_fit_it_is_cut_and_then_fits(mode: Any) -> None:
     found = plan(LONG, mode=mode)
     others = [each for each in found.phases if each.name not in ("encode", "decode", "sample grid: decode")]
     room = int(1.1 * max(each.device.likely for each in others))
-    assert room < found.needed.likely, "it must be the codec that does not fit"
+    assert room < found.needed.likely, "it must be the VAE that does not fit"
     spec, small = load_spec(SPECS / "tiny-causal3d.yaml", LONG), replace(GPU, memory_bytes=room)
     fixes = find_fixes(planned_job(spec, small, 1, mode), spec)
     assert fixes
@@ -96,6 +96,6 @@ def test_pieces_and_frames_of_a_clip_are_what_generate_decodes() -> None:
     work = decode_work(job)
     assert work is not None
     with torch.device("meta"):
-        result = build_codec(load_spec(SPECS / "tiny-causal3d.yaml", LONG)).decode(torch.zeros(1, 16, 17, 16, 16))
+        result = build_vae(load_spec(SPECS / "tiny-causal3d.yaml", LONG)).decode(torch.zeros(1, 16, 17, 16, 16))
     assert work.schedule.graph.output[0] == tuple(result.shape)
     assert decode_calls(job) == 12 * job.generated

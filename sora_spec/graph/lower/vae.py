@@ -1,4 +1,4 @@
-"""`vae` section → lowered codec: mirrors `builders/codec.py` and `builders/vae/interface.py`."""
+"""`vae` section → lowered VAE: mirrors `builders/vae/from_spec.py` and `builders/vae/interface.py`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sora_spec.graph.lower.weights import Weights
 from sora_spec.language.tiles import cut
 
 if TYPE_CHECKING:
-    from sora_spec.graph.lower.causal3d import Causal3dCodec
-    from sora_spec.graph.lower.image_kl import ImageKlCodec
+    from sora_spec.graph.lower.causal3d import Causal3d
+    from sora_spec.graph.lower.image_kl import ImageKl
     from sora_spec.language.schema.spec import Spec
     from sora_spec.language.schema.vae import Causal3dVae, ImageKlVae
 
-TrainedCodec: TypeAlias = "ImageKlCodec | Causal3dCodec"
+TrainedVae: TypeAlias = "ImageKl | Causal3d"
 
 
-class Codec(Protocol):
+class LoweredVae(Protocol):
     """Pixels ⇄ latents."""
 
     def encode(self, video: Tensor) -> Tensor:
@@ -33,26 +33,26 @@ class Codec(Protocol):
         ...
 
 
-class CodecInPieces:
-    """A trained codec as it encodes and decodes: in tiles where the spec says so.
+class VaeInPieces:
+    """A trained VAE as it encodes and decodes: in tiles where the spec says so.
 
     Of tiles, and of pieces of a stream, only those that differ are run, unless `full` asks for all.
     """
 
-    def __init__(self, codec: TrainedCodec, vae: ImageKlVae | Causal3dVae, full: bool) -> None:
-        self.codec, self.space, self.full = codec, vae.compression.space, full
+    def __init__(self, vae: TrainedVae, section: ImageKlVae | Causal3dVae, full: bool) -> None:
+        self.vae, self.space, self.full = vae, section.compression.space, full
         self.tiles: tuple[int, int] | None = None
-        if vae.tiling.kind == "spatial":
-            self.tiles = vae.tiling.tile // self.space, vae.tiling.overlap // self.space
+        if section.tiling.kind == "spatial":
+            self.tiles = section.tiling.tile // self.space, section.tiling.overlap // self.space
 
     def encode(self, video: Tensor) -> Tensor:
         """The posterior's mean, normalised."""
-        mean, _ = split_moments(self._in_tiles(self.codec.encode_tile, video, (self.space, 1)))
-        return self.codec.normalise(mean)
+        mean, _ = split_moments(self._in_tiles(self.vae.encode_tile, video, (self.space, 1)))
+        return self.vae.normalise(mean)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pixels of normalised latents."""
-        return self._in_tiles(self.codec.decode_tile, latents, (1, self.space))
+        return self._in_tiles(self.vae.decode_tile, latents, (1, self.space))
 
     def _in_tiles(self, run: Callable[[Tensor], Tensor], source: Tensor, scale: tuple[int, int]) -> Tensor:
         if self.tiles is None:
@@ -61,8 +61,8 @@ class CodecInPieces:
         return in_tiles(run, source, cut(rows, columns, *self.tiles), scale, self.full)
 
 
-class IdentityCodec:
-    """No codec."""
+class Identity:
+    """No VAE."""
 
     def encode(self, video: Tensor) -> Tensor:
         """The pixels."""
@@ -73,25 +73,25 @@ class IdentityCodec:
         return latents
 
 
-def build_codec(spec: Spec, weights: Weights, full: bool = False) -> Codec:
-    """The codec of a spec, running every tile and piece where `full` is set.
+def build_vae(spec: Spec, weights: Weights, full: bool = False) -> LoweredVae:
+    """The VAE of a spec, running every tile and piece where `full` is set.
 
     Raises UserError for a variant without a model graph.
     """
     vae = spec.vae
     if vae.kind == "identity":
-        return IdentityCodec()
+        return Identity()
     if (vae.kind == "image_kl" or vae.kind == "causal3d") and vae.decoder.kind == "kl":
-        return CodecInPieces(trained_codec(vae, weights, full), vae, full)
+        return VaeInPieces(trained_vae(vae, weights, full), vae, full)
     raise UserError(f"{spec.name}: there is no model graph for vae.kind {vae.kind!r} with this decoder yet")
 
 
-def trained_codec(vae: ImageKlVae | Causal3dVae, weights: Weights, full: bool = False) -> TrainedCodec:
-    """A codec with parameters, on whole pictures."""
-    if vae.kind == "image_kl":  # a spec has one codec: the other's rules are not imported
-        from sora_spec.graph.lower.image_kl import ImageKlCodec
+def trained_vae(vae: ImageKlVae | Causal3dVae, weights: Weights, full: bool = False) -> TrainedVae:
+    """A VAE with parameters, on whole pictures."""
+    if vae.kind == "image_kl":  # a spec has one VAE: the other's rules are not imported
+        from sora_spec.graph.lower.image_kl import ImageKl
 
-        return ImageKlCodec(weights, vae)
-    from sora_spec.graph.lower.causal3d import Causal3dCodec
+        return ImageKl(weights, vae)
+    from sora_spec.graph.lower.causal3d import Causal3d
 
-    return Causal3dCodec(weights, vae, full)
+    return Causal3d(weights, vae, full)

@@ -1,4 +1,4 @@
-"""Codecs whole, in tiles and one latent frame at a time: the graph equals PyTorch's trace of the real modules."""
+"""VAEs whole, in tiles and one latent frame at a time: the graph equals PyTorch's trace of the real modules."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CAUSAL = {
     "multipliers": [1, 2, 2, 4],
     "blocks": 1,
 }
-CODECS: list[Component] = ["vae_encode", "vae_decode"]
+VAES: list[Component] = ["vae_encode", "vae_decode"]
 
 
 def spec_of(vae: dict[str, Any], frames: int = 9, height: int = 64, width: int = 96, **changes: Any) -> Spec:
@@ -55,7 +55,7 @@ def agree(spec: Spec, component: Component, setting: Setting) -> None:
     assert [row for row in found.rows if not row.equal] == []
 
 
-@pytest.mark.parametrize("component", CODECS)
+@pytest.mark.parametrize("component", VAES)
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("tiling", [(32, 16), (64, 0), (64, 16), (128, 32)], ids=str)
 @pytest.mark.parametrize("vae", [IMAGE, CAUSAL], ids=["image_kl", "causal3d"])
@@ -64,7 +64,7 @@ def test_tiles_equal_the_trace(vae: dict[str, Any], tiling: tuple[int, int], bat
     agree(spec_of(vae, tiling=tiled(*tiling)), component, setting)
 
 
-@pytest.mark.parametrize("component", CODECS)
+@pytest.mark.parametrize("component", VAES)
 @pytest.mark.parametrize("frames", [1, 5, 9, 13, 17, 33])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_streaming_equals_the_trace(component: Component, frames: int, precision: Any) -> None:
@@ -72,14 +72,14 @@ def test_streaming_equals_the_trace(component: Component, frames: int, precision
     agree(spec_of(CAUSAL, frames, 32, 32, streaming=True), component, Setting(batch=2, precision=precision))
 
 
-@pytest.mark.parametrize("component", CODECS)
+@pytest.mark.parametrize("component", VAES)
 @pytest.mark.parametrize("time", [1, 2])
 def test_tiled_streaming_equals_the_trace(component: Component, time: int) -> None:
     vae = CAUSAL | {"compression": {"time": time, "space": 8}, "channels": 1}
     agree(spec_of(vae, 1 + 4 * time, 64, 64, streaming=True, tiling=tiled(48, 16)), component, Setting())
 
 
-@pytest.mark.parametrize("component", CODECS)
+@pytest.mark.parametrize("component", VAES)
 def test_streaming_does_the_arithmetic_of_the_whole_in_less_memory(component: Component) -> None:
     whole, streamed = (graph_from_spec(spec_of(CAUSAL, 33, streaming=streams), component) for streams in (False, True))
     assert count(streamed).forward_flops == count(whole).forward_flops
@@ -87,7 +87,7 @@ def test_streaming_does_the_arithmetic_of_the_whole_in_less_memory(component: Co
     assert memory(streamed).parameter_bytes == memory(whole).parameter_bytes
 
 
-@pytest.mark.parametrize("component", CODECS)
+@pytest.mark.parametrize("component", VAES)
 @pytest.mark.parametrize(("height", "width"), [(32, 112), (112, 32), pytest.param(112, 176, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("vae", [IMAGE, CAUSAL | {"streaming": True}], ids=["image_kl", "causal3d"])
 def test_one_tile_stands_for_all_like_it(vae: dict[str, Any], height: int, width: int, component: Component) -> None:
