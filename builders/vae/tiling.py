@@ -99,6 +99,7 @@ def place(
         shape = list(piece.shape)
         shape[axis] = extent * scale
         canvas = canvases.empty(tuple(shape), piece)
+    assert canvas is not None
     if axis == -1:
         held, rest = canvas[..., start : start + shared], canvas[..., start + shared : start + length]
         new, further = piece[..., :shared], piece[..., shared:]

@@ -46,7 +46,8 @@ def watched(action: Callable[[], Result]) -> Watched[Result]:
 def memory_changes(profiler: profile) -> list[tuple[int, int]]:
     """Nanosecond and bytes of each of the allocator's events, in the order in which they happened."""
     assert profiler.profiler is not None
-    events: Any = profiler.profiler.kineto_results.events()
+    results: Any = profiler.profiler.kineto_results
+    events: Any = results.events()
     return sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -130,16 +130,14 @@ def _check_seed(seed: int) -> None:
         raise UserError(f"--seed {seed} is outside 0..2^64-1", "choose a non-negative 64-bit integer")
 
 
-def _report(spec: Spec, folder: Path, record: dict[str, object], as_json: bool) -> None:
+def _report(spec: Spec, folder: Path, record: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.data(json.dumps(record, indent=2))
         return
-    clips = record["clips"]
-    assert isinstance(clips, list)
+    clips: list[dict[str, Any]] = record["clips"]
     for name in (*(clip["file"] for clip in clips), record["contact_sheet"], "generate.json"):
         output.data(str(folder / str(name)))
-    seconds = record["seconds"]
-    assert isinstance(seconds, dict)
+    seconds: dict[str, float] = record["seconds"]
     shares = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items() if name != "total")
     image = spec.clip.frames == 1
     size = f"{spec.clip.width}x{spec.clip.height}"

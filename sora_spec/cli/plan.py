@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -110,7 +111,8 @@ def plan(
     _plan(job, spec, document, check, as_json)
 
 
-class _Asked(NamedTuple):
+@dataclass(frozen=True)
+class _Asked:
     """What the options say of the job, as they were written."""
 
     gpu: str
@@ -171,13 +173,6 @@ def _read(path: str, overrides: list[str]) -> Document:
     from sora_spec.language.source import load_document
 
     return load_document(find_spec_file(path), overrides)
-
-
-def _load(path: str, overrides: list[str]) -> tuple[Document, Spec]:
-    from sora_spec.language.loading import record_of
-
-    document = _read(path, overrides)
-    return document, record_of(document)
 
 
 def _job(document: Document, asked: _Asked) -> tuple[Spec, Job]:

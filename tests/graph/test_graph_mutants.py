@@ -224,7 +224,12 @@ INDISTINCT: dict[str, str] = {
     ),
     **dict.fromkeys(
         (
-            *("engine._Pass._deliver", "engine._Pass._push", "engine._accumulate_leaf", "engine._Pass.__init__"),
+            *(
+                "eager.engine._Pass._deliver",
+                "eager.engine._Pass._push",
+                "eager.engine._accumulate_leaf",
+                "eager.engine._Pass.__init__",
+            ),
             "eager.ops.matrix._with_bias",
         ),
         UNWATCHED,
@@ -233,7 +238,12 @@ INDISTINCT: dict[str, str] = {
     **dict.fromkeys(
         (
             *("eager.ops.attention._math", "eager.ops.pointwise._clamp_rule", "lower.image_kl.ImageKl.encode_raw"),
-            *("lower.vae_loss.vae_loss", "engine._Pass.start", "engine._Pass._evaluate", "engine._call"),
+            *(
+                "lower.vae_loss.vae_loss",
+                "eager.engine._Pass.start",
+                "eager.engine._Pass._evaluate",
+                "eager.engine._call",
+            ),
         ),
         QUIET,
     ),

@@ -43,7 +43,7 @@ def _spec() -> Spec:
 
 
 SPEC = _spec()
-VAE = ImageKlVae(
+SECTION = ImageKlVae(
     kind="image_kl", compression=Compression(time=1, space=4), width=8, multipliers=(1, 2, 2), blocks=1, groups=4
 )
 
@@ -59,7 +59,7 @@ def _random(shapes: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
 OWN = _random(build_denoiser(SPEC).state_dict(), 0)
 OTHER = _random(build_denoiser(SPEC).state_dict(), 1)
 FLAT, FLAT_OTHER = to_official(OWN, SPEC), to_official(OTHER, SPEC)
-VAE = _random(ImageKlModule(VAE).state_dict(), 2)
+VAE = _random(ImageKlModule(SECTION).state_dict(), 2)
 FIRST = "x_embedder.proj.weight"
 
 

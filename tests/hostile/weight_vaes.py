@@ -17,6 +17,7 @@ from sora_spec.builders.weights import sd_vae
 from tests.hostile.case import Case
 from tests.hostile.weight_case import (
     FLAT,
+    SECTION,
     STEM,
     VAE,
     Make,
@@ -29,7 +30,7 @@ from tests.hostile.weight_case import (
 
 
 def read_vae(path: Path) -> dict[str, Tensor]:
-    return sd_vae.load_sd_vae(path, VAE)
+    return sd_vae.load_sd_vae(path, SECTION)
 
 
 def vaes() -> Iterator[Case]:

@@ -17,8 +17,10 @@ from unittest.mock import patch
 import pytest
 
 from sora_spec.cli.main import run
-from sora_spec.cli.plan import _load
-from sora_spec.language.loading import load_record
+from sora_spec.language.loading import load_record, record_of
+from sora_spec.language.packaged import find_spec_file
+from sora_spec.language.schema.spec import Spec
+from sora_spec.language.source import Document, load_document
 from sora_spec.plan import find_device, make_plan
 from sora_spec.plan.job import planned_job
 from sora_spec.plan.search.sweep import parse_axes, render, sweep
@@ -26,6 +28,11 @@ from sora_spec.plan.show.values import plan_values
 
 ROOT = Path(__file__).parents[2]
 SCHEMA: dict[str, Any] = json.loads((ROOT / "specs" / "plan.schema.json").read_text())
+
+
+def loaded(name: str, overrides: list[str]) -> tuple[Document, Spec]:
+    document = load_document(find_spec_file(name), overrides)
+    return document, record_of(document)
 
 
 @dataclass
@@ -99,7 +106,7 @@ def test_json_of_a_plan_that_fits_keeps_the_contract_and_imports_no_torch() -> N
     mlp = next(term for term in found["memory"]["terms"] if term["path"] == "backbone.heads")
     assert "heads: 16" in lines[mlp["line"] - 1]
     # The same plan in process.
-    document, spec = _load("dit", [])
+    document, spec = loaded("dit", [])
     plan = make_plan(planned_job(spec, find_device("h100")))
     again = plan_values(plan, document=document)
     assert again["memory"] == found["memory"]
@@ -146,7 +153,7 @@ def test_mistakes_are_told(arguments: list[str], message: str) -> None:
 
 
 def test_a_sweep_shares_the_numbers_of_single_plans() -> None:
-    document, spec = _load("tiny-latte", [])
+    document, spec = loaded("tiny-latte", [])
     axes = parse_axes(["train.batch=8,16", "train.precision=fp32,bf16"])
     rows = sweep(document, ["rtx4090", "h100"], [None], "train", "denoiser", axes)
     assert len(rows) == 8
@@ -161,7 +168,7 @@ def test_a_sweep_shares_the_numbers_of_single_plans() -> None:
 
 
 def test_a_sweep_tells_why_a_row_has_no_plan() -> None:
-    document, _ = _load("tiny-latte", [])
+    document, _ = loaded("tiny-latte", [])
     rows = sweep(document, ["rtx4090"], [None], "train", "denoiser", parse_axes(["backbone.heads=4,5"]))
     assert rows[0].plan is not None
     assert rows[1].plan is None

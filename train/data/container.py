@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
+from av.error import ArgumentError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -57,7 +58,7 @@ def open_video(path: Path) -> Generator[InputContainer]:
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
     try:
         opened = av.open(f"file:{path}", options=options, metadata_errors="replace")
-    except av.error.ArgumentError:  # FFmpeg's answer to a format that is not on the list
+    except ArgumentError:  # FFmpeg's answer to a format that is not on the list
         raise UnusableFileError("not readable as video: a playlist, picture or text, whatever its name says") from None
     with opened as container:
         yield container

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ def check_size(width: int, height: int) -> None:
 
 def turn_of(frame: VideoFrame) -> Turn:
     """What the display matrix asks for; any of the eight orientations, the nearest one for other angles."""
-    for data in frame.side_data:
+    for data in cast("Any", frame.side_data):  # PyAV's stub says that it yields names
         if data.type.name == "DISPLAYMATRIX":
             a, b, _, c, d, *_ = np.frombuffer(data, np.int32).tolist()
             if abs(a) + abs(d) >= abs(b) + abs(c):

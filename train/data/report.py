@@ -240,7 +240,8 @@ def refuse_unusable(report: DataReport) -> None:
     """Raise UserError when no file can be used, with what would help against the commonest reason."""
     if report.clips + report.stills:
         return
-    commonest = max((file.fate for file in report.skipped), key=report.count)
+    fates: list[Fate] = [file.fate for file in report.skipped]
+    commonest = max(fates, key=report.count)
     hints: dict[Fate, str] = {
         "too short": "give longer clips, or ask for fewer frames or more frames a second: clip.frames=…, clip.fps=…; "
         "or let them start anew when they end: train.short=loop",

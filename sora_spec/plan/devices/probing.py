@@ -155,8 +155,9 @@ FULL = Interval(1.0, 1.0, 1.0)
 def measure(device: str = "", seconds: float = 0.5) -> Measured:
     """Measure a device's kernels. Raises UserError where PyTorch is missing or the device is not there."""
     values: dict[str, Any] = _ask(device, seconds, ())
-    threads = values.pop("threads")
-    return Measured(**(values | {"title": values["title"] or cpu_title(threads)}))
+    threads: int = values.pop("threads")
+    values["title"] = values["title"] or cpu_title(threads)
+    return Measured(**values)
 
 
 def measure_programs(found: Measured, device: str = "", seconds: float = 0.5) -> list[Reached]:

@@ -28,6 +28,7 @@ from sora_spec.plan.search.changes import changed
 from sora_spec.recipe.training import SHOWN_RECONSTRUCTIONS, SHOWN_SAMPLES, vae_crop
 
 if TYPE_CHECKING:
+    from sora_spec.graph.component import Component
     from sora_spec.language.schema.spec import Spec
 
 
@@ -83,7 +84,8 @@ def _reconstruction_phases(job: Job, work: Workload, kept: Resident) -> list[Pha
         job.spec, {"vae.tiling": {"kind": "none"}, **({"vae.streaming": False} if streams(job.spec) else {})}
     )
     clips, found = replace(job, spec=whole), list[Phase]()
-    for name, component in (("encode", "vae_encode"), ("decode", "vae_decode")):
+    parts: tuple[tuple[str, Component], ...] = (("encode", "vae_encode"), ("decode", "vae_decode"))
+    for name, component in parts:
         one = clips.work(component, SHOWN_RECONSTRUCTIONS)
         found.append(_vae_phase(f"sample grid: {name}", job, work, kept, one, "train.sample_every"))
     return found
