@@ -27,8 +27,8 @@ from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.weights.dit import from_official
 from sora_spec.language.schema.spec import Spec
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "builders"))
-import reference_dit as reference
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import tests.support.reference_dit as reference
 
 SIZES = {"B/2": (12, 768, 12), "S/2": (12, 384, 6)}
 Step = Callable[[Tensor, Tensor, Tensor, Tensor], float]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +17,8 @@ from sora_spec.language.schema.vae import Compression, ImageKlVae
 from tests.reference.images import TINY as IMAGE
 from tests.reference.images import inputs
 from tests.reference.row import Row, awake, ours_from, relative, small
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "builders"))
-import reference_dit
-from reference_stdit import stdit
+from tests.support import reference_dit
+from tests.support.reference_stdit import stdit
 
 SAME = 1e-5
 OWN = "straight-line statement"

@@ -14,7 +14,7 @@ from sora_spec.plan import Plan, find_device, make_plan
 from sora_spec.plan.job import planned_job
 from sora_spec.plan.search.fixes import find_fixes
 
-SPECS = Path(__file__).parents[2] / "specs"
+SPECS = Path(__file__).parents[3] / "specs"
 STDIT3 = [
     *("temporal={kind: alternating}", "backbone.depth=56", "backbone.qk_norm=true"),
     *("condition.tokens=300", "export.decode_frames=4"),

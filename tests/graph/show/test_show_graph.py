@@ -1,6 +1,6 @@
 """`sora-spec show --graph`: goldens, widths, the contract of its JSON, and lines that hold what they promise.
 
-`python tests/graph/test_show_graph.py` writes the goldens anew; read them in the diff.
+`python tests/graph/show/test_show_graph.py` writes the goldens anew; read them in the diff.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sora_spec.language.loading import load_spec
 from sora_spec.language.packaged import find_spec_file, packaged_names
 from sora_spec.language.source import load_document
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PRINTED = Path(__file__).parent / "printed"
 SCHEMA: dict[str, Any] = json.loads((ROOT / "specs" / "graph.schema.json").read_text())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+import tests.support.reference_dit as reference
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.weights.dit import from_official, load_official, own_state, to_official
 from sora_spec.builders.weights.files import read_state
@@ -22,10 +22,7 @@ from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
 from sora_spec.language.loading import dump_spec
 from sora_spec.language.schema.spec import Spec
-
-sys.path.insert(0, str(Path(__file__).parent))
-import reference_dit as reference
-from transformer_specs import CLASSES, official_spec, transformer_spec
+from tests.support.transformer_specs import CLASSES, official_spec, transformer_spec
 
 TEN = {"kind": "class", "classes": 10, "dropout": 0.1}
 SMALL = transformer_spec(depth=2, condition=TEN)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,7 @@ from torch import Tensor
 
 from sora_spec.builders.denoiser import Denoiser, build_denoiser
 from sora_spec.language.schema.spec import Spec
-
-sys.path.insert(0, str(Path(__file__).parent))
-from transformer_specs import transformer_spec
+from tests.support.transformer_specs import transformer_spec
 
 REFERENCE = Path(__file__).parent / "pixart_reference.safetensors"  # by make_pixart_reference.py
 CROSS = {"kind": "cross_attention"}

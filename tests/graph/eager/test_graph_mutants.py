@@ -21,9 +21,7 @@ from sora_spec.builders.verify.trace import Event
 from sora_spec.graph import Component, Graph, Setting, graph_from_spec
 from sora_spec.language.loading import load_spec, spec_from_values
 from sora_spec.language.schema.spec import Spec
-
-sys.path.insert(0, str(Path(__file__).parent))
-from mutants import Mutant, in_place, mutants_of, rule_modules
+from tests.support.mutants import Mutant, in_place, mutants_of, rule_modules
 
 _PATIENCE = 3.0  # seconds for one prediction, which takes some milliseconds: a broken loop may not end
 
@@ -33,7 +31,7 @@ def _out_of_patience(*_: object) -> None:
 
 
 signal.signal(signal.SIGALRM, _out_of_patience)
-SPECS = Path(__file__).parents[2] / "specs"
+SPECS = Path(__file__).parents[3] / "specs"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from sora_spec.compile.bundle.bundle import Bundle, writing_bundle
 from sora_spec.compile.export.exporter import ExportSettings, export_run
 from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.hostile import bundles
 from tests.hostile.bundle_case import GIVEN
 from tests.hostile.bundle_graphs import graphs

@@ -18,7 +18,7 @@ from sora_spec.plan.memory.generate_phases import decode_calls, decode_work
 from sora_spec.plan.planner import Plan
 from sora_spec.plan.search.fixes import find_fixes
 
-SPECS = Path(__file__).parents[2] / "specs"
+SPECS = Path(__file__).parents[3] / "specs"
 GPU = find_device("rtx4090")
 LONG = ["clip.frames=65", "export.frames=[9,65]", "clip.height=256", "clip.width=384", "vae.width=64"]
 STREAMED, TILED = "vae.streaming=true", "vae.tiling={kind: spatial, tile: 128, overlap: 32}"

@@ -1,6 +1,6 @@
 """Writes `pixart_reference.safetensors`: a tiny PixArt-α as the package diffusers builds it, its inputs and its output.
 
-    pip install diffusers==0.42.1 torch && python tests/builders/make_pixart_reference.py
+    pip install diffusers==0.42.1 torch && python tests/builders/backbones/make_pixart_reference.py
 
 diffusers is needed here only, not by the tests.
 """

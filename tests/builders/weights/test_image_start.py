@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,7 @@ from sora_spec.builders.weights.image_start import start_state
 from sora_spec.builders.weights.start import load_start
 from sora_spec.errors import UserError
 from sora_spec.language.schema.spec import Spec
-
-sys.path.insert(0, str(Path(__file__).parent))
-from transformer_specs import transformer_spec
+from tests.support.transformer_specs import transformer_spec
 
 TEN = {"kind": "class", "classes": 10, "dropout": 0.1}
 IMAGE = transformer_spec(depth=2, condition=TEN)

@@ -117,7 +117,7 @@ def test_a_file_that_is_not_there() -> None:
 @pytest.fixture(scope="module")
 def calibration() -> Any:
     """`benchmarks/calibration.py` as a module."""
-    path = Path(__file__).parents[2] / "benchmarks" / "calibration.py"
+    path = Path(__file__).parents[3] / "benchmarks" / "calibration.py"
     module_spec = importlib.util.spec_from_file_location("calibration", path)
     assert module_spec is not None
     assert module_spec.loader is not None

@@ -37,7 +37,7 @@ Case = tuple[str, list[str]]
 
 def traced(world: int, cases: list[Case]) -> list[list[dict[str, Any]]]:
     """Snapshots of a process that traces all cases."""
-    script = Path(__file__).with_name("fsdp_trace.py")
+    script = Path(__file__).parents[2] / "support" / "fsdp_trace.py"
     request = json.dumps({"world": world, "cases": cases})
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -73,7 +73,7 @@ def test_sharded_states_as_fsdp_mem_tracker_sees_them() -> None:
     assert terms["FSDP2: gathered weights"] == pytest.approx(25.58, abs=0.1)
 
 
-PUBLISHED = Path(__file__).parents[2] / "benchmarks" / "published.yaml"
+PUBLISHED = Path(__file__).parents[3] / "benchmarks" / "published.yaml"
 RUNS: list[dict[str, Any]] = YAML(typ="safe").load(PUBLISHED.read_text())["runs"]
 
 

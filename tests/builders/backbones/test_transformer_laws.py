@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from sora_spec.builders.denoiser import Denoiser, build_denoiser
 from sora_spec.errors import UserError
 from sora_spec.language.schema.spec import Spec
-
-sys.path.insert(0, str(Path(__file__).parent))
-from transformer_specs import transformer_spec
+from tests.support.transformer_specs import transformer_spec
 
 TEN = {"kind": "class", "classes": 10, "dropout": 0.1}
 KINDS = ["none", "joint", "alternating", "factorized"]

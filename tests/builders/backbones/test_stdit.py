@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,9 @@ from sora_spec.graph import Setting
 from sora_spec.graph.eager.ops.attention import Kernel
 from sora_spec.language.loading import load_spec
 from sora_spec.language.schema.spec import Spec
+from tests.support.reference_stdit import stdit
 
-sys.path.insert(0, str(Path(__file__).parent))
-from reference_stdit import stdit
-
-STDIT = Path(__file__).parents[2] / "specs" / "stdit.yaml"
+STDIT = Path(__file__).parents[3] / "specs" / "stdit.yaml"
 TINY = [
     "backbone.depth=2",
     "backbone.width=32",

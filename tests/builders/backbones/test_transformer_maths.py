@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+import tests.support.reference_dit as reference
 from sora_spec.builders.blocks.adaln import attend
 from sora_spec.builders.blocks.position import Rope3d, rope_axes, rotate, spatial_table, temporal_table
 from sora_spec.builders.conditions.time import TimeEmbedding
@@ -19,10 +18,7 @@ from sora_spec.builders.weights.dit import from_official, own_state, to_official
 from sora_spec.language.schema.backbone import Rope, Transformer
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.shapes import derive_shapes
-
-sys.path.insert(0, str(Path(__file__).parent))
-import reference_dit as reference
-from transformer_specs import CLASSES, OFFICIAL_SIZES, official_spec, transformer_spec
+from tests.support.transformer_specs import CLASSES, OFFICIAL_SIZES, official_spec, transformer_spec
 
 TEN = {"kind": "class", "classes": 10, "dropout": 0.1}
 POOLED = {"kind": "text", "encoder": "clip", "width": 24, "pooled": True}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +9,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import tests.support.reference_dit as reference
 from sora_spec.builders.denoiser import Denoiser, build_denoiser
 from sora_spec.builders.weights.dit import own_state, to_official
 from sora_spec.language.schema.spec import Spec
-
-sys.path.insert(0, str(Path(__file__).parent))
-import reference_dit as reference
-from transformer_specs import CLASSES, OFFICIAL_SIZES, official_spec, transformer_spec
+from tests.support.transformer_specs import CLASSES, OFFICIAL_SIZES, official_spec, transformer_spec
 
 INTERPOLANT = {"kind": "interpolant"}
 UCF = {"kind": "class", "classes": 101, "dropout": 0.1}

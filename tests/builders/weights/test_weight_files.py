@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.hostile.case import Case
 from tests.hostile.weight_archives import archives
 from tests.hostile.weight_contents import names, nests
