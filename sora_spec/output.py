@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from sora_spec.characters import SUBSTITUTE, visible
 from sora_spec.errors import UserError
-from sora_spec.language.characters import SUBSTITUTE, visible
 from sora_spec.os_errors import refusal
 
 

@@ -23,7 +23,7 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.worker import Worker, WorkerState
 
-from sora_spec.language.characters import visible
+from sora_spec.characters import visible
 from sora_spec.language.source import Document
 from sora_spec.plan.question import Advice, Answer, WhatIf, advise, plan_of
 from sora_spec.plan.show.snapshot import Snapshot, snapshot_of

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sora_spec.language.characters import visible_name
+from sora_spec.characters import visible_name
 from sora_spec.language.packaged import find_spec_file
 from sora_spec.language.reading import decode
 from sora_spec.language.source import Document, load_document, parse_document

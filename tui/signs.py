@@ -14,7 +14,7 @@ from rich.segment import Segment
 from textual.color import Color
 from textual.filter import LineFilter
 
-from sora_spec.language.characters import harmful
+from sora_spec.characters import harmful
 
 
 class Sign(NamedTuple):

@@ -14,7 +14,7 @@ from textual.strip import Strip
 from textual.timer import Timer
 from textual.widgets import TextArea
 
-from sora_spec.language.characters import visible_name
+from sora_spec.characters import visible_name
 from sora_spec.language.diagnostics import Diagnostic
 from sora_spec.tui.files import packaged
 from sora_spec.tui.frame import Frame, planner_app

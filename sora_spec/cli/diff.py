@@ -30,10 +30,10 @@ def diff(
 
     Exit code 0: they are the same. 1: they differ.
     """
-    from sora_spec.language.diagnostics import SpecErrors
     from sora_spec.language.loading import load_record
     from sora_spec.language.packaged import find_spec_file
     from sora_spec.language.source import load_document
+    from sora_spec.language.spec_errors import SpecErrors
     from sora_spec.plan.layout import checked_for
     from sora_spec.plan.show.comparing import compare, comparison_text
 

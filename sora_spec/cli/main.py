@@ -13,9 +13,9 @@ import typer
 from typer.main import get_command
 
 from sora_spec import output, signals
+from sora_spec.characters import in_one_line
 from sora_spec.cli.lazy import LazyGroup, Quiet, Verbose
 from sora_spec.errors import UserError
-from sora_spec.language.characters import in_one_line
 from sora_spec.language.packaged import install_command
 from sora_spec.os_errors import refusal
 
@@ -148,7 +148,7 @@ def _report_usage(error: Any) -> int:
 
 
 def _report_user_error(error: UserError) -> int:
-    from sora_spec.language.diagnostics import SpecErrors
+    from sora_spec.language.spec_errors import SpecErrors
 
     if isinstance(error, SpecErrors):
         from sora_spec.language.report import render_full

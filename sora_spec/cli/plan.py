@@ -177,7 +177,7 @@ def _read(path: str, overrides: list[str]) -> Document:
 
 def _job(document: Document, asked: _Asked) -> tuple[Spec, Job]:
     """The spec as written, and the job that is asked of it."""
-    from sora_spec.language.diagnostics import SpecErrors
+    from sora_spec.language.spec_errors import SpecErrors
     from sora_spec.plan.job import planned_job
     from sora_spec.plan.layout import asked_device, checked_for
     from sora_spec.plan.search.listing import number

@@ -1,12 +1,11 @@
-"""What is wrong with a spec: one `Diagnostic` per problem, and `SpecErrors`, which carries all problems of a file."""
+"""What is wrong with a spec: one `Diagnostic` per problem."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from sora_spec.errors import UserError
 from sora_spec.language.span import Span
 
 Severity = Literal["error", "warning"]
@@ -43,17 +42,6 @@ class Diagnostic:
         if self.span is None:
             return self.file
         return f"{self.span.text.name}:{self.span.line}:{self.span.column}"
-
-
-class SpecErrors(UserError):  # noqa: N818 - it carries several
-    """A spec that cannot be used. `diagnostics` holds every problem; the text is the full report."""
-
-    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
-        from sora_spec.language.report import render_full
-
-        self.diagnostics = tuple(diagnostics)
-        unreadable = any(diagnostic.code == "E101" for diagnostic in self.diagnostics)
-        super().__init__(render_full(self.diagnostics), hint=None, exit_code=2 if unreadable else 1)
 
 
 def has_errors(diagnostics: Iterable[Diagnostic]) -> bool:

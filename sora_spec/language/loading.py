@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from sora_spec.characters import harmful
 from sora_spec.errors import UserError
-from sora_spec.language.characters import harmful
-from sora_spec.language.diagnostics import Diagnostic, SpecErrors, has_errors
+from sora_spec.language.diagnostics import Diagnostic, has_errors
 from sora_spec.language.grammar import check_tree
 from sora_spec.language.packaged import find_spec_file
 from sora_spec.language.record import record_spec
 from sora_spec.language.rules import check_rules
 from sora_spec.language.source import Document, load_document, parse_document
 from sora_spec.language.span import Text
+from sora_spec.language.spec_errors import SpecErrors
 from sora_spec.language.values import Values
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sora_spec import output
-from sora_spec.language.characters import in_one_line, visible_name
+from sora_spec.characters import in_one_line, visible_name
 from sora_spec.language.diagnostics import Diagnostic
 from sora_spec.language.snippet import Mark, Paint, render_snippet
 

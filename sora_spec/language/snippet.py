@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sora_spec.language.characters import escaped, visible, visible_name
+from sora_spec.characters import escaped, visible, visible_name
 from sora_spec.language.span import Span, Text
 
 LINE_WIDTH = 100

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sora_spec.language.characters import visible
+from sora_spec.characters import visible
 from sora_spec.language.diagnostics import Diagnostic, nearest
 from sora_spec.language.other_words import CHOICES, ELSEWHERE, KEYS, KINDS, NO_GUESS
 from sora_spec.language.scalars import Scalar

@@ -11,9 +11,9 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
+from sora_spec.characters import visible_name
 from sora_spec.disk.run_folder import STAGES, RunFolder, StageFolder, StageName, step_of
 from sora_spec.disk.run_lock import ended_without_word
-from sora_spec.language.characters import visible_name
 from sora_spec.watch.metrics import Curve, Metrics, MetricsReader
 from sora_spec.watch.prediction import Compared, capacity_bytes, compare_with_plan
 

@@ -9,7 +9,7 @@ import unicodedata
 import pytest
 
 from sora_spec import output
-from sora_spec.language.diagnostics import Diagnostic, Note, SpecErrors, nearest
+from sora_spec.language.diagnostics import Diagnostic, Note, nearest
 from sora_spec.language.report import (
     diagnostic_values,
     render_concise,
@@ -18,6 +18,7 @@ from sora_spec.language.report import (
     report_values,
 )
 from sora_spec.language.span import Span, Text
+from sora_spec.language.spec_errors import SpecErrors
 
 
 def mark(line: str, piece: str, **settings: object) -> Diagnostic:

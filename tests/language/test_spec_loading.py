@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sora_spec.errors import UserError
-from sora_spec.language.diagnostics import SpecErrors
 from sora_spec.language.grammar import check_tree, language, resolve
 from sora_spec.language.loading import check, check_document, dump_spec, load_spec, spec_from_values
 from sora_spec.language.packaged import packaged_names, packaged_path
@@ -24,6 +23,7 @@ from sora_spec.language.schema.spec import Spec
 from sora_spec.language.shapes import derive_shapes, latent_frames, pixel_frames
 from sora_spec.language.source import load_document, parse_document
 from sora_spec.language.span import Text
+from sora_spec.language.spec_errors import SpecErrors
 
 VALUES: dict[str, Any] = {
     "version": 1,

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sora_spec import output
+from sora_spec.characters import escaped
 from sora_spec.disk.atomic import write_atomically
 from sora_spec.errors import UserError
-from sora_spec.language.characters import escaped
 from sora_spec.train.data.entries import Ignored, Source
 from sora_spec.train.data.labels import label_warnings
 from sora_spec.train.data.missing import missing_hint, missing_message

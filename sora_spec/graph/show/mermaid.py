@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sora_spec.characters import in_one_line
 from sora_spec.graph.show.picture import Box, Picture
-from sora_spec.language.characters import in_one_line
 
 _COLOURS = {
     "attention": "fill:#e8ddf5,stroke:#7a4fb5,color:#2b1a45",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from sora_spec.characters import visible
 from sora_spec.graph.show.picture import Box, Picture
-from sora_spec.language.characters import visible
 
 _FONT = "ui-sans-serif, system-ui, 'DejaVu Sans', sans-serif"
 _WIDTH, _PILL, _MARGIN, _GAP, _LANE = 400, 170, 24, 26, 18  # of a box, an input, the picture's edge, between boxes

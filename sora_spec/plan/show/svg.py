@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
-from sora_spec.language.characters import visible
+from sora_spec.characters import visible
 
 INK, FAINT, GRID = "#1f2933", "#6b7785", "#e4e8ec"
 SERIES = (
