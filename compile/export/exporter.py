@@ -24,8 +24,8 @@ from sora_spec.compile.bundle.bundle import CLASSES, SPEC, Bundle, record_file, 
 from sora_spec.compile.bundle.contract import contract_of
 from sora_spec.compile.bundle.manifest import Manifest, Parity, Precision, Source, Stage, StageName
 from sora_spec.compile.export.engines import add_engines, plan_targets
-from sora_spec.compile.export.graph_modules import DecoderGraph, DenoiserGraph
-from sora_spec.compile.export.onnx_export import OPSETS, TORCH_DTYPES, ExportedGraph, export_onnx
+from sora_spec.compile.export.graph_modules import DecoderGraph, DenoiserGraph, GraphModule, cast_weights
+from sora_spec.compile.export.onnx_export import OPSETS, ExportedGraph, export_onnx
 from sora_spec.compile.export.parity import measure_parity, plan_comparison, random_inputs
 from sora_spec.compile.run.executors.onnx_stage import OnnxStage, import_onnxruntime
 from sora_spec.compile.run.executors.opening import source_spec
@@ -57,7 +57,7 @@ class Module(NamedTuple):
     """One stage's module in fp32, with the sample shapes it takes."""
 
     name: StageName
-    module: DenoiserGraph | DecoderGraph
+    module: GraphModule
 
 
 def export_run(source: RunFolder | SpecSource, target: Path, settings: ExportSettings) -> Bundle:
@@ -170,14 +170,9 @@ def _notes(spec: Spec, stage: StageName) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _in_precision(module: Module, precision: Precision) -> DenoiserGraph | DecoderGraph:
+def _in_precision(module: Module, precision: Precision) -> GraphModule:
     """The module itself in fp32, else a copy whose weights are cast."""
-    dtype = TORCH_DTYPES[precision]
-    if dtype == torch.float32:
-        return module.module
-    cast = copy.deepcopy(module.module).to(dtype)
-    cast.dtype = dtype
-    return cast
+    return module.module if precision == "fp32" else cast_weights(copy.deepcopy(module.module), precision)
 
 
 def _parity(spec: Spec, module: Module, graph: ExportedGraph) -> Parity | None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
 from torch import Tensor, nn
 
 from sora_spec.builders.denoiser import Denoiser
 from sora_spec.builders.vae.from_spec import VaeModule
 from sora_spec.builders.vae.interface import IdentityModule
+from sora_spec.compile.bundle.manifest import Precision
+
+TORCH_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class DenoiserGraph(nn.Module):
@@ -40,3 +45,14 @@ class DecoderGraph(nn.Module):
         video = self.vae.decode(latents.to(self.dtype)).float()
         # A graph's input and output must be two tensors.
         return video.clone() if isinstance(self.vae, IdentityModule) else video
+
+
+GraphModule: TypeAlias = DenoiserGraph | DecoderGraph
+
+
+def cast_weights(module: GraphModule, precision: Precision) -> GraphModule:
+    """`module` itself, whose weights are fp32: they and its arithmetic are now in `precision`."""
+    if precision != "fp32":
+        module.dtype = TORCH_DTYPES[precision]
+        module.to(module.dtype)
+    return module

@@ -31,7 +31,6 @@ IR_VERSION = 10
 OPSETS: dict[Precision, int] = {"fp32": 20, "fp16": 23, "bf16": 23}
 """fp32 keeps attention decomposed (opset ≤ 22): TensorRT has no fused fp32 kernel and refuses opset 23's Attention
 without one. In half precision that refusal is wanted: the engine builds with fused attention or not at all."""
-TORCH_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _TRACE_BATCH = 2
 
 

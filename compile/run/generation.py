@@ -115,6 +115,7 @@ def describe_job(pipeline: Pipeline, job: Job) -> dict[str, Any]:
         **({"fields": list(job.fields)} if job.fields else {}),
         "folder": str(job.folder),
         "backend": pipeline.denoiser.backend,
+        "precision": pipeline.precision,
         "offload": pipeline.denoiser.offload,
         "runtime": {stage.name: stage.runtime for stage in (pipeline.denoiser, pipeline.decoder)},
         "clip": spec.clip.model_dump(mode="json"),

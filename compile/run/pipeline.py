@@ -19,7 +19,9 @@ from sora_spec.builders.diffusion.samplers import NUMPY, sample
 from sora_spec.builders.vae.tiling import NUMPY as NUMPY_CANVASES
 from sora_spec.builders.vae.tiling import in_tiles
 from sora_spec.compile.bundle.contract import condition_ports
+from sora_spec.compile.bundle.manifest import Precision
 from sora_spec.compile.run.executors.stage import Stage
+from sora_spec.errors import UserError
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.language.tiles import cut_of
@@ -46,6 +48,8 @@ class Pipeline:
     spec: Spec
     denoiser: Stage
     decoder: Stage
+    precision: Precision = "fp32"
+    """What both stages compute in. Between them, and in the sampler, everything is fp32."""
     seconds: dict[str, float] = field(default_factory=lambda: {"denoiser": 0.0, "vae_decoder": 0.0})
     """Wall time spent in each stage so far."""
 
@@ -65,7 +69,9 @@ class Pipeline:
             latents = self.sample(indices, part, seed, progress)
             with self.decoder.using():
                 for index, label, clip in zip(indices, part, latents, strict=True):
-                    yield Clip(index, label, to_uint8(self.decode(clip[None])[0]))
+                    video = self.decode(clip[None])[0]
+                    self._check_finite(index, video)
+                    yield Clip(index, label, to_uint8(video))
 
     def sample(
         self,
@@ -120,6 +126,14 @@ class Pipeline:
         result = self.denoiser.run(inputs)["prediction"]
         self.seconds["denoiser"] += time.perf_counter() - started
         return result
+
+    def _check_finite(self, index: int, video: NDArray[np.float32]) -> None:
+        """fp16 ends at 65,504: a network trained in another precision may go beyond, and its clip would be black."""
+        if self.precision == "fp16" and not np.isfinite(video).all():
+            raise UserError(
+                f"clip {index} is not finite: values of the networks are beyond the range of fp16",
+                "--precision bf16 has the range of fp32; bundles: sora-spec export RUN --precision bf16",
+            )
 
     @staticmethod
     def _labels(labels: Sequence[int | None]) -> NDArray[np.int64] | None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
 
 Asked = Literal["auto", "torch", "onnx", "tensorrt"]
+Precision = Literal["fp32", "fp16", "bf16"]
 
 
 def generate(
@@ -49,6 +50,10 @@ def generate(
         Path | None, typer.Option(metavar="DIR", help="Folder of the clips; a new one under out/ when left out.")
     ] = None,
     backend: Annotated[Asked, typer.Option(help="What runs the graphs.")] = "auto",
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="What the networks compute in: fp32 when left out, of a bundle the one it was exported in."),
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Clips sampled at a time.")] = None,
     no_ema: Annotated[
         bool, typer.Option("--no-ema", help="Take the weights of a run, not their moving average.")
@@ -62,12 +67,18 @@ def generate(
 ) -> None:
     """Generate video: one mp4 per clip, PNG of images, a contact sheet and generate.json. Prints the files."""
     from sora_spec.compile.bundle.bundle import Bundle
-    from sora_spec.compile.run.executors.opening import choose_backend, open_pipeline, open_source, source_spec
+    from sora_spec.compile.run.executors.opening import (
+        choose_backend,
+        choose_precision,
+        open_pipeline,
+        open_source,
+        source_spec,
+    )
     from sora_spec.compile.run.executors.spec_source import SpecSource
     from sora_spec.compile.run.labels import check_names, plan_labels
 
     opened = open_source(source, overrides or ())
-    chosen = choose_backend(opened, backend)
+    chosen, computed = choose_backend(opened, backend), choose_precision(opened, precision)
     short = _short(steps, guidance, frames)
     fields = overrides or [] if isinstance(opened, SpecSource) else []
     if isinstance(opened, SpecSource):
@@ -100,7 +111,8 @@ def generate(
             output.warn(f"the weights of {name} in {source} are random: its clips show nothing")
     files = [clip_name(spec, index, value, seed) for index, value in enumerate(wanted)]
     folder = choose_folder(out, f"{spec.name}-{chosen}", files, force)
-    pipeline = open_pipeline(opened, spec, chosen, ema=not no_ema, offload=offload or spec.export.offload)
+    offloaded = offload or spec.export.offload
+    pipeline = open_pipeline(opened, spec, chosen, ema=not no_ema, offload=offloaded, precision=computed)
     record = run_job(pipeline, Job(source, wanted, names, seed, batch, folder, fields))
     _report(spec, folder, record, as_json)
 

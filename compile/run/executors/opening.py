@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from sora_spec.compile.bundle.bundle import Bundle
 from sora_spec.compile.bundle.contract import contract_of
-from sora_spec.compile.bundle.manifest import STAGES
+from sora_spec.compile.bundle.manifest import STAGES, Precision
 from sora_spec.compile.run.executors.spec_source import SpecSource, is_spec
 from sora_spec.compile.run.executors.stage import Backend, Stage
 from sora_spec.compile.run.pipeline import Pipeline
@@ -84,18 +84,48 @@ def choose_backend(source: Source, asked: Asked) -> Backend:
     return asked
 
 
-def open_pipeline(source: Source, spec: Spec, backend: Backend, ema: bool = True, offload: bool = False) -> Pipeline:
+def choose_precision(source: Source, asked: Precision | None) -> Precision:
+    """What the networks compute in: as asked, else a bundle in its own precision, and all else in fp32.
+
+    Raises UserError for a bundle of another precision, and for bf16 on a GPU that has no bf16 arithmetic.
+    """
+    if isinstance(source, Bundle):
+        own = source.manifest.precision
+        if asked not in (None, own):
+            raise UserError(
+                f"{source.path} was exported in {own}: its graphs compute in nothing else than that",
+                f"sora-spec export RUN --precision {asked}, or generate from the run folder",
+            )
+        return own
+    if asked == "bf16":
+        import torch
+
+        if torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise UserError(f"{torch.cuda.get_device_name()} has no bf16 arithmetic", "--precision fp16, or fp32")
+    return asked or "fp32"
+
+
+def open_pipeline(
+    source: Source,
+    spec: Spec,
+    backend: Backend,
+    ema: bool = True,
+    offload: bool = False,
+    precision: Precision | None = None,
+) -> Pipeline:
     """Load both stages, or with `offload` prepare to load each when it runs.
 
     `spec` is the source's, perhaps with another sampler or clip length; of a run also with other tiles or streaming.
+    `precision`: see `choose_precision`.
     """
+    computed = choose_precision(source, precision)
     trained = source_spec(source, ())  # what the graphs take follows from this one
     if isinstance(source, Bundle):
         stages = _bundle_stages(source, trained, backend, offload)
     else:
-        stages = _eager_stages(source, trained.model_copy(update={"vae": spec.vae}), ema, offload)
+        stages = _eager_stages(source, trained.model_copy(update={"vae": spec.vae}), ema, offload, computed)
     denoiser, decoder = stages
-    return Pipeline(spec, denoiser, decoder)
+    return Pipeline(spec, denoiser, decoder, computed)
 
 
 def _bundle_stages(bundle: Bundle, spec: Spec, backend: Backend, offload: bool) -> list[Stage]:
@@ -111,13 +141,15 @@ def _bundle_stages(bundle: Bundle, spec: Spec, backend: Backend, offload: bool) 
     ]
 
 
-def _eager_stages(source: RunFolder | SpecSource, spec: Spec, ema: bool, offload: bool) -> list[Stage]:
+def _eager_stages(
+    source: RunFolder | SpecSource, spec: Spec, ema: bool, offload: bool, precision: Precision
+) -> list[Stage]:
     from sora_spec.builders.tf32 import set_tf32
     from sora_spec.builders.vae.from_spec import set_pieces
     from sora_spec.builders.weights.digest import warn_of_other_vae
     from sora_spec.builders.weights.run import load_denoiser
     from sora_spec.builders.weights.vae_run import load_vae
-    from sora_spec.compile.export.graph_modules import DecoderGraph, DenoiserGraph
+    from sora_spec.compile.export.graph_modules import DecoderGraph, DenoiserGraph, cast_weights
     from sora_spec.compile.run.executors.torch_stage import TorchStage
 
     set_tf32(spec.train.tf32)
@@ -127,7 +159,7 @@ def _eager_stages(source: RunFolder | SpecSource, spec: Spec, ema: bool, offload
         vae, denoiser = load_vae(source, lacking=not ema), load_denoiser(source, ema=ema)
         warn_of_other_vae(source, vae)
     set_pieces(vae, spec.vae)
-    modules = (DenoiserGraph(denoiser), DecoderGraph(vae))
+    modules = (cast_weights(DenoiserGraph(denoiser), precision), cast_weights(DecoderGraph(vae), precision))
     return [
         TorchStage(name, module, contract_of(spec, name), offload) for name, module in zip(STAGES, modules, strict=True)
     ]

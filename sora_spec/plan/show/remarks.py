@@ -81,7 +81,10 @@ def _generation(job: Job) -> list[str]:
         *_vae_pieces(job, bundles=True),
     ]
     if job.spec.export.precision != "fp32":
-        found.append("this is the bundle's precision; `sora-spec generate RUN` computes in fp32: export.precision=fp32")
+        asked = job.spec.export.precision
+        found.append(
+            f"`sora-spec generate RUN` computes in fp32 unless asked: --precision {asked}; a bundle in its own"
+        )
     if job.count > 1:
         found.append(f"each of {job.count} devices generates on its own: as many clips each, in the time of one device")
     elif job.spec.hardware.count > 1:
