@@ -6,7 +6,7 @@ a numpy scalar would turn float32 latents into float64 (NEP 50), a Python float 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -19,6 +19,9 @@ Network: TypeAlias = Callable[[Array, Array, Array | None], Array]
 
 Draw: TypeAlias = Callable[[], Array]
 """Fresh standard normal noise in the shape of the latents."""
+
+Steps: TypeAlias = Generator[tuple[float, Array], Array, None]
+"""A sampler's steps: each yields the time reached and the latents there, and is sent the latents to go on from."""
 
 
 class Arrays(Protocol):

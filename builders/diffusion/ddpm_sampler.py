@@ -1,13 +1,14 @@
 """Sampling of discrete diffusions: DDPM's ancestral steps and DDIM, both on respaced steps.
 
-Coefficients are Python floats taken from float64 tables; latents keep their own dtype.
+Coefficients are Python floats taken from float64 tables; latents keep their own dtype. The time that a step reaches is
+the training step whose noise is left in the latents, and −1 at the end.
 """
 
 from __future__ import annotations
 
 import math
 
-from sora_spec.builders.diffusion.arrays import Array, Arrays, Draw
+from sora_spec.builders.diffusion.arrays import Array, Arrays, Draw, Steps
 from sora_spec.builders.diffusion.guidance import GuidedNetwork
 from sora_spec.builders.diffusion.schedules import Schedule, build_schedule, respaced
 from sora_spec.errors import UserError
@@ -30,8 +31,8 @@ def noise_from_prediction(objective: Ddpm, alpha_bar: float, x: Array, predictio
 
 def sample_ddpm(
     objective: Ddpm, sampler: DdpmSampler, network: GuidedNetwork, x: Array, draw: Draw, xp: Arrays
-) -> Array:
-    """Ancestral sampling as DiT does it (`p_sample` with `clip_denoised=False`): (B, C, F, H, W) to the same.
+) -> Steps:
+    """Ancestral sampling from `x` (B, C, F, H, W) as DiT does it (`p_sample` with `clip_denoised=False`).
 
     Raises:
         UserError: a learned variance from a network that has none.
@@ -43,7 +44,11 @@ def sample_ddpm(
         x = float(schedule.posterior_clean[i]) * clean + float(schedule.posterior_noisy[i]) * x
         if i > 0:
             x = x + _deviation(objective, schedule, i, values, xp) * draw()
-    return x
+        x = yield _reached(schedule, i), x
+
+
+def _reached(schedule: Schedule, i: int) -> float:
+    return float(schedule.timesteps[i - 1]) if i else -1.0
 
 
 def _deviation(objective: Ddpm, schedule: Schedule, i: int, values: Array, xp: Arrays) -> Array | float:
@@ -60,7 +65,7 @@ def _deviation(objective: Ddpm, schedule: Schedule, i: int, values: Array, xp: A
     return xp.exp(0.5 * (fraction * largest + (1 - fraction) * smallest))
 
 
-def sample_ddim(objective: Ddpm, sampler: DdimSampler, network: GuidedNetwork, x: Array, draw: Draw) -> Array:
+def sample_ddim(objective: Ddpm, sampler: DdimSampler, network: GuidedNetwork, x: Array, draw: Draw) -> Steps:
     """DDIM (arXiv 2010.02502 eq. 12) on the same respaced steps; a learned variance is ignored."""
     schedule = respaced(build_schedule(objective), sampler.steps, sampler.spacing)
     for i in reversed(range(schedule.steps)):
@@ -73,4 +78,4 @@ def sample_ddim(objective: Ddpm, sampler: DdimSampler, network: GuidedNetwork, x
         x = math.sqrt(previous) * clean + math.sqrt(max(0.0, 1 - previous - sigma * sigma)) * noise
         if sigma > 0:  # never at step 0, where ᾱ' is 1
             x = x + sigma * draw()
-    return x
+        x = yield _reached(schedule, i), x

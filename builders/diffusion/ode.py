@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
-from sora_spec.builders.diffusion.arrays import Array, Arrays
+from sora_spec.builders.diffusion.arrays import Array, Arrays, Steps
 from sora_spec.errors import UserError
 
 Field: TypeAlias = Callable[[Array, float], Array]
@@ -22,20 +22,18 @@ def time_points(t0: float, t1: float, steps: int) -> list[float]:
     return [t0 + (t1 - t0) * i / steps for i in range(steps)] + [t1]
 
 
-def integrate_euler(field: Field, x: Array, t0: float, t1: float, steps: int) -> Array:
+def integrate_euler(field: Field, x: Array, t0: float, t1: float, steps: int) -> Steps:
     """Explicit Euler: one evaluation per step."""
     for start, end in pairwise(time_points(t0, t1, steps)):
-        x = x + (end - start) * field(x, start)
-    return x
+        x = yield end, x + (end - start) * field(x, start)
 
 
-def integrate_heun(field: Field, x: Array, t0: float, t1: float, steps: int) -> Array:
+def integrate_heun(field: Field, x: Array, t0: float, t1: float, steps: int) -> Steps:
     """Heun's second-order method (torchdiffeq's `heun2`): two evaluations per step."""
     for start, end in pairwise(time_points(t0, t1, steps)):
         first = field(x, start)
         second = field(x + (end - start) * first, end)
-        x = x + (end - start) / 2 * (first + second)
-    return x
+        x = yield end, x + (end - start) / 2 * (first + second)
 
 
 # Dormand & Prince 1980, with the fourth-order weights of Shampine 1986 for the error.
@@ -86,7 +84,7 @@ class _Step(NamedTuple):
 
 def integrate_dopri5(
     field: Field, x: Array, t0: float, t1: float, atol: float, rtol: float, xp: Arrays, limit: float = math.inf
-) -> Array:
+) -> Steps:
     """Adaptive Dormand–Prince 5(4): six evaluations per trial step, eight for the first.
 
     As in torchdiffeq the last step may reach beyond `t1`, and the result is then interpolated back to it. `limit` is
@@ -104,9 +102,13 @@ def integrate_dopri5(
         step = _try_step(field, x, slope, t, min(length, limit - t), limit)
         error = _error_ratio(step, atol, rtol, xp)
         if error <= 1:
-            t, x, slope = t + step.length, step.end, step.slopes[-1]
+            t, slope = t + step.length, step.slopes[-1]
             if t >= t1:
-                return _interpolate(step, (t1 - step.t) / step.length)
+                yield t1, _interpolate(step, (t1 - step.t) / step.length)
+                return
+            x = yield t, step.end
+            if x is not step.end:
+                slope = field(x, t)
         length = _next_length(step.length, error)
 
 

@@ -6,9 +6,10 @@ Nothing here imports torch, so that a bundle generates without it. Callers who p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from sora_spec.builders.diffusion.arrays import NUMPY, Array, Arrays, Draw, Network
+from sora_spec.builders.diffusion.arrays import NUMPY, Array, Arrays, Draw, Network, Steps
 from sora_spec.builders.diffusion.ddpm_sampler import sample_ddim, sample_ddpm
 from sora_spec.builders.diffusion.guidance import GuidedNetwork, build_guided
 from sora_spec.builders.diffusion.ode import Field, integrate_dopri5, integrate_euler, integrate_heun
@@ -28,7 +29,19 @@ from sora_spec.language.schema.objective import (
 from sora_spec.language.schema.spec import Spec
 from sora_spec.recipe.sampling import is_guided, network_calls
 
-__all__ = ["NUMPY", "Arrays", "Network", "count_steps", "evaluations", "sample"]
+__all__ = ["NUMPY", "Arrays", "Network", "count_steps", "evaluations", "sample", "sampling_steps"]
+
+
+@dataclass
+class Step:
+    """Where a sampler is between two of its steps. Whoever iterates may put other latents: it goes on from these."""
+
+    index: int
+    """Number of the step that has been taken, from 0."""
+    time: float
+    """The time reached: 1 is data for interpolants; of discrete diffusions the training step, −1 is data."""
+    latents: Array
+    """(B, C, F, H, W) at that time."""
 
 
 def sample(
@@ -41,7 +54,24 @@ def sample(
     progress: Callable[[int], object] | None = None,
     null: Array | None = None,
 ) -> Array:
-    """Latents (B, C, F, H, W) drawn from `network` as `spec.sampler` says.
+    """The latents (B, C, F, H, W) that the last of `sampling_steps` reaches."""
+    latents = initial
+    for step in sampling_steps(spec, network, initial, labels, draw, xp, progress, null):
+        latents = step.latents
+    return latents
+
+
+def sampling_steps(
+    spec: Spec,
+    network: Network,
+    initial: Array,
+    labels: Array | None,
+    draw: Draw,
+    xp: Arrays,
+    progress: Callable[[int], object] | None = None,
+    null: Array | None = None,
+) -> Iterator[Step]:
+    """From noise to latents drawn from `network` as `spec.sampler` says, one step of the sampler at a time.
 
     Args:
         spec: objective, sampler and condition are read.
@@ -61,8 +91,19 @@ def sample(
     """
     model = build_guided(spec, network, initial, labels, xp, progress, null)
     if isinstance(spec.objective, Ddpm):
-        return _sample_discrete(spec, spec.objective, model, initial, draw, xp)
-    return _sample_interpolant(spec, spec.objective, model, initial, draw, xp)
+        return _entered(_discrete_steps(spec, spec.objective, model, initial, draw, xp))
+    return _entered(_interpolant_steps(spec, spec.objective, model, initial, draw, xp))
+
+
+def _entered(steps: Steps) -> Iterator[Step]:
+    try:
+        index, reached = 0, next(steps)
+        while True:
+            step = Step(index, *reached)
+            yield step
+            index, reached = index + 1, steps.send(step.latents)
+    except StopIteration:
+        return
 
 
 def count_steps(spec: Spec) -> int | None:
@@ -78,7 +119,7 @@ def evaluations(spec: Spec) -> int | None:
     return None if steps is None else steps * (2 if is_guided(spec) else 1)
 
 
-def _sample_discrete(spec: Spec, objective: Ddpm, model: GuidedNetwork, x: Array, draw: Draw, xp: Arrays) -> Array:
+def _discrete_steps(spec: Spec, objective: Ddpm, model: GuidedNetwork, x: Array, draw: Draw, xp: Arrays) -> Steps:
     match spec.sampler:
         case DdpmSampler():
             return sample_ddpm(objective, spec.sampler, model, x, draw, xp)
@@ -88,9 +129,9 @@ def _sample_discrete(spec: Spec, objective: Ddpm, model: GuidedNetwork, x: Array
             raise _mismatch(spec)
 
 
-def _sample_interpolant(
+def _interpolant_steps(
     spec: Spec, objective: Interpolant, model: GuidedNetwork, x: Array, draw: Draw, xp: Arrays
-) -> Array:
+) -> Steps:
     path, sampler = build_path(objective), spec.sampler
     field = _velocity_field(objective, path, model)
     t0, t1 = ode_interval(objective)

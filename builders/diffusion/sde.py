@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
-from sora_spec.builders.diffusion.arrays import Array, Draw
+from sora_spec.builders.diffusion.arrays import Array, Draw, Steps
 from sora_spec.builders.diffusion.ode import time_points
 from sora_spec.builders.diffusion.paths import Path
 from sora_spec.errors import UserError
@@ -54,15 +55,16 @@ def _finite_diffusion(path: Path, t: float) -> float:
 
 def integrate_euler_maruyama(
     path: Path, objective: Interpolant, sampler: EulerMaruyamaSampler, model: VelocityAndScore, x: Array, draw: Draw
-) -> Array:
-    """`sampler.steps` noisy steps over SiT's interval, then the last step: (B, C, F, H, W) to the same."""
+) -> Steps:
+    """`sampler.steps` noisy steps over SiT's interval from `x` (B, C, F, H, W), then the last step, to t = 1."""
     t0, t1 = sde_interval(objective, sampler)
     dt = (t1 - t0) / sampler.steps
-    for t in time_points(t0, t1, sampler.steps)[:-1]:
+    for t, end in pairwise(time_points(t0, t1, sampler.steps)):
         w = diffusion_coefficient(path, sampler, t)
         velocity, score = model(x, t)
-        x = x + dt * (velocity + w * score) + math.sqrt(2 * w * dt) * draw()
-    return _last_step(path, sampler, model, x, t1) if takes_last_step(objective, sampler) else x
+        x = yield end, x + dt * (velocity + w * score) + math.sqrt(2 * w * dt) * draw()
+    if takes_last_step(objective, sampler):
+        yield 1.0, _last_step(path, sampler, model, x, t1)
 
 
 def _last_step(path: Path, sampler: EulerMaruyamaSampler, model: VelocityAndScore, x: Array, t: float) -> Array:
