@@ -84,7 +84,7 @@ def generate(
     if isinstance(opened, SpecSource):
         spec = source_spec(opened, short)
     else:
-        _check_overrides(overrides or (), chosen == "torch")
+        check_overrides(overrides or (), chosen == "torch")
         spec = source_spec(opened, [*(overrides or ()), *short])
     if prompt is not None and spec.condition.kind != "text":
         raise UserError(
@@ -117,7 +117,7 @@ def generate(
     _report(spec, folder, record, as_json)
 
 
-def _check_overrides(given: Sequence[str], eager: bool) -> None:
+def check_overrides(given: Sequence[str], eager: bool) -> None:
     """Raise UserError for a `key=value` that would change the trained model."""
     pieces = ("vae.tiling", "vae.streaming")
     for override in given:
