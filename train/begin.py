@@ -157,7 +157,7 @@ def record_run(
     for left in (run.path, loop.folder.path, loop.folder.checkpoints_path, loop.folder.samples_path):
         sweep(left)
     versions = {name: metadata.version(name) for name in ("sora-spec", "torch", "numpy", "av")}
-    if state.step < loop.settings.steps:
+    if state.step < loop.settings.own.steps:
         event = "changed" if changes else "started" if begin.fresh else "resumed"
         facts: dict[str, Any] = {"ranks": loop.ranks.world, "versions": versions}
         if origin is not None:

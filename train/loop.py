@@ -65,12 +65,12 @@ class Loop:
         load_checkpoint(checkpoint, self.trainer.trained, saved.step)
         state = self.state
         state.step, state.window, state.window_steps, state.clips = saved.step, saved.window, saved.window_steps, clips
-        state.measured = saved.measured if saved.step >= self.settings.steps else None
+        state.measured = saved.measured if saved.step >= self.settings.own.steps else None
 
     def run(self) -> Outcome:
         """Train. Raises UserError when the loss is no longer a finite number, or a disk fails."""
         begin, first = time.perf_counter(), self.state.step
-        done = first >= self.settings.steps
+        done = first >= self.settings.own.steps
         if done and self.state.measured is not False:
             return Outcome("already finished", first, None, 0.0)
         try:
@@ -88,8 +88,8 @@ class Loop:
 
     def _train(self, first: int) -> bool:
         order = self.trainer.order(first)
-        batches = load_batches(self.task.dataset, order, self.settings.workers)
-        self.measurement = Measurement(self.trainer, self.found, self.settings.steps - first)
+        batches = load_batches(self.task.dataset, order, self.settings.train.workers)
+        self.measurement = Measurement(self.trainer, self.found, self.settings.own.steps - first)
         if self.ranks.is_main:
             self.log = MetricsLog(self.folder, first)
             write_plan(self.folder, self.found)
@@ -140,16 +140,16 @@ class Loop:
     def _steps(self, stop: StopRequest, batches: Iterator[Batch], order: BatchOrder) -> bool:
         """Make the remaining steps; True when asked to stop before the last one."""
         settings, first = self.settings, self.state.step
-        label = f"training the {settings.stage}, steps {first + 1} to {settings.steps}"
+        label = f"training the {settings.stage}, steps {first + 1} to {settings.own.steps}"
         noted = time.perf_counter()
-        with output.progress(label, settings.steps - first) as advance:
-            for step in range(first, settings.steps):
+        with output.progress(label, settings.own.steps - first) as advance:
+            for step in range(first, settings.own.steps):
                 result = self._one(step, batches, order)
                 advance(1)
                 advance.describe(f"loss {result.terms['loss']:.4f}")
                 if not sys.stderr.isatty() and time.perf_counter() - noted > _NOTE_SECONDS:
                     noted = time.perf_counter()
-                    output.note(f"step {step + 1} of {settings.steps}, loss {result.terms['loss']:.4f}")
+                    output.note(f"step {step + 1} of {settings.own.steps}, loss {result.terms['loss']:.4f}")
                 if self._after(step + 1, stop):
                     return True
         return False
@@ -166,7 +166,7 @@ class Loop:
                 exit_code=1,
             ) from None
         self.state.step = step + 1
-        self.state.clips = (self.state.clips or 0) + self.settings.batch
+        self.state.clips = (self.state.clips or 0) + self.settings.own.batch
         self._record(result)
         return result
 
@@ -189,7 +189,7 @@ class Loop:
         for name, value in values.items():
             window[name] = window.get(name, 0.0) + value
         state.window_steps += 1
-        if state.step != 1 and state.step % self.settings.log_every:
+        if state.step != 1 and state.step % self.settings.train.log_every:
             return
         means = {name: value / state.window_steps for name, value in window.items()}
         self.last_loss = means["loss"]
@@ -200,14 +200,14 @@ class Loop:
 
     def _after(self, step: int, stop: StopRequest) -> bool:
         """Sample, measure and save as `step` demands; True when the run is to stop here."""
-        settings, last = self.settings, step == self.settings.steps
+        settings, last = self.settings, step == self.settings.own.steps
         stopping = self.ranks.any(stop.requested)
-        if settings.sample_every and step % settings.sample_every == 0 and not stopping:
+        if settings.train.sample_every and step % settings.train.sample_every == 0 and not stopping:
             self._check_place()
             self._with_average(self._show)
         if last:
             return self._finish(stop)
-        if stopping or step % settings.checkpoint_every == 0:
+        if stopping or step % settings.train.checkpoint_every == 0:
             self._save()
         elif self.measurement is not None and self.measurement.settled:
             self._tell("running")
@@ -235,7 +235,7 @@ class Loop:
 
     def _save(self) -> None:
         self._check_place()
-        save_checkpoint(self.folder, self.trainer.trained, self.state, self.ranks, self.settings.keep)
+        save_checkpoint(self.folder, self.trainer.trained, self.state, self.ranks, self.settings.train.keep)
         self._tell("running")
 
     def _show(self) -> None:

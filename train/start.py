@@ -86,14 +86,14 @@ def train_stage(
         source = None
         if origin is not None:
             spec, source = start_from(spec, origin, stage, ema)
-        with started_ranks(spec, device, settings.precision) as ranks:
+        with started_ranks(spec, device, settings.own.precision) as ranks:
             found = preflight(spec, stage, ranks, force, hardware)
             task = build_task(spec, stage, begin.run, ranks, begin.fresh, ema)
             folder = StageFolder(path / stage)
             loop = Loop(task, folder, ranks, found, spec.model_dump(mode="json"))
             step = int(ranks.of_main(begin.step))
             if not begin.fresh:
-                loop.load(folder.checkpoint_path(step), begin.clips(settings.batch))
+                loop.load(folder.checkpoint_path(step), begin.clips(settings.own.batch))
             if ranks.is_main:
                 changes = check_data(begin, loop, change)
                 record_run(make_run(spec, path, begin, held), spec, begin, loop, changes, source)
@@ -140,29 +140,29 @@ def try_stage(
     known = check_run(spec, path, stage, resume=path.exists(), change=change).run
     if origin is not None:
         spec, _ = start_from(spec, origin, stage, ema)
-    with started_ranks(spec, device, settings.precision) as ranks:
+    with started_ranks(spec, device, settings.own.precision) as ranks:
         found = preflight(spec, stage, ranks, force, hardware)
         task = build_task(spec, stage, known, ranks, ema=ema)
         trainer = Trainer(task, ranks)
         order = trainer.order(0)
         batches = load_batches(task.dataset, order, workers=0)
-        steps = min(_REHEARSED, settings.steps)
+        steps = min(_REHEARSED, settings.own.steps)
         measurement = Measurement(trainer, found, steps)
         try:
             results = [measurement.step(step + 1, partial(trainer.step, step, batches, order)) for step in range(steps)]
         except NotFiniteError as error:
             raise UserError(f"in the first steps {error}", "lower the learning rate") from None
         measured = measurement.values("rehearsed", 0)
-    result = results[-1]
+    result, own = results[-1], settings.own
     facts = task.describe() | {
         "data": f"{len(task.dataset)} files of {settings.data}",
-        "batch": f"{settings.batch} clips a step: {order.micro_batch} × {ranks.world} ranks × {settings.accumulation}",
-        "precision": f"{settings.precision} on {ranks.device}",
+        "batch": f"{own.batch} clips a step: {order.micro_batch} × {ranks.world} ranks × {settings.accumulation}",
+        "precision": f"{own.precision} on {ranks.device}",
         "run folder": str(path),
     }
-    compute = result.seconds - (result.data_seconds if settings.workers else 0.0)
+    compute = result.seconds - (result.data_seconds if settings.train.workers else 0.0)
     predicted = None
     if found.plan is not None:
         values = plan_values(found.plan)
         predicted = {"verdict": values["verdict"], "memory": values["memory"], "time": values["time"]}
-    return Rehearsal(facts, compute, settings.steps, result.terms["loss"], predicted, measured)
+    return Rehearsal(facts, compute, own.steps, result.terms["loss"], predicted, measured)

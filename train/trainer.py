@@ -44,28 +44,28 @@ class Trainer:
         self.task, self.ranks, self.settings = task, ranks, settings
         task.module.train()
         average = None
-        if settings.ema > 0:
-            on_host = settings.ema_device == "cpu"
-            average = MovingAverage(task.module, settings.ema, settings.ema_warmup, on_host)
+        if settings.own.ema > 0:
+            on_host = settings.train.ema_device == "cpu"
+            average = MovingAverage(task.module, settings.own.ema, settings.train.ema_warmup, on_host)
         # Under offload the weights are not where the module runs.
         place = next(task.module.parameters()).device
-        self.trained = Trained(task.module, build_adamw(task.module, settings.optimizer, place), average)
+        self.trained = Trained(task.module, build_adamw(task.module, settings.own.optimizer, place), average)
 
     def order(self, first: int) -> BatchOrder:
         """This rank's micro-batches from update `first` on. Raises UserError when the batch cannot be split evenly."""
-        batch, world, accumulation = self.settings.batch, self.ranks.world, self.settings.accumulation
+        batch, world, accumulation = self.settings.own.batch, self.ranks.world, self.settings.accumulation
         if batch % (world * accumulation):
             raise UserError(
                 f"a batch of {batch} clips cannot be split over {world} ranks × {accumulation} passes",
                 "make the batch a multiple of ranks × accumulation",
             )
-        return BatchOrder(batch, self.settings.steps, first, self.ranks.rank, world, accumulation)
+        return BatchOrder(batch, self.settings.own.steps, first, self.ranks.rank, world, accumulation)
 
     def step(self, step: int, batches: Iterator[Batch], order: BatchOrder) -> StepResult:
         """Update number `step`, counted from 0. Raises NotFiniteError before the weights change."""
         begin = time.perf_counter()
         optimizer = self.trained.optimizer
-        lr = learning_rate(self.settings, step)
+        lr = learning_rate(self.settings.own, step)
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.zero_grad(set_to_none=True)
@@ -77,7 +77,7 @@ class Trainer:
             for name, value in self._backward(batch, step, order.positions(micro)).items():
                 terms[name] = terms.get(name, 0.0) + value / self.settings.accumulation
         terms = dict(zip(terms, self.ranks.mean(list(terms.values())), strict=True))
-        limit = self.settings.clip_grad if step >= self.settings.clip_grad_from else None
+        limit = self.settings.own.clip_grad if step >= self.settings.clip_grad_from else None
         norm = clip_gradients(self.trained.module, limit)
         if not (math.isfinite(terms["loss"]) and math.isfinite(norm)):
             raise NotFiniteError(f"the loss is {terms['loss']:g} and the gradient's norm {norm:g}")

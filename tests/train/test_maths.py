@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -37,15 +36,15 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 def test_learning_rate(tiny_spec) -> None:
     spec = tiny_spec(train__optimizer={"kind": "adamw", "lr": 1.0}, train__warmup=4, train__steps=12)
-    settings = stage_settings(spec, "denoiser")
-    assert [learning_rate(settings, k) for k in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-    cosine = replace(settings, schedule="cosine")
+    own = stage_settings(spec, "denoiser").own
+    assert [learning_rate(own, k) for k in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    cosine = own.model_copy(update={"schedule": "cosine"})
     assert learning_rate(cosine, 3) == 1.0
     assert learning_rate(cosine, 4) == 1.0
     assert learning_rate(cosine, 8) == pytest.approx(0.5)
     assert learning_rate(cosine, 11) == pytest.approx((1 + math.cos(math.pi * 7 / 8)) / 2)
     assert learning_rate(cosine, 12) == pytest.approx(0.0)
-    assert learning_rate(replace(settings, warmup=0), 0) == 1.0
+    assert learning_rate(own.model_copy(update={"warmup": 0}), 0) == 1.0
 
 
 def test_moving_average_has_its_closed_form() -> None:

@@ -69,16 +69,16 @@ class DenoiserTask:
             load_start(self.module, spec)
         self.null_label = self.module.null_label
         recompute_blocks(self.module.blocks, spec.train.recompute)
-        apply_ranks(self.module, spec, self.settings.precision, ranks, Cut(parts=tuple(self.module.blocks)))
+        apply_ranks(self.module, spec, self.settings.own.precision, ranks, Cut(parts=tuple(self.module.blocks)))
         self.loss = build_loss(spec)
 
     def terms(self, batch: Batch, step: int, positions: Sequence[int]) -> Terms:
         """See `Task.terms`. Times and dropped labels are drawn for the global batch, noise for each sample."""
-        seed, device = self.settings.seed, self.ranks.device
+        seed, device = self.settings.train.seed, self.ranks.device
         chosen = torch.tensor(list(positions))
-        samples = [step * self.settings.batch + position for position in positions]
+        samples = [step * self.settings.own.batch + position for position in positions]
         latents = self._encode(batch.video(device), samples)  # (B, C, F, H, W)
-        time = self.loss.draw_time(self.settings.batch, stream(seed, "time", step))[chosen]  # (B,)
+        time = self.loss.draw_time(self.settings.own.batch, stream(seed, "time", step))[chosen]  # (B,)
         noise = normal(seed, "noise", samples, latents.shape[1:])  # (B, C, F, H, W)
         labels = self._labels(batch.labels, step, chosen)  # (B,) or None
         network = partial(self._denoise, labels=labels)
@@ -93,7 +93,7 @@ class DenoiserTask:
         if isinstance(self.vae, IdentityModule):
             return video
         shape = self.vae.latent_shape(video.shape)[1:]
-        return self.vae.encode(video, normal(self.settings.seed, "posterior", samples, shape).to(video.device))
+        return self.vae.encode(video, normal(self.settings.train.seed, "posterior", samples, shape).to(video.device))
 
     def _labels(self, labels: Tensor, step: int, chosen: Tensor) -> Tensor | None:
         """Labels with some replaced by the null label; None without a condition."""
@@ -102,7 +102,9 @@ class DenoiserTask:
             return None
         if condition.dropout > 0:
             assert self.null_label is not None
-            uniform = torch.rand(self.settings.batch, generator=stream(self.settings.seed, "dropout", step))[chosen]
+            uniform = torch.rand(self.settings.own.batch, generator=stream(self.settings.train.seed, "dropout", step))[
+                chosen
+            ]
             labels = torch.where(uniform < condition.dropout, self.null_label, labels)
         return labels.to(self.ranks.device)
 
@@ -125,7 +127,7 @@ class DenoiserTask:
     def show(self, path: Path) -> None:
         """Generate a few clips with the spec's sampler: one row each in a PNG; video also as an mp4 beside it."""
         device, classes = self.ranks.device, self.spec.condition
-        noise = NoiseStream(self.settings.seed, range(SHOWN_SAMPLES), self.shapes.latent)
+        noise = NoiseStream(self.settings.train.seed, range(SHOWN_SAMPLES), self.shapes.latent)
         labels = None
         if isinstance(classes, ClassCondition):
             trained = min(len(self.dataset.classes or ()) or classes.classes, classes.classes)

@@ -52,17 +52,19 @@ class VaeTask:
         if fresh:
             start_vae(self.module, spec)
         self.loss = VaeLoss(vae.training).to(ranks.device)
-        apply_ranks(self.module, spec, self.settings.precision, ranks, Cut(cast_inputs=True, methods=("posterior",)))
+        apply_ranks(
+            self.module, spec, self.settings.own.precision, ranks, Cut(cast_inputs=True, methods=("posterior",))
+        )
 
     def terms(self, batch: Batch, step: int, positions: Sequence[int]) -> Terms:
         """See `Task.terms`."""
-        samples = [step * self.settings.batch + position for position in positions]
+        samples = [step * self.settings.own.batch + position for position in positions]
         video = batch.video(self.ranks.device)  # (B, 3, T, Y, X)
         return self.loss(self.module, video, self._noise(video, samples))
 
     def _noise(self, video: Tensor, samples: Sequence[int]) -> Tensor:
         shape = self.module.latent_shape(video.shape)[1:]
-        return normal(self.settings.seed, "posterior", samples, shape).to(video.device)
+        return normal(self.settings.train.seed, "posterior", samples, shape).to(video.device)
 
     vae_digest = None
 
