@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
+from sora_spec.plan.memory.meaning import Stretch
 from sora_spec.tui.frame import Frame, planner_app
 from sora_spec.tui.rows import Cell, Line, RowList
 from sora_spec.tui.session import OpenSpec
 from sora_spec.tui.signs import SIGNS
-from sora_spec.tui.verdict import LETTERS
 
 _PANELS = (
     ("sora_spec.tui.rows", "RowList", "Every list"),
@@ -75,8 +75,8 @@ def help_lines() -> Iterator[Line]:
         yield Line((Cell(f"  {sign.mark:<22}", "strong"), Cell(sign.word)))
     yield Line(())
     yield Line((Cell("Letters of the bar", "accent"),))
-    for name, letter in LETTERS.items():
-        yield Line((Cell("  "), Cell(letter, name.partition(" ")[0]), Cell(f"{'':<21}{name}")))
+    for stretch in Stretch:
+        yield Line((Cell("  "), Cell(stretch.letter, stretch.name), Cell(f"{'':<21}{stretch.title}")))
     yield Line(())
     yield Line((Cell("Words", "accent"),))
     for word, meaning in _WORDS:

@@ -11,21 +11,10 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from textual.color import Color
 
+from sora_spec.plan.memory.meaning import Stretch
+
 if TYPE_CHECKING:
     from textual.app import App
-
-STRETCHES = {
-    "weights": "#2f6fb5",
-    "gradients": "#1f8a8a",
-    "optimizer": "#3f8f3f",
-    "average": "#7d8a1f",
-    "activations": "#b56a12",
-    "VAE": "#8452b0",
-    "text": "#b84a86",
-    "messages": "#a04438",
-    "other": "#6f7680",
-}
-"""Of the stacked bar: mid tones that carry white letters on dark and light themes."""
 
 
 def style_of(app: App[object], role: str) -> Style:
@@ -45,7 +34,7 @@ def _styles(
     def faint(share: float) -> str:
         return ground.blend(ink, share).hex6
 
-    bars = {name: Style(color="#ffffff", bgcolor=colour, bold=True) for name, colour in STRETCHES.items()}
+    bars = {item.name: Style(color="#ffffff", bgcolor=item.colour, bold=True) for item in Stretch}
     return bars | {
         "plain": Style(),
         "strong": Style(bold=True),

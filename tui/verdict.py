@@ -15,18 +15,6 @@ from sora_spec.tui.numbers import gib, percent, shown, span
 from sora_spec.tui.rows import Cell, Line
 from sora_spec.tui.signs import SIGNS
 
-LETTERS = {
-    "weights": "W",
-    "gradients": "G",
-    "optimizer": "O",
-    "average": "E",
-    "activations": "A",
-    "VAE": "C",
-    "text encoder": "T",
-    "messages": "M",
-    "other": "X",
-}
-"""Each stretch of the bar is told by its letter as well as by its colour."""
 _WORDS = {"yes": "YES, it fits", "tight": "TIGHT, it likely fits", "no": "NO, it does not fit", "errors": "NO PLAN"}
 
 
@@ -63,9 +51,9 @@ def _bar(snapshot: Snapshot, width: int, plain: bool) -> Iterator[Cell]:
     end = round(width * snapshot.capacity / whole)
     text, roles = "", list[str]()
     for share, count in zip(snapshot.bar, cells, strict=True):
-        letter = LETTERS[share.name]
+        letter = share.stretch.letter
         text += letter * count if plain else (letter + " " * (count - 1) if count > 1 else " " * count)
-        roles += [share.name.partition(" ")[0]] * count
+        roles += [share.stretch.name] * count
     text += "·" * (width - len(text))
     roles += ["free"] * (width - len(roles))
     if end < width:
@@ -91,12 +79,12 @@ def _legend(bar: tuple[Share, ...], width: int) -> list[Line]:
     rows: list[list[Cell]] = [[]]
     used = 0
     for share in sorted(bar, key=lambda share: -share.bytes):
-        words = f" {share.name} {gib(share.bytes)}"
+        words = f" {share.stretch.title} {gib(share.bytes)}"
         size = len(words) + 3
         if used and used + size > width + 2:
             rows.append([])
             used = 0
-        rows[-1] += [Cell(LETTERS[share.name], share.name.partition(" ")[0]), Cell(f"{words}  ")]
+        rows[-1] += [Cell(share.stretch.letter, share.stretch.name), Cell(f"{words}  ")]
         used += size
     return [Line((*row[:-1], Cell(row[-1].text.rstrip()))) for row in rows[:2] if row]
 

@@ -22,8 +22,7 @@ from sora_spec.plan.interval import total
 from sora_spec.plan.job import planned_job
 from sora_spec.plan.memory.generate_phases import decode_calls
 from sora_spec.plan.planner import make_plan
-from sora_spec.plan.show.breakdown import TITLES, group_of
-from sora_spec.plan.show.snapshot import stretch_of
+from sora_spec.plan.show.breakdown import TITLES
 from sora_spec.plan.time.sampling import sampler_calls
 from sora_spec.recipe.sampling import default_batch
 from tests.plan.test_plan_command import _run
@@ -207,8 +206,8 @@ def test_tree_and_bar_count_a_term_in_the_same_part(name: str) -> None:
         job = planned_job(spec, device, None, mode, stage)  # pyright: ignore[reportArgumentType]
         for phase in make_plan(job).phases:
             for group, stretch in BAR_OF_TREE.items():
-                tree = total(term.bytes for term in phase.terms if group_of(term, job) == group)
-                bar = total(term.bytes for term in phase.terms if stretch_of(term, job) == stretch)
+                tree = total(term.bytes for term in phase.terms if term.meaning.group == group)
+                bar = total(term.bytes for term in phase.terms if term.meaning.stretch.title == stretch)
                 assert tree == bar, (phase.name, TITLES[group])
 
 

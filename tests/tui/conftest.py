@@ -21,7 +21,7 @@ from sora_spec.plan import planner
 from sora_spec.plan.devices import hardware
 from sora_spec.plan.interval import Interval, exactly
 from sora_spec.plan.job import Job
-from sora_spec.plan.memory.terms import Phase, Term, estimated, exact
+from sora_spec.plan.memory.terms import Phase, Term, hold
 from sora_spec.plan.planner import Times
 from sora_spec.plan.question import Advice, Answer, WhatIf
 from sora_spec.plan.search.fastest import Fastest
@@ -117,19 +117,19 @@ def printed() -> Iterator[Callable[[str], dict[str, Any]]]:
 def weights(ranks: int) -> list[Term]:
     """What a rank keeps: 3 GiB of weights, and twice and once as much of moments and average."""
     return [
-        exact("denoiser weights: attention", GIB / ranks, "backbone.heads"),
-        exact("denoiser weights: MLP", 2 * GIB / ranks, "backbone.mlp_ratio"),
-        exact("AdamW moments", 6 * GIB / ranks, "train.optimizer"),
-        exact("moving average", 3 * GIB / ranks, "train.ema"),
-        exact("VAE weights, frozen", GIB / 2, "vae"),
+        hold("denoiser", "weights", GIB / ranks, "backbone.heads"),
+        hold("denoiser", "weights", 2 * GIB / ranks, "backbone.mlp_ratio"),
+        hold("denoiser", "AdamW moments", 6 * GIB / ranks),
+        hold("denoiser", "moving average", 3 * GIB / ranks),
+        hold("VAE", "frozen weights", GIB / 2),
     ]
 
 
 def outside() -> list[Term]:
     """What the allocator and the driver take."""
     return [
-        estimated("fragmentation", GIB / 2, GIB, 2 * GIB, level="reserved"),
-        estimated("CUDA context", GIB / 4, GIB / 2, GIB, level="device"),
+        hold("machine", "fragmentation", Interval(GIB / 2, GIB, 2 * GIB)),
+        hold("machine", "CUDA context", Interval(GIB / 4, GIB / 2, GIB)),
     ]
 
 
@@ -137,19 +137,19 @@ def invented_phases(job: Job) -> list[Phase]:
     """3/4 GiB of activations a clip, a quarter of it with recomputation, and half a GiB in the VAE."""
     if job.mode == "generate":
         kept = [term for term in weights(1) if "weights" in term.name]
-        working = exact("activations: attention", job.generated * GIB, "backbone.heads")
-        decoding = exact("VAE activations: VAE levels", job.generated * GIB / 2, "vae.multipliers")
+        working = hold("denoiser", "activations", job.generated * GIB, "backbone.heads")
+        decoding = hold("VAE", "activations", job.generated * GIB / 2, "vae.multipliers")
         return [
             Phase("denoise", (*kept, working, *outside())),
             Phase("decode", (*kept, decoding, *outside())),
         ]
     clips = job.micro_batch * (0.25 if job.spec.train.recompute.kind == "blocks" else 1.0)
-    kept, gradients = weights(job.ranks), exact("gradients", 3 * GIB / job.ranks, "train.optimizer")
-    encoding = exact("VAE activations: VAE levels", job.micro_batch * GIB / 2, "vae.multipliers")
+    kept, gradients = weights(job.ranks), hold("denoiser", "gradients", 3 * GIB / job.ranks)
+    encoding = hold("VAE", "activations", job.micro_batch * GIB / 2, "vae.multipliers")
     passes = [
-        exact("activations: MLP", clips * GIB / 2, "backbone.mlp_ratio"),
-        exact("activations: attention", clips * GIB / 4, "backbone.heads"),
-        exact("FSDP2: gathered weights", GIB / 8, "parallel.shard"),
+        hold("denoiser", "activations", clips * GIB / 2, "backbone.mlp_ratio"),
+        hold("denoiser", "activations", clips * GIB / 4, "backbone.heads"),
+        hold("ranks", "gathered weights", GIB / 8),
     ]
     return [
         Phase("encode", (*kept, encoding, *outside())),

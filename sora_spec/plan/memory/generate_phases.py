@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from sora_spec.language.tiles import cut_of
-from sora_spec.plan.interval import ZERO, Interval, exactly
+from sora_spec.plan.interval import ZERO, Interval
 from sora_spec.plan.job import Job, with_clip
 from sora_spec.plan.memory.overhead import conv_workspace, matrix_workspace
-from sora_spec.plan.memory.resident import buffer_term, weight_terms
-from sora_spec.plan.memory.terms import Phase, Term, exact, some
+from sora_spec.plan.memory.resident import weight_terms
+from sora_spec.plan.memory.terms import Phase, Term, hold, some
 from sora_spec.plan.memory.text_encoders import encoder_work
 from sora_spec.plan.memory.train_phases import activation_terms
 from sora_spec.plan.memory.workload import Workload
@@ -23,18 +23,18 @@ def generate_phases(job: Job) -> list[Phase]:
     alone = offloaded(job)
     denoiser, decoder = network_work(job), decode_work(job)
     network = _network_terms(denoiser, job)
-    vae = [exact("VAE weights", decoder.parameter_bytes + decoder.buffer_bytes, "vae")] if decoder else []
+    vae = [hold("VAE", "weights", decoder.parameter_bytes + decoder.buffer_bytes)] if decoder else []
     text = _text_terms(job)
     always = matrix_workspace(job.device)
     phases = [Phase("text encode", some([*always, *text, *([] if alone else [*network, *vae])]))] if text else []
     others = [] if alone else [*text[:1]]
     peak = sampler_work(job).peak
-    terms = [exact("inputs", peak.input_bytes, "clip"), *activation_terms(peak, "activations")]
+    terms = [hold("denoiser", "inputs", peak.input_bytes), *activation_terms(peak, "denoiser")]
     phases.append(Phase("denoise", some([*always, *network, *([] if alone else vae), *others, *terms])))
     if decoder:
         terms = [
-            exact("latents", decoder.peak.input_bytes, "clip"),
-            *activation_terms(decoder.peak, "VAE activations"),
+            hold("VAE", "latents", decoder.peak.input_bytes),
+            *activation_terms(decoder.peak, "VAE"),
             *conv_workspace(job.device, decoder),
             *_assembly_terms(job),
         ]
@@ -85,18 +85,13 @@ def _assembly_terms(job: Job) -> list[Term]:
         return []
     row, found = 3 * 4 * clip.width, list[Term]()
     if frames < clip.frames:
-        found.append(on_host("clip put together", row * clip.height * clip.frames, "clip.frames"))
+        found.append(hold("machine", "clip put together", row * clip.height * clip.frames))
     if tiles is not None:
-        found.append(on_host("picture put together", row * clip.height * frames, "vae.tiling"))
+        found.append(hold("machine", "picture put together", row * clip.height * frames))
         if len(tiles.rows) > 1 and len(tiles.columns) > 1:
             side = tiles.tile_height * job.spec.vae.compression.space
-            found.append(on_host("row of tiles", row * side * frames, "vae.tiling"))
+            found.append(hold("machine", "row of tiles", row * side * frames))
     return found
-
-
-def on_host(name: str, nbytes: int, path: str) -> Term:
-    """Bytes outside PyTorch's allocator, which count where the CPU is the device."""
-    return Term(name, exactly(nbytes), "exact", path, "device")
 
 
 def offload_seconds(job: Job) -> Interval:
@@ -110,7 +105,7 @@ def offload_seconds(job: Job) -> Interval:
 
 def _network_terms(work: Workload, job: Job) -> list[Term]:
     size = 2 if job.precision == "bf16" else 4
-    return [*weight_terms(work, "denoiser", 1, size), *buffer_term(work, "denoiser", "backbone.position")]
+    return [*weight_terms(work, "denoiser", 1, size), hold("denoiser", "buffers", work.buffer_bytes)]
 
 
 def text_work(job: Job) -> Workload | None:
@@ -126,11 +121,7 @@ def _text_terms(job: Job) -> list[Term]:
     condition = job.spec.condition
     assert condition.kind == "text"
     return [
-        exact(
-            f"text encoder weights, {condition.precision}",
-            work.parameter_bytes + work.buffer_bytes,
-            "condition.encoder",
-        ),
-        exact("prompts", work.peak.input_bytes, "condition.tokens"),
-        *activation_terms(work.peak, "text encoder activations"),
+        hold("text encoder", "weights", work.parameter_bytes + work.buffer_bytes, precision=condition.precision),
+        hold("denoiser", "prompts", work.peak.input_bytes),
+        *activation_terms(work.peak, "text encoder"),
     ]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.plan.devices.hardware import Device
 from sora_spec.plan.interval import Interval
-from sora_spec.plan.memory.terms import MIB, Phase, Term, documented, estimated
+from sora_spec.plan.memory.meaning import Owner
+from sora_spec.plan.memory.terms import MIB, Phase, Term, hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,22 +28,19 @@ _CUDA_SCRATCH = Interval(0.0, 1.0, 1.3)
 # 0.01 %. Without these instructions oneDNN can do with less: a decoding of SD's VAE once took +5.4 % of its tensors.
 _CPU_SCRATCH = Interval(0.0, 1.0, 1.1)
 
-_CONVOLUTIONS = "convolution workspace"
-
 
 def matrix_workspace(device: Device) -> list[Term]:
     """cuBLAS's workspace, which PyTorch allocates once per stream (`aten/src/ATen/cuda/CublasHandlePool.cpp`)."""
     if device.kind == "cpu":
         return []
     hopper = device.capability >= 9
-    return [documented("cuBLAS workspace", 32 * MIB if hopper else 8_519_680)]
+    return [hold("machine", "cuBLAS workspace", 32 * MIB if hopper else 8_519_680)]
 
 
-def conv_workspace(device: Device, work: Workload, path: str = "vae") -> list[Term]:
+def conv_workspace(device: Device, work: Workload, owner: Owner = "VAE") -> list[Term]:
     """Scratch of the convolutions: known by kernel on the CPU; on CUDA what cuDNN takes where there is room for it."""
     share = _CPU_SCRATCH if device.kind == "cpu" else _CUDA_SCRATCH
-    scratch = share.times(workspace_above_peak(work.schedule, work.batch))
-    return [Term(_CONVOLUTIONS, scratch, "estimated", path)]
+    return [hold(owner, "convolution workspace", share.times(workspace_above_peak(work.schedule, work.batch)))]
 
 
 def within_room(device: Device, phase: Phase, extra: Iterable[Term]) -> Phase:
@@ -51,7 +49,7 @@ def within_room(device: Device, phase: Phase, extra: Iterable[Term]) -> Phase:
     PyTorch runs cuDNN's next plan where memory for the faster one is lacking (`try_plans` in
     `aten/src/ATen/native/cudnn/Conv_v8.cpp`), so that scratch alone lets nothing fail.
     """
-    scratch = [term for term in phase.terms if term.name == _CONVOLUTIONS]
+    scratch = [term for term in phase.terms if term.use == "convolution workspace"]
     if device.kind == "cpu" or not scratch:
         return phase
     others = phase.allocated.high - sum(term.bytes.high for term in scratch)
@@ -59,7 +57,7 @@ def within_room(device: Device, phase: Phase, extra: Iterable[Term]) -> Phase:
     # Whole bytes, so that what others and scratch take together does not fall by a rounding when others grow.
     room = max(0, int(free / (1 + _FRAGMENTATION.high)) - 1 - others)
     less = [
-        term._replace(bytes=Interval(*(min(end, room) for end in term.bytes))) if term.name == _CONVOLUTIONS else term
+        term._replace(bytes=Interval(*(min(end, room) for end in term.bytes))) if term in scratch else term
         for term in phase.terms
     ]
     return replace(phase, terms=tuple(less))
@@ -86,7 +84,7 @@ def attention_workspace(
     attended = zip(_attended(spec, samples), kernels, strict=False)  # attention across space or of all tokens is first
     rows = max([count * (-(-tokens // 128) * 128) for (count, tokens), used in attended if used == "flash"], default=0)
     nbytes = 4 * rows * heads * (-(-width // 32) * 32 + 1)
-    return [estimated("attention workspace", 0, nbytes, nbytes, "backbone.heads")]
+    return [hold("machine", "attention workspace", Interval(0, nbytes, nbytes))]
 
 
 def _attended(spec: Spec, samples: int) -> list[tuple[int, int]]:
@@ -106,14 +104,14 @@ def fragmentation(device: Device, allocated: Interval) -> Term:
     """What the caching allocator reserves and cannot use."""
     share = _FRAGMENTATION if device.kind == "cuda" else _CPU_FRAGMENTATION
     nbytes = Interval(*(share[i] * allocated[i] for i in range(3)))
-    return Term("fragmentation", nbytes, "estimated", "", "reserved")
+    return hold("machine", "fragmentation", nbytes)
 
 
 def context(device: Device, ranks: int) -> list[Term]:
     """Driver, kernels and communication buffers, outside PyTorch's allocator."""
     if device.kind == "cpu":
-        return [estimated("Python and PyTorch", 300 * MIB, 450 * MIB, 700 * MIB, level="device")]
-    found = [estimated("CUDA context", 350 * MIB, 520 * MIB, 900 * MIB, level="device")]
+        return [hold("machine", "Python and PyTorch", Interval(300 * MIB, 450 * MIB, 700 * MIB))]
+    found = [hold("machine", "CUDA context", Interval(350 * MIB, 520 * MIB, 900 * MIB))]
     if ranks > 1:
-        found.append(estimated("NCCL buffers", 150 * MIB, 500 * MIB, 1500 * MIB, "parallel", level="device"))
+        found.append(hold("ranks", "NCCL buffers", Interval(150 * MIB, 500 * MIB, 1500 * MIB)))
     return found

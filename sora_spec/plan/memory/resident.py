@@ -8,32 +8,10 @@ from typing import NamedTuple
 
 from sora_spec.graph.passes.shard import MASTER, Held, Sharding, part_numel
 from sora_spec.plan.job import Job
+from sora_spec.plan.memory.meaning import Owner
 from sora_spec.plan.memory.schedule import Schedule
-from sora_spec.plan.memory.terms import Term, exact
+from sora_spec.plan.memory.terms import Term, hold
 from sora_spec.plan.memory.workload import Workload
-
-LABELS = {
-    "backbone.mlp_ratio": "MLP",
-    "backbone.heads": "attention",
-    "backbone.conditioning": "modulation",
-    "backbone.width": "embeddings and head",
-    "backbone.position": "positions",
-    "backbone.qk_norm": "QK norm",
-    "patch": "patches",
-    "condition": "condition",
-    "condition.encoder": "encoder",
-    "condition.tokens": "tokens",
-    "objective": "loss",
-    "sampler": "sampler",
-    "vae": "VAE",
-    "vae.multipliers": "VAE levels",
-    "vae.channels": "VAE latents",
-}
-
-
-def label(path: str) -> str:
-    """What the YAML value at a path makes."""
-    return LABELS.get(path, path.rpartition(".")[2] or "tensors")
 
 
 def dotted(path: tuple[str | int, ...]) -> str:
@@ -58,16 +36,10 @@ def _shard_bytes(schedule: Schedule, ranks: int, element: int) -> dict[str, int]
     return dict(found)
 
 
-def weight_terms(work: Workload, what: str, ranks: int = 1, element: int = 4) -> list[Term]:
+def weight_terms(work: Workload, owner: Owner, ranks: int = 1, element: int = 4) -> list[Term]:
     """Weights by the YAML value that makes them."""
-    share = f", 1/{ranks}" if ranks > 1 else ""
     parts = shard_bytes(work, ranks, element)
-    return [exact(f"{what} weights: {label(path)}{share}", nbytes, path) for path, nbytes in parts.items()]
-
-
-def buffer_term(work: Workload, what: str, path: str) -> list[Term]:
-    """Constants that are stored with the weights."""
-    return [exact(f"{what} buffers", work.buffer_bytes, path)] if work.buffer_bytes else []
+    return [hold(owner, "weights", nbytes, path, ranks) for path, nbytes in parts.items()]
 
 
 def master_buffer_bytes(work: Workload) -> int:
@@ -109,30 +81,29 @@ class Resident(NamedTuple):
 
 def training_terms(job: Job, work: Workload) -> Resident:
     """Weights, moments and average of what is trained, in fp32, one rank's share."""
-    shard = job.spec.parallel.shard
+    owner, shard = trained(job), job.spec.parallel.shard
     part = sum(shard_bytes(work, shard).values())
-    what, path = ("VAE", "vae.training") if job.stage == "vae" else ("denoiser", "train")
     decay = job.vae_training.ema if job.stage == "vae" else job.spec.train.ema
-    share = f", 1/{shard}" if shard > 1 else ""
-    states = [*weight_terms(work, what, shard), exact(f"AdamW moments{share}", 2 * part, f"{path}.optimizer")]
+    states = [*weight_terms(work, owner, shard), hold(owner, "AdamW moments", 2 * part, ranks=shard)]
     if job.device.kind == "cpu" or job.states_on_host:  # elsewhere they are in host memory too, and not worth a line
         count = sum(w.times for w in work.weights if w.resident.trained)
-        states.append(exact("AdamW step counters", 4 * count, f"{path}.optimizer"))
+        states.append(hold(owner, "AdamW step counters", 4 * count))
     average = list[Term]()
     if decay > 0:
         kept = sum(MASTER * w.resident.numel * w.times for w in work.weights if w.resident.persistent)
-        average.append(exact(f"moving average{share}", part + kept, f"{path}.ema"))
+        average.append(hold(owner, "moving average", part + kept, ranks=shard))
     buffers = master_buffer_bytes(work)
-    place = "vae" if job.stage == "vae" else "backbone.position"
     perceptual = sum(MASTER * w.resident.numel for w in work.weights if w.part == PERCEPTUAL)
-    constants = [
-        exact(f"{what} buffers", buffers - perceptual, place),
-        exact("LPIPS network, frozen", perceptual, "vae.training.perceptual"),
-    ]
+    constants = [hold(owner, "buffers", buffers - perceptual), hold(owner, "LPIPS network", perceptual)]
     found = Resident([term for term in constants if term.bytes.high > 0], [])
     found[job.states_on_host].extend(states)
     found[job.average_on_host].extend(average)
     return found
+
+
+def trained(job: Job) -> Owner:
+    """Whose weights a training changes."""
+    return "trained VAE" if job.stage == "vae" else "denoiser"
 
 
 def gradient_bytes(job: Job, work: Workload) -> int:
@@ -140,11 +111,11 @@ def gradient_bytes(job: Job, work: Workload) -> int:
     return sum(shard_bytes(work, job.spec.parallel.shard).values())
 
 
-def held_terms(held: Held) -> list[Term]:
+def held_terms(held: Held, owner: Owner) -> list[Term]:
     """What FSDP2 holds beside the shards at one moment; checked against `FSDPMemTracker` and a real allocator."""
     return [
-        exact("FSDP2: gathered weights", held.gathered, "parallel.shard"),
-        exact("FSDP2: weights in flight", held.gathering, "parallel.shard"),
-        exact("FSDP2: gradients being reduced", held.reducing, "parallel.shard"),
-        exact("gradients", held.gradients, "train.optimizer"),
+        hold("ranks", "gathered weights", held.gathered),
+        hold("ranks", "weights in flight", held.gathering),
+        hold("ranks", "gradients being reduced", held.reducing),
+        hold(owner, "gradients", held.gradients),
     ]

@@ -1,30 +1,58 @@
-"""What a phase holds: named bytes with their certainty, the YAML value they come from, and who counts them."""
+"""What a phase holds: bytes by whose they are and what for, and the YAML value that they come from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from sora_spec.plan.interval import Interval, exactly, total
-
-Tag = Literal["exact", "documented", "estimated"]
-"""Proven against PyTorch's own trace; published by PyTorch or NVIDIA; a guess from measurements of others."""
-Level = Literal["allocated", "reserved", "device"]
-"""`torch.cuda.max_memory_allocated` counts the first, `…_reserved` the first two, `nvidia-smi` all three."""
+from sora_spec.plan.memory.meaning import Level, Meaning, Owner, Tag, Use, label, meaning
 
 MIB = 2**20
 
 
 class Term(NamedTuple):
-    """One contribution to a phase."""
+    """One contribution to a phase. `hold` makes one."""
 
-    name: str
+    component: Owner
+    use: Use
     bytes: Interval
     tag: Tag
     path: str
     """Dotted path of the YAML value that it comes from; empty for what no spec decides."""
-    level: Level = "allocated"
+    level: Level
+    ranks: int = 1
+    """Ranks that each hold as much."""
+    precision: str = ""
+    """The type of it, where a name says so."""
+
+    @property
+    def meaning(self) -> Meaning:
+        """Where it is counted and how it is reckoned."""
+        return meaning(self.component, self.use)
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        name, value = self.meaning.name, f": {label(self.path)}" if self.meaning.by_value else ""
+        precision = f", {self.precision}" if self.precision else ""
+        return name + value + precision + (f", 1/{self.ranks}" if self.ranks > 1 else "")
+
+    @property
+    def formula(self) -> str:
+        """How it is reckoned, in a line."""
+        cut = self.use == "weights" and self.ranks > 1
+        return self.meaning.formula + (", cut along the first dimension of every tensor" if cut else "")
+
+
+def hold(
+    component: Owner, use: Use, nbytes: Interval | float, path: str | None = None, ranks: int = 1, precision: str = ""
+) -> Term:
+    """A term; without a path, from the YAML value that decides such a use."""
+    known = meaning(component, use)
+    held = nbytes if isinstance(nbytes, Interval) else exactly(nbytes)
+    return Term(component, use, held, known.tag, known.path if path is None else path, known.level, ranks, precision)
 
 
 @dataclass(frozen=True)
@@ -59,21 +87,6 @@ class Phase:
     def host(self) -> Interval:
         """Bytes of host memory that weights, optimiser states and the average take there."""
         return total(term.bytes for term in self.host_terms)
-
-
-def exact(name: str, nbytes: float, path: str) -> Term:
-    """A term that is known to the byte."""
-    return Term(name, exactly(nbytes), "exact", path)
-
-
-def documented(name: str, nbytes: Interval | float, path: str = "") -> Term:
-    """A term that someone has published."""
-    return Term(name, nbytes if isinstance(nbytes, Interval) else exactly(nbytes), "documented", path)
-
-
-def estimated(name: str, low: float, likely: float, high: float, path: str = "", level: Level = "allocated") -> Term:
-    """A term that is a guess."""
-    return Term(name, Interval(low, likely, high), "estimated", path, level)
 
 
 def some(terms: Iterable[Term]) -> tuple[Term, ...]:

@@ -11,18 +11,19 @@ from sora_spec.graph.passes.state import adamw_temporary_bytes
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.language.tiles import streams
 from sora_spec.plan.job import Job, with_clip
+from sora_spec.plan.memory.meaning import Owner
 from sora_spec.plan.memory.overhead import attention_workspace, conv_workspace, matrix_workspace
 from sora_spec.plan.memory.resident import (
     Resident,
     dotted,
     gradient_bytes,
     held_terms,
-    label,
     sharding_of,
+    trained,
     training_terms,
 )
 from sora_spec.plan.memory.sharded import ShardedPeak, left_gathered, sharded_peak
-from sora_spec.plan.memory.terms import Phase, Term, exact, some
+from sora_spec.plan.memory.terms import Phase, Term, hold, some
 from sora_spec.plan.memory.workload import Peak, Workload
 from sora_spec.plan.search.changes import changed
 from sora_spec.recipe.training import SHOWN_RECONSTRUCTIONS, SHOWN_SAMPLES, vae_crop
@@ -101,12 +102,14 @@ def _vae_phase(name: str, job: Job, work: Workload, kept: Resident, one: Workloa
     element = 2 if job.precision == "bf16" else 4
     whole = element * sum(w.times * w.resident.numel for w in work.weights if w.resident.trained)
     terms = [
-        exact("inputs", one.peak.input_bytes, path),
-        *activation_terms(one.peak, "activations"),
-        *([exact("FSDP2: gathered weights", whole, "parallel.shard")] if job.sharded else []),
-        *conv_workspace(job.device, one),
+        hold("trained VAE", "inputs", one.peak.input_bytes, path),
+        *activation_terms(one.peak, "trained VAE"),
+        *([hold("ranks", "gathered weights", whole)] if job.sharded else []),
+        *conv_workspace(job.device, one, "trained VAE"),
     ]
-    gradients = [exact("gradients of the last step", gradient_bytes(job, work), path)] if name != LATENTS else []
+    gradients = (
+        [hold("trained VAE", "gradients of the last step", gradient_bytes(job, work))] if name != LATENTS else []
+    )
     device, host = _placed(job, gradients)
     return _phase(name, kept, [*device, *terms], host)
 
@@ -128,7 +131,7 @@ def read_terms(job: Job, clip: Spec) -> list[Term]:
     """
     if job.device.kind != "cpu" or not job.spec.train.workers:
         return []
-    return [exact("clips as read", job.micro_batch * prod(derive_shapes(clip).video), "clip")]
+    return [hold(trained(job), "clips as read", job.micro_batch * prod(derive_shapes(clip).video))]
 
 
 def vae_terms(job: Job) -> list[Term]:
@@ -136,12 +139,12 @@ def vae_terms(job: Job) -> list[Term]:
     if not job.has_vae:
         return []
     work = job.work("vae_encode", job.micro_batch, "fp32")  # the graph that encoding needs anyway
-    return [exact("VAE weights, frozen", work.parameter_bytes + work.buffer_bytes, "vae")]
+    return [hold("VAE", "frozen weights", work.parameter_bytes + work.buffer_bytes)]
 
 
 def _encode_phase(job: Job, work: Workload, kept: Resident) -> Phase:
     """Encoding a pass's clips, with the gradients of the passes before."""
-    before = [exact("gradients of earlier passes", gradient_bytes(job, work), "train.accumulation")]
+    before = [hold("denoiser", "gradients of earlier passes", gradient_bytes(job, work))]
     device, host = _placed(job, before if job.accumulation > 1 else [])
     return _phase("encode", kept, [*device, *encode_terms(job)], host)
 
@@ -150,56 +153,55 @@ def encode_terms(job: Job) -> list[Term]:
     """Encoding one micro-batch without gradients, to samples of the posterior."""
     work = job.work("vae_encode", job.micro_batch, "fp32")
     return [
-        exact("video", work.peak.input_bytes, "clip"),
-        exact("noise of the posterior", 4 * job.micro_batch * prod(derive_shapes(job.spec).latent), "vae.channels"),
-        *activation_terms(work.peak, "VAE activations"),
+        hold("VAE", "video", work.peak.input_bytes),
+        hold("VAE", "noise of the posterior", 4 * job.micro_batch * prod(derive_shapes(job.spec).latent)),
+        *activation_terms(work.peak, "VAE"),
         *conv_workspace(job.device, work),
     ]
 
 
-def activation_terms(peak: Peak | ShardedPeak, what: str) -> list[Term]:
+def activation_terms(peak: Peak | ShardedPeak, owner: Owner) -> list[Term]:
     """Activations by the YAML value that makes them."""
-    return [exact(f"{what}: {label(dotted(path))}", nbytes, dotted(path)) for path, nbytes in peak.by_path]
+    return [hold(owner, "activations", nbytes, dotted(path)) for path, nbytes in peak.by_path]
 
 
 def _step_phase(job: Job, work: Workload, kept: Resident) -> Phase:
     """Forward and backward at their highest moment."""
     device = _sharded_terms(job, work) if job.sharded else _whole_terms(job, work)
     if job.stage == "vae":
-        device += conv_workspace(job.device, work)
+        device += conv_workspace(job.device, work, "trained VAE")
     else:
         samples = -(-job.micro_batch // job.spec.parallel.sequence)  # heads are shared by a sequence group
         kernels = (job.kernel("denoiser_step"), job.temporal_attention)
         device += attention_workspace(job.spec, samples, job.device, *kernels)
-    host = [exact("gradients", gradient_bytes(job, work), "train.optimizer")] if job.states_on_host else []
+    host = [hold(trained(job), "gradients", gradient_bytes(job, work))] if job.states_on_host else []
     return _phase("forward and backward", kept, device, host)
 
 
 def _whole_terms(job: Job, work: Workload) -> list[Term]:
     """On one process without FSDP2."""
-    peak = work.peak_with(1.0)
-    terms = [exact("inputs", peak.input_bytes, "clip"), *activation_terms(peak, "activations")]
+    peak, owner = work.peak_with(1.0), trained(job)
+    terms = [hold(owner, "inputs", peak.input_bytes), *activation_terms(peak, owner)]
     if job.accumulation == 1:
-        return [*terms, exact("gradients", peak.gradient_bytes, "train.optimizer")]
-    added = exact("gradients being added", peak.gradient_bytes, "train.accumulation")
-    return [*terms, exact("gradients", gradient_bytes(job, work), "train.accumulation"), added]
+        return [*terms, hold(owner, "gradients", peak.gradient_bytes)]
+    added = hold(owner, "gradients being added", peak.gradient_bytes)
+    return [*terms, hold(owner, "gradients", gradient_bytes(job, work), "train.accumulation"), added]
 
 
 def _sharded_terms(job: Job, work: Workload) -> list[Term]:
     """Under FSDP2: the model and what FSDP2 holds at the same moment."""
-    peak = sharded_peak(work.schedule, work.batch, sharding_of(job, work))
+    peak, owner = sharded_peak(work.schedule, work.batch, sharding_of(job, work)), trained(job)
     return [
-        exact("inputs", peak.input_bytes, "clip"),
-        *activation_terms(peak, "activations"),
-        exact("gradients not yet reduced", peak.whole_gradient_bytes, "train.optimizer"),
-        *held_terms(peak.held),
+        hold(owner, "inputs", peak.input_bytes),
+        *activation_terms(peak, owner),
+        hold(owner, "gradients not yet reduced", peak.whole_gradient_bytes),
+        *held_terms(peak.held, owner),
     ]
 
 
 def _optimizer_phase(job: Job, work: Workload, kept: Resident) -> Phase:
     """AdamW on one rank's part. FSDP2 has freed all gathered weights when the backward pass ends."""
-    path = "vae.training.optimizer" if job.stage == "vae" else "train.optimizer"
-    part, shard = gradient_bytes(job, work), job.spec.parallel.shard
+    owner, part, shard = trained(job), gradient_bytes(job, work), job.spec.parallel.shard
     kind = "foreach" if job.device.kind == "cuda" and not job.states_on_host else "forloop"
     unit = work.schedule.rounding
     sizes = [
@@ -208,15 +210,16 @@ def _optimizer_phase(job: Job, work: Workload, kept: Resident) -> Phase:
         if w.resident.trained
     ]
     temporary = adamw_temporary_bytes(sizes, kind)
-    terms = [exact("gradients", part, path), exact("AdamW temporaries", temporary, path)]
+    updated = hold(owner, "AdamW temporaries", temporary)
+    terms = [hold(owner, "gradients", part, updated.path), updated]
     return _phase("optimizer", kept, *_placed(job, terms))
 
 
 def _sample_phases(job: Job, work: Workload, kept: Resident) -> list[Phase]:
     """The sample grid: the averaged weights take the place of the trained ones, which are set aside beside it."""
-    path, part = "train.sample_every", gradient_bytes(job, work)
-    aside = [exact("weights set aside", part if job.spec.train.ema > 0 else 0, path)]
-    device, host = _placed(job, [exact("gradients of the last step", part, path)])
+    part = gradient_bytes(job, work)
+    aside = [hold("denoiser", "weights set aside", part if job.spec.train.ema > 0 else 0)]
+    device, host = _placed(job, [hold("denoiser", "gradients of the last step", part)])
     (host if job.average_on_host else device).extend(aside)
     # With FSDP2 the few latents of the sampler are left out, and one call of the network stands for its step.
     calls = (
@@ -229,8 +232,8 @@ def _sample_phases(job: Job, work: Workload, kept: Resident) -> list[Phase]:
     if job.has_vae:
         decoded = job.work("vae_decode", SHOWN_SAMPLES, "fp32")
         terms = [
-            exact("latents", decoded.peak.input_bytes, path),
-            *activation_terms(decoded.peak, "VAE activations"),
+            hold("VAE", "latents", decoded.peak.input_bytes, "train.sample_every"),
+            *activation_terms(decoded.peak, "VAE"),
             *conv_workspace(job.device, decoded),
         ]
         phases.append(_phase("sample grid: decode", kept, [*device, *left, *terms], host))
@@ -241,9 +244,9 @@ def _forward_terms(job: Job, network: Workload) -> tuple[list[Term], list[Term]]
     """A forward pass without gradients, and what it leaves: FSDP2 keeps what it does not reshard."""
     if not job.sharded:
         peak = network.peak
-        inputs = exact("inputs", peak.input_bytes, "clip")
-        return [inputs, *activation_terms(peak, "activations")], []
+        return [hold("denoiser", "inputs", peak.input_bytes), *activation_terms(peak, "denoiser")], []
     sharding = replace(sharding_of(job, network), accumulates=False)
     peak = sharded_peak(network.schedule, network.batch, sharding)
-    running = [exact("inputs", peak.input_bytes, "clip"), *activation_terms(peak, "activations")]
-    return [*running, *held_terms(peak.held)], held_terms(left_gathered(network.schedule, sharding))
+    running = [hold("denoiser", "inputs", peak.input_bytes), *activation_terms(peak, "denoiser")]
+    left = held_terms(left_gathered(network.schedule, sharding), "denoiser")
+    return [*running, *held_terms(peak.held, "denoiser")], left

@@ -10,25 +10,24 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from sora_spec.graph.ir import Kind, kind_of
 from sora_spec.plan.interval import Interval, total
 from sora_spec.plan.job import Job
 from sora_spec.plan.memory.generate_phases import decode_work, network_work
-from sora_spec.plan.memory.resident import dotted, label
+from sora_spec.plan.memory.meaning import Group, Tag, label
+from sora_spec.plan.memory.resident import dotted
 from sora_spec.plan.memory.schedule import Schedule
-from sora_spec.plan.memory.terms import Phase, Tag, Term
+from sora_spec.plan.memory.terms import Phase, Term
 from sora_spec.plan.memory.train_phases import step_work
 from sora_spec.plan.memory.workload import Workload
 from sora_spec.plan.planner import Plan
-from sora_spec.plan.show.formulas import op_formula, term_formula
 from sora_spec.plan.show.values import line_of
 
 if TYPE_CHECKING:
     from sora_spec.language.source import Document
 
-Group = Literal["network", "state", "VAE", "text", "messages", "machine"]
 TITLES: dict[Group, str] = {
     "network": "denoiser",
     "state": "training state",
@@ -44,6 +43,11 @@ _SECTIONS: dict[Group, str] = {
     "text": "condition",
     "messages": "parallel",
     "machine": "hardware",
+}
+_KINDS: dict[Kind, str] = {
+    "linear": "2·M·K·N FLOPs",
+    "conv": "2 × outputs × kernel × input channels FLOPs",
+    "attention": "4·queries·keys·width FLOPs",
 }
 CERTAINTIES: tuple[Tag, ...] = ("exact", "documented", "estimated")
 
@@ -75,25 +79,10 @@ def breakdown(plan: Plan, phase: Phase, document: Document | None = None) -> tup
     """The tree of a phase, largest part first."""
     grouped: dict[Group, list[Term]] = {group: [] for group in TITLES}
     for term in phase.terms:
-        grouped[group_of(term, plan.job)].append(term)
+        grouped[term.meaning.group].append(term)
     whole = max(phase.device.likely, 1.0)
     rows = [_part(plan, group, terms, whole, document) for group, terms in grouped.items() if terms]
     return tuple(sorted(rows, key=lambda row: -row.bytes.likely if row.bytes else 0.0))
-
-
-def group_of(term: Term, job: Job) -> Group:
-    """The part of the system that a term belongs to."""
-    name = term.name
-    if name.startswith("text encoder"):
-        return "text"
-    if name.startswith(("FSDP", "NCCL", "all-to-all")):
-        return "messages"
-    if term.level != "allocated" or name.startswith(("cuBLAS", "attention workspace")):
-        return "machine"
-    if name.startswith(("gradients", "one gradient", "AdamW", "moving average", "weights set aside")):
-        return "state"
-    vae = name.startswith(("VAE", "convolution", "video", "latents")) or term.path.partition(".")[0] == "vae"
-    return "VAE" if vae and job.stage != "vae" else "network"
 
 
 def _part(plan: Plan, group: Group, terms: list[Term], whole: float, document: Document | None) -> Row:
@@ -172,14 +161,14 @@ def _share(flops: int, job: Job, group: Group) -> int:
 def _plain(terms: Iterable[Term], whole: float, document: Document | None) -> list[Row]:
     return [
         Row(
-            key=f"term/{term.name.partition(', 1/')[0]}",
+            key=f"term/{term.component}/{term.use}/{term.path}",
             name=term.name,
             bytes=term.bytes,
             share=term.bytes.likely / whole,
             tag=term.tag,
             path=term.path,
             line=line_of(term.path, document),
-            formula=term_formula(term),
+            formula=term.formula,
         )
         for term in terms
     ]
@@ -251,3 +240,10 @@ def _op_rows(schedule: Schedule, batch: int, path: str) -> tuple[OpRow, ...]:
         for (name, kind, backward, flops, written), times in found.items()
     ]
     return tuple(sorted(rows, key=lambda row: (-row.flops, -row.written_bytes)))
+
+
+def op_formula(kind: Kind, backward: bool) -> str:
+    """How an op's FLOPs are counted."""
+    if kind == "attention" and backward:
+        return "2.5 × forward: the flash kernel makes the scores anew"
+    return _KINDS.get(kind, "no matrix product: its time is that of its bytes")

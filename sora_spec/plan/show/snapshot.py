@@ -8,17 +8,17 @@ from sora_spec.language.diagnostics import Diagnostic
 from sora_spec.plan.interval import Interval, total
 from sora_spec.plan.job import Job
 from sora_spec.plan.memory.components import Components
-from sora_spec.plan.memory.terms import Term
+from sora_spec.plan.memory.meaning import Stretch
 from sora_spec.plan.planner import Plan, Times
 from sora_spec.plan.question import Answer, WhatIf
-from sora_spec.plan.show.breakdown import Group, Row, breakdown, group_of
+from sora_spec.plan.show.breakdown import Row, breakdown
 
 
 @dataclass(frozen=True)
 class Share:
     """One stretch of the stacked bar."""
 
-    name: str
+    stretch: Stretch
     bytes: float
     """The likely value."""
     share: float
@@ -95,37 +95,14 @@ def snapshot_of(answer: Answer) -> Snapshot:
     )
 
 
-BAR = ("weights", "gradients", "optimizer", "average", "activations", "VAE", "text encoder", "messages", "other")
-"""Stretches of the bar in the order in which they stand."""
-
-
-_OF_GROUP: dict[Group, str] = {
-    "VAE": "VAE",
-    "text": "text encoder",
-    "messages": "messages",
-    "machine": "other",
-}
-_OF_STATE = (("AdamW", "optimizer"), ("moving average", "average"), ("weights set aside", "average"))
-
-
-def stretch_of(term: Term, job: Job) -> str:
-    """The stretch of the bar that a term is counted in: that of its part in the tree, or one of the part's."""
-    group = group_of(term, job)
-    if group in _OF_GROUP:
-        return _OF_GROUP[group]
-    if group == "state":
-        return next((stretch for words, stretch in _OF_STATE if term.name.startswith(words)), "gradients")
-    return "weights" if " weights" in term.name or " buffers" in term.name else "activations"
-
-
 def bar_of(plan: Plan) -> tuple[Share, ...]:
     """The highest phase as stretches; together the likely need."""
-    found: dict[str, float] = {}
+    found: dict[Stretch, float] = {}
     for term in plan.peak.terms:
-        stretch = stretch_of(term, plan.job)
+        stretch = term.meaning.stretch
         found[stretch] = found.get(stretch, 0.0) + term.bytes.likely
     whole = max(plan.device.memory_bytes, plan.needed.likely)
-    return tuple(Share(name, found[name], found[name] / whole) for name in BAR if found.get(name))
+    return tuple(Share(stretch, found[stretch], found[stretch] / whole) for stretch in Stretch if found.get(stretch))
 
 
 def time_rows(job: Job, times: Times) -> tuple[TimeRow, ...]:
