@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 Array: TypeAlias = Any
 """A numpy array or a torch tensor; one run uses one kind throughout."""
@@ -25,7 +26,19 @@ Steps: TypeAlias = Generator[tuple[float, Array], Array, None]
 
 
 class Arrays(Protocol):
-    """What a sampler asks of an array library."""
+    """What a sampler asks of an array library, whose arrays lie on one device."""
+
+    def from_host(self, value: NDArray[Any]) -> Array:
+        """`value` on the device; the one way there."""
+        ...
+
+    def to_host(self, x: Array) -> NDArray[Any]:
+        """`x` in the host's memory; the one way back."""
+        ...
+
+    def contiguous(self, x: Array, dtype: str) -> Array:
+        """`x` in row-major order, as `float32` or `int64`: what a graph takes."""
+        ...
 
     def full(self, value: float, like: Array) -> Array:
         """A float32 vector (B,) of `value`, one entry per sample of `like`, on its device."""
@@ -57,7 +70,19 @@ class Arrays(Protocol):
 
 
 class NumpyArrays:
-    """`Arrays` over numpy."""
+    """`Arrays` over numpy: the host is the device, and nothing is copied."""
+
+    def from_host(self, value: NDArray[Any]) -> Array:
+        """See `Arrays.from_host`."""
+        return value
+
+    def to_host(self, x: Array) -> NDArray[Any]:
+        """See `Arrays.to_host`."""
+        return x
+
+    def contiguous(self, x: Array, dtype: str) -> Array:
+        """See `Arrays.contiguous`."""
+        return np.ascontiguousarray(x, np.dtype(dtype))
 
     def full(self, value: float, like: Array) -> Array:
         """See `Arrays.full`."""

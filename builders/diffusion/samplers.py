@@ -29,7 +29,7 @@ from sora_spec.language.schema.objective import (
 from sora_spec.language.schema.spec import Spec
 from sora_spec.recipe.sampling import is_guided, network_calls
 
-__all__ = ["NUMPY", "Arrays", "Network", "count_steps", "evaluations", "sample", "sampling_steps"]
+__all__ = ["NUMPY", "Array", "Arrays", "Network", "Step", "count_steps", "evaluations", "sample", "sampling_steps"]
 
 
 @dataclass

@@ -1,4 +1,6 @@
-"""Labels → noise → latents → frames, over any executor. Numpy only: a bundle generates without torch.
+"""Labels → noise → latents → frames, over any executor. A bundle generates without torch.
+
+Latents stay on the denoiser's device while they are sampled: noise and labels go up, the last step's latents come down.
 
 Sample i starts from noise keyed by (seed, i), so it is the same clip whatever the batch, and eager and exported models
 start from the same numbers.
@@ -9,13 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sora_spec.builders.diffusion.noise import NoiseStream
-from sora_spec.builders.diffusion.samplers import NUMPY, sample
+from sora_spec.builders.diffusion.samplers import Array, Step, sampling_steps
 from sora_spec.builders.vae.tiling import NUMPY as NUMPY_CANVASES
 from sora_spec.builders.vae.tiling import in_tiles
 from sora_spec.compile.bundle.contract import condition_ports
@@ -51,7 +52,7 @@ class Pipeline:
     precision: Precision = "fp32"
     """What both stages compute in. Between them, and in the sampler, everything is fp32."""
     seconds: dict[str, float] = field(default_factory=lambda: {"denoiser": 0.0, "vae_decoder": 0.0})
-    """Wall time spent in each stage so far."""
+    """Wall time of sampling and of decoding so far."""
 
     def generate(
         self,
@@ -80,13 +81,39 @@ class Pipeline:
         seed: int,
         progress: Callable[[int], object] | None = None,
     ) -> NDArray[np.float32]:
-        """Latents (B, C, F, H, W) of the samples `indices` of `seed`."""
+        """Latents (B, C, F, H, W) of the samples `indices` of `seed`, on the host."""
+        started = time.perf_counter()
+        latents = None
+        with self.denoiser.using():
+            for step in self.steps(indices, labels, seed, progress):
+                latents = step.latents
+            found = self.denoiser.xp.to_host(latents)
+        self.seconds["denoiser"] += time.perf_counter() - started
+        return found
+
+    def steps(
+        self,
+        indices: Sequence[int],
+        labels: Sequence[int | None],
+        seed: int,
+        progress: Callable[[int], object] | None = None,
+    ) -> Iterator[Step]:
+        """The steps that `sample` takes, with latents on the denoiser's device (`denoiser.xp`); see `Step`.
+
+        A noisy sampler's noise is drawn on the host, so that a clip is the same everywhere, and goes up once a step.
+        """
         assert len(indices) == len(labels)
         stream = NoiseStream(seed, indices, derive_shapes(self.spec).latent)
         advance = None if progress is None else lambda _: progress(len(indices))
         wanted = self._labels(labels)
         with self.denoiser.using():
-            return sample(self.spec, self._network, stream.draw(), wanted, stream.draw, NUMPY, advance)
+            xp = self.denoiser.xp
+            given = None if wanted is None else xp.from_host(wanted)
+
+            def draw() -> Array:
+                return xp.from_host(stream.draw())
+
+            yield from sampling_steps(self.spec, self._network, draw(), given, draw, xp, advance)
 
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """Video (B, 3, T, Y, X) of latents (B, C, F, H, W).
@@ -117,15 +144,12 @@ class Pipeline:
     def _decode_tile(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         return self.decoder.run({"latents": latents})["video"]
 
-    def _network(self, latents: NDArray[Any], times: NDArray[Any], labels: NDArray[Any] | None) -> NDArray[Any]:
-        started = time.perf_counter()
+    def _network(self, latents: Array, times: Array, labels: Array | None) -> Array:
         inputs = {"latents": latents, "time": times}
         if ports := condition_ports(self.spec):
             assert labels is not None, "the sampler puts the null label where there is none"
             inputs[ports[0].name] = labels
-        result = self.denoiser.run(inputs)["prediction"]
-        self.seconds["denoiser"] += time.perf_counter() - started
-        return result
+        return self.denoiser.compute(inputs)["prediction"]
 
     def _check_finite(self, index: int, video: NDArray[np.float32]) -> None:
         """fp16 ends at 65,504: a network trained in another precision may go beyond, and its clip would be black."""

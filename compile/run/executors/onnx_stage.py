@@ -1,4 +1,8 @@
-"""Stages run by ONNX Runtime: on the CPU, or on CUDA where onnxruntime-gpu finds a device."""
+"""Stages run by ONNX Runtime: on the CPU, or on CUDA where onnxruntime-gpu finds a device.
+
+On CUDA, with torch installed, graphs read and write torch's tensors where they are. Where a graph says no shapes of its
+outputs before it runs (a VAE's frames), and without torch, ONNX Runtime copies from and to the host.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
 
-from sora_spec.compile.bundle.contract import Contract
+from sora_spec.builders.diffusion.arrays import NUMPY, Array, NumpyArrays
+from sora_spec.compile.bundle.contract import Contract, concrete
 from sora_spec.compile.export.targets import local_compute_capability
-from sora_spec.compile.run.executors.stage import Stage
+from sora_spec.compile.run.executors.stage import Stage, device_arrays
 from sora_spec.errors import UserError
 from sora_spec.language.packaged import install_command
 
@@ -54,8 +59,19 @@ class OnnxStage(Stage):
                 f"ONNX Runtime {ort.__version__} cannot load {self._path}: {_first_line(error)}",
                 _mend(str(error)),
             ) from error
-        self.runtime = self._describe(self.session.get_providers()[0])
+        provider = self.session.get_providers()[0]
+        self.runtime = self._describe(provider)
         self._check_graph()
+        if provider.startswith("CUDA") and self._shapes_follow():
+            self.xp = device_arrays()
+
+    def _shapes_follow(self) -> bool:
+        """Whether the inputs' shapes say the outputs'."""
+        known, asked = (
+            {extent for port in ports for extent in port.shape if isinstance(extent, str)}
+            for ports in (self.contract.inputs, self.contract.outputs)
+        )
+        return asked <= known
 
     def _check_graph(self) -> None:
         """Refuse a graph of other inputs and outputs now, before anything is sampled."""
@@ -72,14 +88,34 @@ class OnnxStage(Stage):
                 )
 
     def _close(self) -> None:
-        self.session = None
+        self.session, self.xp = None, NUMPY
 
-    def _run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         names = [port.name for port in self.contract.outputs]
         try:
+            if not isinstance(self.xp, NumpyArrays):
+                return self._run_in_place(inputs, self.xp)
             return dict(zip(names, self.session.run(names, inputs), strict=True))
         except Exception as error:
             raise UserError(f"ONNX Runtime failed in {self.name}: {_first_line(error)}") from error
+
+    def _run_in_place(self, inputs: dict[str, Array], arrays: Any) -> dict[str, Array]:
+        """The graph over torch's tensors, which it reads and writes where they are."""
+        ports, extents = {port.name: port for port in self.contract.inputs}, {}
+        binding, device = self.session.io_binding(), arrays.device.type
+        for name, value in inputs.items():
+            named = zip(ports[name].shape, value.shape, strict=True)
+            extents |= {extent: found for extent, found in named if isinstance(extent, str)}
+            binding.bind_input(name, device, 0, np.dtype(ports[name].dtype), tuple(value.shape), value.data_ptr())
+        outputs: dict[str, Array] = {}
+        for port in self.contract.outputs:
+            shape = concrete(port.shape, extents)
+            value = outputs[port.name] = arrays.empty(shape, port.dtype)
+            binding.bind_output(port.name, device, 0, np.dtype(port.dtype), shape, value.data_ptr())
+        arrays.synchronize()  # ONNX Runtime works in a stream of its own
+        self.session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return outputs
 
 
 def _providers(ort: Any) -> list[str]:

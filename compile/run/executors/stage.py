@@ -1,20 +1,36 @@
-"""One interface over PyTorch, ONNX Runtime and TensorRT: named numpy arrays in, named numpy arrays out."""
+"""One interface over PyTorch, ONNX Runtime and TensorRT: named arrays in, named arrays out.
+
+A stage computes on arrays of its own device, so that what calls it again and again, a sampler, copies nothing between
+device and host. Where the CPU is the device these are numpy's; on a GPU they are torch's, where torch is installed.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
+from sora_spec.builders.diffusion.arrays import NUMPY, Array, Arrays
 from sora_spec.compile.bundle.contract import Contract
 from sora_spec.errors import UserError
 
 Backend = Literal["torch", "onnx", "tensorrt"]
-Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+
+
+def device_arrays() -> Arrays:
+    """Arrays on the GPU, where there are one and a torch to compute with; elsewhere numpy's."""
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        if torch.cuda.is_available():
+            from sora_spec.builders.diffusion.torch_arrays import TorchArrays
+
+            return TorchArrays(torch.device("cuda"))
+    return NUMPY
 
 
 class Stage(ABC):
@@ -25,6 +41,8 @@ class Stage(ABC):
     runtime: str
     """What runs it, with version and device: recorded beside every video."""
     contract: Contract
+    xp: Arrays = NUMPY
+    """The arrays that it computes on while it is in `using`."""
 
     def __init__(self, name: str, contract: Contract, offload: bool) -> None:
         self.name, self.contract, self.offload = name, contract, offload
@@ -53,20 +71,23 @@ class Stage(ABC):
     def _close(self) -> None:
         """Free what it holds on its device."""
 
-    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Run the graph. Raises UserError when an input has another shape than the contract says."""
-        self._check(inputs)
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """`compute` for arrays of the host."""
         with self.using():
-            return self._run({port.name: self._cast(inputs[port.name], port.dtype) for port in self.contract.inputs})
+            outputs = self.compute({name: self.xp.from_host(value) for name, value in inputs.items()})
+            return {name: self.xp.to_host(value) for name, value in outputs.items()}
+
+    def compute(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the graph on arrays of `xp`. Raises UserError when an input has another shape than the contract says."""
+        self._check(inputs)
+        ports = self.contract.inputs
+        with self.using():
+            return self._run({port.name: self.xp.contiguous(inputs[port.name], port.dtype) for port in ports})
 
     @abstractmethod
-    def _run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]: ...
+    def _run(self, inputs: dict[str, Array]) -> dict[str, Array]: ...
 
-    @staticmethod
-    def _cast(value: NDArray[Any], dtype: str) -> NDArray[Any]:
-        return np.ascontiguousarray(value, dtype=np.dtype(dtype))
-
-    def _check(self, inputs: Arrays) -> None:
+    def _check(self, inputs: Mapping[str, Array]) -> None:
         extents: dict[str, int] = {}
         for port in self.contract.inputs:
             assert port.name in inputs, f"{self.name} needs {port.name}, got {sorted(inputs)}"

@@ -1,24 +1,33 @@
-"""Stages run by a TensorRT engine on this machine's GPU. Torch-free: device memory comes from `cuda-bindings`."""
+"""Stages run by a TensorRT engine on this machine's GPU.
+
+With torch installed they take and give its tensors, in its stream. Without, arrays are the host's, and every call
+copies them through buffers from `cuda-bindings`.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sora_spec.builders.diffusion.arrays import Array, NumpyArrays
 from sora_spec.compile.bundle.bundle import Bundle
 from sora_spec.compile.bundle.contract import BATCH, FRAMES, Contract, contract_of
 from sora_spec.compile.bundle.manifest import Engine, Profile, Range, StageName
 from sora_spec.compile.export.targets import local_compute_capability
-from sora_spec.compile.run.executors.stage import Stage
+from sora_spec.compile.run.executors.stage import Stage, device_arrays
 from sora_spec.errors import UserError
 from sora_spec.language.schema.spec import Spec
+
+if TYPE_CHECKING:
+    from sora_spec.builders.diffusion.torch_arrays import TorchArrays
 
 
 class DeviceMemory(Protocol):
@@ -83,24 +92,23 @@ class CudaMemory:
 
 
 class EngineStage(Stage):
-    """One engine, which `load` deserializes. Buffers grow with the largest shape seen and are kept while it is open."""
+    """One engine, which `load` deserializes: what both kinds of arrays have in common."""
 
     backend = "tensorrt"
+    stream: int
 
     def __init__(
         self,
         name: str,
         load: Callable[[], Any],
         contract: Contract,
-        memory: DeviceMemory,
         runtime: str,
         offload: bool = False,
     ) -> None:
         self.runtime = runtime
-        self._load, self._memory = load, memory
+        self._load = load
         self._engine: Any = None
         self._context: Any = None
-        self._buffers: dict[str, tuple[int, int]] = {}
         super().__init__(name, contract, offload)
 
     def _open(self) -> None:
@@ -110,6 +118,57 @@ class EngineStage(Stage):
     def _close(self) -> None:
         self._context = None  # before the engine, which it refers to
         self._engine = None
+
+    def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        for name, value in inputs.items():
+            if not self._context.set_input_shape(name, tuple(value.shape)):
+                raise UserError(f"{self.name}: the engine does not take {name} of shape {tuple(value.shape)}")
+            self._context.set_tensor_address(name, self._input(name, value))
+        outputs: dict[str, Array] = {}
+        for port in self.contract.outputs:
+            shape = tuple(self._context.get_tensor_shape(port.name))
+            outputs[port.name], address = self._output(port.name, shape, port.dtype)
+            self._context.set_tensor_address(port.name, address)
+        if not self._context.execute_async_v3(self.stream):
+            raise UserError(
+                f"{self.name}: the engine failed to run", "run with --backend onnx to tell model from engine"
+            )
+        return outputs
+
+    @abstractmethod
+    def _input(self, name: str, value: Array) -> int:
+        """Address on the device of an input."""
+
+    @abstractmethod
+    def _output(self, name: str, shape: tuple[int, ...], dtype: str) -> tuple[Array, int]:
+        """An array for an output, and the address on the device that the engine writes to."""
+
+
+class DeviceEngineStage(EngineStage):
+    """An engine over torch's tensors: it reads and writes them where they are, in torch's stream."""
+
+    def __init__(self, arrays: TorchArrays, *arguments: Any, **settings: Any) -> None:
+        self.xp, self.stream, self._arrays = arrays, arrays.stream, arrays
+        super().__init__(*arguments, **settings)
+
+    def _input(self, name: str, value: Array) -> int:
+        return value.data_ptr()
+
+    def _output(self, name: str, shape: tuple[int, ...], dtype: str) -> tuple[Array, int]:
+        value = self._arrays.empty(shape, dtype)
+        return value, value.data_ptr()
+
+
+class HostEngineStage(EngineStage):
+    """An engine over numpy's arrays. Its buffers grow with the largest shape seen and are kept while it is open."""
+
+    def __init__(self, memory: DeviceMemory, *arguments: Any, **settings: Any) -> None:
+        self._memory, self.stream = memory, memory.stream
+        self._buffers: dict[str, tuple[int, int]] = {}
+        super().__init__(*arguments, **settings)
+
+    def _close(self) -> None:
+        super()._close()
         for address, _ in self._buffers.values():
             self._memory.free(address)
         self._buffers.clear()
@@ -123,26 +182,20 @@ class EngineStage(Stage):
             self._buffers[name] = (address, size)
         return address
 
-    def _run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        for name, value in inputs.items():
-            if not self._context.set_input_shape(name, value.shape):
-                raise UserError(f"{self.name}: the engine does not take {name} of shape {value.shape}")
-            address = self._buffer(name, value.nbytes)
-            self._memory.upload(address, value)
-            self._context.set_tensor_address(name, address)
-        outputs = {port.name: self._output(port.name, port.dtype) for port in self.contract.outputs}
-        if not self._context.execute_async_v3(self._memory.stream):
-            raise UserError(
-                f"{self.name}: the engine failed to run", "run with --backend onnx to tell model from engine"
-            )
+    def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        outputs = super()._run(inputs)
         for name, value in outputs.items():
             self._memory.download(self._buffers[name][0], value)
         return outputs
 
-    def _output(self, name: str, dtype: str) -> NDArray[Any]:
-        value = np.empty(tuple(self._context.get_tensor_shape(name)), np.dtype(dtype))
-        self._context.set_tensor_address(name, self._buffer(name, value.nbytes))
-        return value
+    def _input(self, name: str, value: Array) -> int:
+        address = self._buffer(name, value.nbytes)
+        self._memory.upload(address, value)
+        return address
+
+    def _output(self, name: str, shape: tuple[int, ...], dtype: str) -> tuple[Array, int]:
+        value = np.empty(shape, np.dtype(dtype))
+        return value, self._buffer(name, value.nbytes)
 
 
 def usable_engine(bundle: Bundle, stage: StageName) -> Engine | None:
@@ -181,17 +234,19 @@ def load_engines(bundle: Bundle, spec: Spec, stages: tuple[StageName, ...], offl
             f"(engines: {', '.join(built) or 'none'})",
             f"build them here: sora-spec export {bundle.path} --trt --target sm{sm}",
         )
-    memory = CudaMemory()
-    return [
-        _stage(bundle, spec, stage, engine, memory, offload) for stage, engine in found.items() if engine is not None
-    ]
+    arrays: Any = device_arrays()
+    hosted = isinstance(arrays, NumpyArrays)
+    kind = partial(HostEngineStage, CudaMemory()) if hosted else partial(DeviceEngineStage, arrays)
+    return [_stage(bundle, spec, stage, engine, kind, offload) for stage, engine in found.items() if engine is not None]
 
 
-def _stage(bundle: Bundle, spec: Spec, stage: StageName, engine: Engine, memory: DeviceMemory, offload: bool) -> Stage:
+def _stage(
+    bundle: Bundle, spec: Spec, stage: StageName, engine: Engine, kind: Callable[..., Stage], offload: bool
+) -> Stage:
     bundle.check_engine(engine)
     contract = within_profile(contract_of(spec, stage), engine.profile)
     runtime = f"{engine.builder} {engine.version} {engine.sm}"
-    return EngineStage(stage, partial(_deserialize, bundle, engine), contract, memory, runtime, offload)
+    return kind(stage, partial(_deserialize, bundle, engine), contract, runtime, offload)
 
 
 def _deserialize(bundle: Bundle, engine: Engine) -> Any:

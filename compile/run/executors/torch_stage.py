@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from sora_spec.builders.diffusion.arrays import Array, NumpyArrays
 from sora_spec.compile.bundle.contract import Contract
-from sora_spec.compile.run.executors.stage import Stage
+from sora_spec.compile.run.executors.stage import Stage, device_arrays
 
 
 class TorchStage(Stage):
@@ -21,7 +19,8 @@ class TorchStage(Stage):
     backend = "torch"
 
     def __init__(self, name: str, module: nn.Module, contract: Contract, offload: bool = False) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.xp = device_arrays()
+        self.device = torch.device("cpu" if isinstance(self.xp, NumpyArrays) else "cuda")
         self.module = module.eval()
         self.runtime = f"torch {torch.__version__} {self.device.type}"
         super().__init__(name, contract, offload)
@@ -34,7 +33,7 @@ class TorchStage(Stage):
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # else the allocator keeps the memory that the next stage is to have
 
-    def _run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         with torch.inference_mode():
-            result = self.module(*(torch.from_numpy(value).to(self.device) for value in inputs.values()))
-        return {self.contract.outputs[0].name: result.cpu().numpy()}
+            result = self.module(*(torch.as_tensor(value) for value in inputs.values()))
+        return {self.contract.outputs[0].name: result.numpy() if isinstance(self.xp, NumpyArrays) else result}

@@ -77,7 +77,7 @@ def _generation(job: Job) -> list[str]:
     found = [
         f"{clips} at a time{doubled}, weights and arithmetic in {job.spec.export.precision}",
         _placed(job),
-        "latents, noise and slopes of the sampler lie on the device; `sora-spec generate` keeps them on the host",
+        "latents, noise and slopes of the sampler lie on the device",
         *_vae_pieces(job, bundles=True),
     ]
     if job.spec.export.precision != "fp32":

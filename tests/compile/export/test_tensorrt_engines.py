@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib.util
 import json
@@ -12,16 +13,23 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 
 import sora_spec.compile.export.engines as engines
 import sora_spec.compile.export.tensorrt_build as tensorrt_build
+from sora_spec.builders.diffusion.torch_arrays import TorchArrays
 from sora_spec.cli.export import export
 from sora_spec.compile.bundle.bundle import Bundle
-from sora_spec.compile.bundle.contract import engine_profile
+from sora_spec.compile.bundle.contract import decoder_contract, engine_profile
 from sora_spec.compile.bundle.manifest import STAGES, Profile
 from sora_spec.compile.export.targets import compute_capability
-from sora_spec.compile.run.executors.tensorrt_stage import EngineStage, load_engines, within_profile
+from sora_spec.compile.run.executors.tensorrt_stage import (
+    DeviceEngineStage,
+    HostEngineStage,
+    load_engines,
+    within_profile,
+)
 from sora_spec.errors import UserError
 from sora_spec.language.packaged import install_command
 
@@ -251,11 +259,9 @@ class DoublingEngine:
 
 def test_engine_stage_moves_arrays_through_device_buffers(toys: Any) -> None:
     spec = toys.spec(vae={"kind": "identity"}, clip={"frames": 3, "height": 8, "width": 12}, export={"batch": [1, 4]})
-    from sora_spec.compile.bundle.contract import decoder_contract
-
     memory = HostMemory()
     contract = within_profile(decoder_contract(spec), engine_profile(spec, "vae_decoder"))
-    stage = EngineStage("vae_decoder", lambda: DoublingEngine(memory), contract, memory, "stand-in")
+    stage = HostEngineStage(memory, "vae_decoder", lambda: DoublingEngine(memory), contract, "stand-in")
     for batch in (2, 4, 1):
         latents = np.random.default_rng(batch).standard_normal((batch, 3, 3, 8, 12), np.float32)
         np.testing.assert_array_equal(stage.run({"latents": latents})["video"], 2 * latents)
@@ -265,3 +271,30 @@ def test_engine_stage_moves_arrays_through_device_buffers(toys: Any) -> None:
         stage.run({"latents": np.zeros((5, 3, 3, 8, 12), np.float32)})
     with pytest.raises(UserError, match="takes 1 to 3 frames"):
         stage.run({"latents": np.zeros((1, 3, 4, 8, 12), np.float32)})
+
+
+class AddressedEngine(DoublingEngine):
+    """The same over plain addresses of this process's memory."""
+
+    def __init__(self) -> None:
+        super().__init__(HostMemory())
+
+    def execute_async_v3(self, stream: int) -> bool:
+        assert stream == 0
+        source, target = (
+            np.ctypeslib.as_array(ctypes.cast(self.addresses[name], ctypes.POINTER(ctypes.c_float)), self.shape)
+            for name in ("latents", "video")
+        )
+        target[...] = 2 * source
+        return True
+
+
+def test_engine_stage_reads_and_writes_tensors_where_they_are(toys: Any) -> None:
+    spec = toys.spec(vae={"kind": "identity"}, clip={"frames": 3, "height": 8, "width": 12}, export={"batch": [1, 4]})
+    contract = within_profile(decoder_contract(spec), engine_profile(spec, "vae_decoder"))
+    arrays = TorchArrays(torch.device("cpu"))
+    stage = DeviceEngineStage(arrays, "vae_decoder", AddressedEngine, contract, "stand-in")
+    latents = torch.randn(2, 3, 3, 8, 12)
+    found = stage.compute({"latents": latents})["video"]
+    torch.testing.assert_close(found, 2 * latents, rtol=0, atol=0)
+    np.testing.assert_array_equal(stage.run({"latents": latents.numpy()})["video"], 2 * latents.numpy())
