@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from sora_spec.train.shards import local, reshard
+from sora_spec.train.shards import local, on_host, reshard
 
 
 class MovingAverage:
@@ -30,7 +30,7 @@ class MovingAverage:
 
     def _copied(self, tensor: Tensor) -> Tensor:
         """A copy where the average is kept."""
-        return tensor.detach().to("cpu" if self.on_host else tensor.device, copy=True)
+        return on_host(tensor) if self.on_host else tensor.detach().clone()
 
     def decay_at(self, step: int) -> float:
         """Decay after update number `step`, counted from 1."""

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from sora_spec import output
 from sora_spec.builders.weights.dit import own_state
+from sora_spec.builders.weights.files import shapes_of
 from sora_spec.builders.weights.vae_run import expected_shapes
-from sora_spec.disk.checkpoints import AVERAGE, MODEL, Weights, pick_weights
+from sora_spec.disk.checkpoints import Weights, pick_weights
 from sora_spec.disk.run_folder import RunFolder, StageName
 from sora_spec.errors import UserError
 from sora_spec.language.schema.spec import Spec
@@ -72,12 +71,8 @@ def start_from(spec: Spec, path: Path, stage: StageName, ema: bool) -> tuple[Spe
     return started, Origin(run, stage, weights.step, weights.averaged)
 
 
-def _file(weights: Weights) -> Path:
-    return (weights.path / (AVERAGE if weights.averaged else MODEL)).absolute()
-
-
 def _with_weights(spec: Spec, section: str, weights: Weights) -> Spec:
-    changed = getattr(spec, section).model_copy(update={"weights": str(_file(weights))})
+    changed = getattr(spec, section).model_copy(update={"weights": str(weights.part.absolute())})
     return spec.model_copy(update={section: changed})
 
 
@@ -87,8 +82,7 @@ def _what(weights: Weights) -> str:
 
 def _tell(spec: Spec, run: RunFolder, stage: StageName, weights: Weights) -> None:
     """What is taken, what is left, and what is other than there."""
-    with safe_open(_file(weights), "pt") as file:
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    shapes = shapes_of(weights.part)
     expected = {name: tuple(shape) for name, shape in _expected(spec, stage).items()}
     same = [name for name, shape in shapes.items() if expected.get(name) == shape]
     left = sorted(name for name in shapes if name not in same)

@@ -14,7 +14,7 @@ from sora_spec.disk.checkpoints import State, read_state
 from sora_spec.disk.run_folder import RunFolder, StageFolder
 from sora_spec.errors import UserError
 from sora_spec.os_errors import refusal
-from sora_spec.train.checkpoint import load_checkpoint, save_checkpoint
+from sora_spec.train.checkpoint import CheckpointWriter, load_checkpoint
 from sora_spec.train.data.loader import Batch, load_batches
 from sora_spec.train.data.order import BatchOrder
 from sora_spec.train.interrupt import StopRequest
@@ -49,6 +49,7 @@ class Loop:
         self.task, self.folder, self.ranks, self.settings = task, folder, ranks, task.settings
         self.found = found
         self.trainer = Trainer(task, ranks)
+        self.writer = CheckpointWriter(folder, ranks, self.settings.train.keep)
         self.state = State(0, self.settings.stage, task.dataset.fingerprint(), clips=0, spec=spec)
         self.state.sizes, self.state.vae = task.dataset.sizes(), task.vae_digest
         self._place: tuple[int, int] | None = None
@@ -99,7 +100,9 @@ class Loop:
         try:
             with StopRequest() as stop:
                 stopped = self._steps(stop, batches, order)
+                self.writer.wait()
         finally:
+            self.writer.settle()
             if self.log is not None:
                 self.log.close()
         self._tell("interrupted" if stopped else "finished")
@@ -110,10 +113,13 @@ class Loop:
         if self.ranks.is_main:
             self._place = self._where()
         with StopRequest() as stop:
-            return self._finish(stop)
+            stopped = self._finish(stop)
+            self.writer.wait()
+        return stopped
 
     def _kept(self) -> str:
         """The step, and what is left of it on disk."""
+        self.writer.settle()
         newest = self.folder.latest()
         kept = f"the last checkpoint is {newest}" if newest else "there is no checkpoint yet"
         return f"{self.state.step}; {kept}"
@@ -158,6 +164,7 @@ class Loop:
         try:
             result = self._measured(step + 1, lambda: self.trainer.step(step, batches, order))
         except NotFiniteError as error:
+            self.writer.settle()
             newest = self.folder.latest()
             kept = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
             raise UserError(
@@ -201,7 +208,7 @@ class Loop:
     def _after(self, step: int, stop: StopRequest) -> bool:
         """Sample, measure and save as `step` demands; True when the run is to stop here."""
         settings, last = self.settings, step == self.settings.own.steps
-        stopping = self.ranks.any(stop.requested)
+        stopping = self.ranks.any(stop.requested or self.writer.failed)
         if settings.train.sample_every and step % settings.train.sample_every == 0 and not stopping:
             self._check_place()
             self._with_average(self._show)
@@ -235,7 +242,7 @@ class Loop:
 
     def _save(self) -> None:
         self._check_place()
-        save_checkpoint(self.folder, self.trainer.trained, self.state, self.ranks, self.settings.train.keep)
+        self.writer.save(self.trainer.trained, self.state)
         self._tell("running")
 
     def _show(self) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 
 import torch
 from torch import Tensor, nn
 
 from sora_spec.language.schema.training import AdamW
-from sora_spec.train.shards import cut_like, local, whole
+from sora_spec.train.shards import whole
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -40,22 +41,23 @@ def clip_gradients(module: nn.Module, limit: float | None) -> float:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
-    """Both moments of every parameter that has been updated, whole, as `name.exp_avg` and `name.exp_avg_sq`."""
+    """Both moments of every parameter that has been updated, as `name.exp_avg` and `name.exp_avg_sq`."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in module.named_parameters():
         state = optimizer.state.get(parameter)
         if state:
-            tensors |= {f"{name}.{moment}": whole(state[moment]) for moment in _MOMENTS}
+            tensors |= {f"{name}.{moment}": state[moment] for moment in _MOMENTS}
     return tensors
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: dict[str, Tensor], step: int) -> None:
-    """Put back what `optimizer_tensors` gave after `step` updates."""
+def begin_state(optimizer: torch.optim.Optimizer, module: nn.Module, step: int, names: Container[str]) -> None:
+    """Let the optimiser have the state after `step` updates of those parameters whose moments are in `names`.
+
+    The moments are zero: what `optimizer_tensors` gave is to be put into what it gives now.
+    """
     for name, parameter in module.named_parameters():
-        if f"{name}.{_MOMENTS[0]}" not in tensors:
-            continue
-        state: dict[str, Tensor] = {"step": torch.tensor(float(step))}
-        for moment in _MOMENTS:
-            state[moment] = torch.zeros_like(parameter, memory_format=torch.preserve_format).detach()
-            local(state[moment]).copy_(cut_like(tensors[f"{name}.{moment}"], parameter))
-        optimizer.state[parameter] = state
+        if f"{name}.{_MOMENTS[0]}" in names:
+            moments = {
+                moment: torch.zeros_like(parameter, memory_format=torch.preserve_format).detach() for moment in _MOMENTS
+            }
+            optimizer.state[parameter] = {"step": torch.tensor(float(step)), **moments}

@@ -18,6 +18,11 @@ def whole(tensor: Tensor) -> Tensor:
     return full.to("cpu", copy=True).contiguous()
 
 
+def on_host(tensor: Tensor) -> Tensor:
+    """A copy in CPU memory, cut as the tensor is."""
+    return tensor.detach().to("cpu", copy=True)
+
+
 def cut_like(full: Tensor, like: Tensor) -> Tensor:
     """This rank's part of `full`, cut and placed as `like` is. Every rank must call it."""
     full = full.to(device=like.device, dtype=like.dtype)

@@ -25,7 +25,7 @@ from sora_spec.builders.weights.mismatch import check_same_shapes, explain
 from sora_spec.builders.weights.names import unnested, unprefixed
 from sora_spec.builders.weights.vae_run import checkpoint_state, told_spec
 from sora_spec.builders.weights.values import as_float32
-from sora_spec.disk.checkpoints import AVERAGE, STATE
+from sora_spec.disk.checkpoints import AVERAGE, INDEX, STATE, part_of
 from sora_spec.errors import UserError
 from sora_spec.language.schema.backbone import Alternating, CrossAttention, Factorized, Joint, Sincos, Transformer
 from sora_spec.language.schema.condition import NoCondition
@@ -178,12 +178,12 @@ def read_weights(path: Path | str, spec: Spec) -> dict[str, Tensor]:
     Raises UserError where a folder tells a number of heads that is not the spec's: no tensor does.
     """
     folder = Path(path).expanduser()
-    checkpoint = folder if folder.is_dir() else folder.parent
+    checkpoint = folder if folder.is_dir() and not (folder / INDEX).is_file() else folder.parent
     if (checkpoint / STATE).is_file():
         heads = told_spec(checkpoint).get("backbone", {}).get("heads")
         _check_heads(heads, spec, checkpoint / STATE)
     if (folder / STATE).is_file():
-        average = (folder / AVERAGE).is_file()
+        average = part_of(folder, AVERAGE).exists()
         output.note(f"{path} is a checkpoint of a run: its {'moving average is' if average else 'weights are'} taken")
         return checkpoint_state(folder)
     inner = folder / "transformer" if (folder / "transformer").is_dir() else folder

@@ -9,13 +9,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from sora_spec import output
 from sora_spec.builders.weights.names import unnested
 from sora_spec.builders.weights.torch_file import AGAIN, load_torch_file, refuse_foreign
+from sora_spec.disk.checkpoints import INDEX
 from sora_spec.disk.checksums import check_listed
 from sora_spec.errors import UserError
 
@@ -30,13 +31,15 @@ def read_state(path: Path | str, subfolder: str | None = None) -> dict[str, Tens
     """Every tensor of a checkpoint, on the CPU, by its name in the file.
 
     `path`: a `.safetensors` file, a PyTorch file (`.pt .pth .bin .ckpt`, read with `weights_only=True`: no code in it
-    is run), or a folder as diffusers saves it, sharded or not. A pipeline's folder is entered through `subfolder`. Of a
-    training checkpoint `{model, ema, opt, args}` the moving average is taken, and said.
+    is run), a folder of shards of a run, or one as diffusers saves it, sharded or not. A pipeline's folder is entered
+    through `subfolder`. Of a training checkpoint `{model, ema, opt, args}` the moving average is taken, and said.
 
     Raises UserError when the file is missing, damaged, unsafe or holds no tensors.
     """
     path = Path(path).expanduser()
     try:
+        if (path / INDEX).is_file():
+            return _read_shards_of_ranks(path)
         if path.is_dir():
             return _read_folder(path / subfolder if subfolder and (path / subfolder).is_dir() else path)
         if not path.is_file():
@@ -54,7 +57,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         check_listed(path)
-        state = _read_safetensors(path)
+        state = read_safetensors(path)
     elif suffix in PICKLES:
         state = unnested(load_torch_file(path), str(path))
     else:
@@ -70,7 +73,28 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_shards_of_ranks(folder: Path) -> dict[str, Tensor]:
+    from sora_spec.builders.weights.shards import read_shards  # it imports what only several ranks need
+
+    check_listed(folder)
+    return read_shards(folder)
+
+
+def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a part of a checkpoint: a safetensors file, or a folder of shards."""
+    if path.is_dir():
+        from sora_spec.builders.weights.shards import shapes_in_shards
+
+        return {name: tuple(shape) for name, shape in shapes_in_shards(path).items()}
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read: {error}", "bring it back from a copy") from error
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file, which need not be one. Raises UserError."""
     _check_header(path)
     try:
         return load_file(path)

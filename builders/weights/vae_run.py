@@ -14,7 +14,17 @@ from sora_spec.builders.weights.mismatch import check_same_shapes
 from sora_spec.builders.weights.names import unprefixed
 from sora_spec.builders.weights.sd_vae import load_sd_vae
 from sora_spec.builders.weights.values import as_float32
-from sora_spec.disk.checkpoints import AVERAGE, MODEL, STATE, Damaged, Weights, check_measured, examine, pick_weights
+from sora_spec.disk.checkpoints import (
+    AVERAGE,
+    MODEL,
+    STATE,
+    Damaged,
+    Weights,
+    check_measured,
+    examine,
+    part_of,
+    pick_weights,
+)
 from sora_spec.disk.checkpoints import read_state as read_trained
 from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
@@ -123,13 +133,13 @@ def checkpoint_state(checkpoint: Path, spec: Spec | None = None) -> dict[str, Te
         raise UserError(f"{checkpoint} is damaged: {found.why}", "name another checkpoint, or copy this one again")
     if spec is not None:
         check_measured(found, spec, "sora-spec train RUN --stage vae --resume")
-    return tensors_of(Weights(checkpoint, found.step, averaged=(checkpoint / AVERAGE).exists()))
+    return tensors_of(Weights(checkpoint, found.step, averaged=part_of(checkpoint, AVERAGE).exists()))
 
 
 def tensors_of(weights: Weights) -> dict[str, Tensor]:
     """The tensors that `pick_weights` chose: the model's, replaced by their moving averages where those are meant."""
-    state = read_state(weights.path / MODEL)
-    return state | read_state(weights.path / AVERAGE) if weights.averaged else state
+    state = read_state(part_of(weights.path, MODEL))
+    return state | read_state(weights.part) if weights.averaged else state
 
 
 def filled(spec: Spec, state: dict[str, Tensor]) -> VaeModule:

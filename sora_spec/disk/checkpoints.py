@@ -7,6 +7,9 @@ step-00001000/
   checksums.sha256      SHA-256 of each of them
 ```
 
+Several ranks write each part in shards, as `torch.distributed.checkpoint` does: `model/__RANK_0.distcp` and an index,
+`model/.metadata`, and so for `ema/` and `optimizer/`.
+
 Whoever reads a checkpoint compares what it reads with the checksums first. A damaged one gives way to the one before.
 """
 
@@ -27,8 +30,10 @@ from sora_spec.errors import UserError
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
 
-FORMAT = 2
-"""Of checkpoints that are written: with checksums, the spec and the number of clips. 1 had none of them."""
+FORMAT, SHARDED = 2, 3
+"""Of checkpoints in files, and in folders of shards: with checksums, the spec and the number of clips. 1 had none."""
+INDEX = ".metadata"
+"""Of a folder of shards."""
 MODEL, AVERAGE, OPTIMIZER, STATE = "model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"
 
 
@@ -118,6 +123,8 @@ def examine(path: Path, stage: str | None, names: Sequence[str]) -> Checkpoint |
     if state.format < FORMAT:
         return _examine_old(path, state, names)
     kept = [name for name in names if name != AVERAGE or state.average]
+    if state.format == SHARDED:
+        kept = [f"{shards_of(path, name).name}/" for name in kept]
     damage = damage_of_files(path, [STATE, *kept])
     return Checkpoint(path, state) if damage is None else Damaged(path, damage)
 
@@ -132,11 +139,22 @@ def _examine_old(path: Path, state: State, names: Sequence[str]) -> Checkpoint |
     return Checkpoint(path, state)
 
 
+def shards_of(path: Path, name: str) -> Path:
+    """The folder of a part's shards, where several ranks wrote the checkpoint."""
+    return path / name.removesuffix(".safetensors")
+
+
+def part_of(path: Path, name: str) -> Path:
+    """Where a part of a checkpoint lies: its file, or the folder of its shards."""
+    sharded = any(shards_of(path, other).is_dir() for other in (MODEL, AVERAGE, OPTIMIZER))
+    return shards_of(path, name) if sharded else path / name
+
+
 def read_state(path: Path) -> State:
     """`state.json` of a checkpoint. Raises ValueError when it is missing or damaged."""
     try:
         values: Any = json.loads((path / STATE).read_bytes())
-        if values.get("format", 1) > FORMAT:
+        if values.get("format", 1) > SHARDED:
             raise ValueError(f"{STATE} is of a later version of sora-spec")
         if "codec" in values:  # its name in checkpoints of earlier versions
             values["vae"] = values.pop("codec")
@@ -179,7 +197,12 @@ class Weights:
     """The checkpoint."""
     step: int
     averaged: bool
-    """Whether the moving average is meant, in `ema.safetensors`; else the weights, in `model.safetensors`."""
+    """Whether the moving average is meant; else the weights."""
+
+    @property
+    def part(self) -> Path:
+        """What holds them: a file, or a folder of shards."""
+        return part_of(self.path, AVERAGE if self.averaged else MODEL)
 
 
 def pick_weights(run: RunFolder, stage: StageName, ema: bool = True, lacking: bool = False) -> Weights | None:
@@ -194,19 +217,20 @@ def pick_weights(run: RunFolder, stage: StageName, ema: bool = True, lacking: bo
     newest = folder.latest()
     if newest is None:
         return None
+    lost = part_of(newest, AVERAGE)
     gone = ema and _lost_average(newest, _keeps_average(spec, stage))
     if gone and not lacking:
         raise UserError(
-            f"{newest / AVERAGE} is missing, and this run keeps a moving average: it is what a trained model is",
+            f"{lost} is missing, and this run keeps a moving average: it is what a trained model is",
             "bring it back from a copy; to take the weights of the last step in its place: --no-ema",
         )
     if gone:
-        output.warn(f"{newest / AVERAGE} is missing: the weights of the last step are taken in its place")
+        output.warn(f"{lost} is missing: the weights of the last step are taken in its place")
     found, _ = find_checkpoint(folder, (MODEL, AVERAGE) if ema and not gone else (MODEL,))
     assert found is not None
     _check_meaning(run, spec, stage, found)
     check_measured(found, spec, f"sora-spec train {run.path} --stage vae --resume")
-    return Weights(found.path, found.step, averaged=ema and (found.path / AVERAGE).exists())
+    return Weights(found.path, found.step, averaged=ema and part_of(found.path, AVERAGE).exists())
 
 
 def check_measured(found: Checkpoint, spec: Spec, command: str) -> None:
@@ -225,7 +249,7 @@ def _keeps_average(spec: Spec, stage: StageName) -> bool:
 
 def _lost_average(path: Path, wanted: bool) -> bool:
     """Whether a checkpoint should have an average and has no file of it."""
-    if (path / AVERAGE).exists():
+    if part_of(path, AVERAGE).exists():
         return False
     try:
         average = read_state(path).average

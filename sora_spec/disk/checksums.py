@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 from sora_spec.errors import UserError
 
 NAME = "checksums.sha256"
-_LINE = re.compile(r"([0-9a-f]{64})  ([^/\n]+)")
+_LINE = re.compile(r"([0-9a-f]{64})  ((?:[^/\n]+/)?[^/\n]+)")
 _HEADER_LIMIT_BYTES = 100_000_000  # as the safetensors library has it
 
 
@@ -29,12 +29,17 @@ def _digest(path: str, *stamp: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_checksums(folder: Path) -> None:
-    """Write the digests of all files of `folder` into it. Raises OSError."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != NAME)
+def sums_of(folder: Path, pattern: str) -> dict[str, str]:
+    """Digests of the files below `folder` that a pattern names, by their place there. Raises OSError."""
+    files = sorted(path for path in folder.glob(pattern) if path.is_file() and path.name != NAME)
     with ThreadPoolExecutor(len(files) or 1) as pool:
-        lines = [f"{digest}  {path.name}\n" for path, digest in zip(files, pool.map(sha256_of, files), strict=True)]
-    (folder / NAME).write_text("".join(lines))
+        return dict(zip([str(path.relative_to(folder)) for path in files], pool.map(sha256_of, files), strict=True))
+
+
+def write_checksums(folder: Path, sums: Mapping[str, str] | None = None) -> None:
+    """Write the digests of all files of `folder` into it, or those that are known already. Raises OSError."""
+    sums = sums_of(folder, "*") if sums is None else sums
+    (folder / NAME).write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
 
 
 def read_checksums(folder: Path) -> dict[str, str] | None:
@@ -57,29 +62,36 @@ def read_checksums(folder: Path) -> dict[str, str] | None:
 
 
 def damage_of_files(folder: Path, names: Iterable[str]) -> str | None:
-    """What is wrong with files of a folder that has checksums; None where all are as they were written."""
+    """What is wrong with files of a folder that has checksums; None where all are as they were written.
+
+    A name that ends in `/` means all that is listed below it.
+    """
     try:
         listed = read_checksums(folder)
     except ValueError as error:
         return str(error)
     if listed is None:
         return f"{NAME} is missing"
-    chosen = sorted(names)
+    chosen = sorted(file for name in names for file in _listed_below(listed, name) or [name])
     with ThreadPoolExecutor(len(chosen) or 1) as pool:
-        found = list(pool.map(_damage, [folder / name for name in chosen], [listed.get(name) for name in chosen]))
+        found = list(pool.map(lambda name: _damage(folder, name, listed.get(name)), chosen))
     return next((text for text in found if text), None)
 
 
-def _damage(path: Path, digest: str | None) -> str | None:
+def _listed_below(listed: Iterable[str], name: str) -> list[str]:
+    return [file for file in listed if name.endswith("/") and file.startswith(name)]
+
+
+def _damage(folder: Path, name: str, digest: str | None) -> str | None:
     if digest is None:
-        return f"{NAME} does not list {path.name}"
+        return f"{NAME} does not list {name}"
     try:
-        found = sha256_of(path)
+        found = sha256_of(folder / name)
     except FileNotFoundError:
-        return f"{path.name} is missing"
+        return f"{name} is missing"
     except OSError as error:
-        return f"{path.name} cannot be read: {error.strerror}"
-    return None if found == digest else f"{path.name} is not as it was written: its SHA-256 differs"
+        return f"{name} cannot be read: {error.strerror}"
+    return None if found == digest else f"{name} is not as it was written: its SHA-256 differs"
 
 
 def damage_of_safetensors(path: Path) -> str | None:
@@ -102,7 +114,7 @@ def damage_of_safetensors(path: Path) -> str | None:
 
 
 def check_listed(path: Path) -> None:
-    """Compare a file that is read by its name with the checksums beside it, where it is listed there.
+    """Compare a file, or a folder of shards, that is read by its name with the checksums beside it that list it.
 
     Raises UserError when it is damaged.
     """
@@ -110,8 +122,9 @@ def check_listed(path: Path) -> None:
         listed = read_checksums(path.parent)
     except ValueError as error:
         raise UserError(f"{path.parent}: {error}", "name another checkpoint, or copy this one again") from error
-    if listed is None or path.name not in listed:
+    name = f"{path.name}/" if path.is_dir() else path.name
+    if listed is None or not (name in listed or _listed_below(listed, name)):
         return
-    damage = _damage(path, listed[path.name])
+    damage = damage_of_files(path.parent, [name])
     if damage is not None:
         raise UserError(f"{path.parent}: {damage}", "name another checkpoint, or copy this one again")
