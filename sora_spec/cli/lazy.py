@@ -43,6 +43,9 @@ VERBS = {
     "export-weights": Verb(
         "sora_spec.cli.export_weights", "Write a run's weights in the official or diffusers' layout.", "Models"
     ),
+    "consolidate": Verb(
+        "sora_spec.cli.consolidate", "Write a checkpoint's weights and their average as safetensors.", "Models"
+    ),
     "probe": Verb("sora_spec.cli.probe", "Measure this machine and write a device for `plan`.", "Machine"),
     "doctor": Verb("sora_spec.cli.doctor", "Check this machine: what works, what is missing.", "Machine"),
 }

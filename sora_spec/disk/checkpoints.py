@@ -109,6 +109,23 @@ def find_checkpoint(folder: StageFolder, names: Sequence[str]) -> tuple[Checkpoi
     return None, []
 
 
+def whole_checkpoint(folder: StageFolder, names: Sequence[str], step: int | None) -> Checkpoint:
+    """The checkpoint after `step` updates, or the newest whole one. Raises UserError where it is damaged or missing."""
+    if step is None:
+        found = find_checkpoint(folder, names)[0]
+        if found is None:
+            raise UserError(f"{folder.path} has no checkpoint yet", "sora-spec train writes them")
+        return found
+    path = folder.checkpoint_path(step)
+    if not path.is_dir():
+        there = ", ".join(str(step_of(other)) for other in folder.checkpoints()) or "none"
+        raise UserError(f"{folder.path} has no checkpoint of step {step}", f"it has those of steps: {there}")
+    examined = examine(path, folder.path.name, names)
+    if isinstance(examined, Damaged):
+        raise UserError(f"{path} is damaged: {examined.why}", "name another step, or bring it back from a copy")
+    return examined
+
+
 def examine(path: Path, stage: str | None, names: Sequence[str]) -> Checkpoint | Damaged:
     """Compare files of one checkpoint with its checksums. `names` may list an average that the run does not keep.
 

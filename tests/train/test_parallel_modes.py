@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from sora_spec.builders.weights.files import read_state
+from sora_spec.disk.checkpoints import part_of
 from sora_spec.language.loading import dump_spec
 from sora_spec.language.schema.spec import Spec
 from sora_spec.train.ranks import started_ranks
@@ -40,7 +41,7 @@ def losses(run: Path) -> list[float]:
 def checkpoint(run: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
     for name in ("model", "ema", "optimizer"):
-        tensors = load_file(run / f"denoiser/checkpoints/step-{step:08d}/{name}.safetensors")
+        tensors = read_state(part_of(run / f"denoiser/checkpoints/step-{step:08d}", f"{name}.safetensors"))
         found |= {f"{name}/{key}": tensor for key, tensor in tensors.items()}
     return found
 
