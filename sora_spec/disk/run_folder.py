@@ -14,7 +14,8 @@ runs/NAME/
     latents.json             of the VAE: what is measured of its latents after the last step
     metrics.jsonl
     tensorboard/  samples/
-    checkpoints/step-00001000/{model,ema,optimizer}.safetensors, state.json, checksums.sha256
+    checkpoints/step-00001000/{model,ema,optimizer}.safetensors, state.json, checksums.sha256;
+                             of several ranks folders {model,ema,optimizer}/: see `sora_spec.disk.checkpoints`
 ```
 
 A checkpoint is a folder that appears whole, by one rename, or not at all.

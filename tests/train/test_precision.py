@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
 from sora_spec.builders.weights.run import load_denoiser
@@ -22,7 +21,7 @@ from sora_spec.train.start import build_task, train_stage
 
 
 def tensors(run: Path, step: int, name: str) -> dict[str, torch.Tensor]:
-    return load_file(run / f"denoiser/checkpoints/step-{step:08d}/{name}.safetensors")
+    return read_state(part_of(run / f"denoiser/checkpoints/step-{step:08d}", f"{name}.safetensors"))
 
 
 def losses(run: Path) -> list[float]:
