@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch.distributed.tensor import DTensor
 
+from sora_spec.builders.weights.files import read_state
 from sora_spec.builders.weights.run import load_denoiser
+from sora_spec.disk.checkpoints import part_of
 from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
 from sora_spec.language.loading import dump_spec
