@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -64,7 +64,7 @@ class CheckpointWriter:
         self.folder, self.ranks, self.keep = folder, ranks, keep
         self.failed = False
         """Whether a checkpoint could not be written, which `wait` raises."""
-        self._group = dist.new_group(backend="gloo") if ranks.world > 1 else None
+        self._group = cast("dist.ProcessGroup", dist.new_group(backend="gloo")) if ranks.world > 1 else None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._first = True

@@ -230,7 +230,8 @@ def test_an_index_runs_no_code_and_leaves_nothing_out(runs: Path, tmp_path: Path
             info.relative_path = "../model/" + info.relative_path
 
     def gone(index: Metadata) -> None:
-        next(entry for entry in index.state_dict_metadata.values() if len(entry.chunks) > 1).chunks.pop()
+        entries: list[Any] = list(index.state_dict_metadata.values())
+        next(entry for entry in entries if len(entry.chunks) > 1).chunks.pop()
 
     refused(
         of_index(lambda index: setattr(index, "planner_data", _Runs(marker))), r"model/\.metadata is refused.*pathlib"
