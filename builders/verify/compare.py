@@ -9,7 +9,6 @@ import torch
 
 from sora_spec.builders.verify.allocator import real_peak_bytes
 from sora_spec.builders.verify.component import Traced, trace_component
-from sora_spec.builders.verify.trace import Event
 from sora_spec.graph import Component, Graph, Setting, count, graph_from_spec, memory
 from sora_spec.graph.eager.tape import Op, YamlPath
 from sora_spec.language.schema.spec import Spec
@@ -71,7 +70,7 @@ def compare(spec: Spec, component: Component, setting: Setting) -> Comparison:
     graph = graph_from_spec(spec, component, setting)
     traced = trace_component(spec, component, setting)
     full = graph if not graph.abridged else graph_from_spec(spec, component, replace(setting, full=True))
-    return Comparison(component, tuple(_rows(graph, traced)), first_divergence(full, traced.trace.events))
+    return Comparison(component, tuple(_rows(graph, traced)), first_divergence(full, traced.trace.ops))
 
 
 def compare_on_cpu(spec: Spec, setting: Setting) -> Comparison:
@@ -97,28 +96,21 @@ def _rows(graph: Graph, traced: Traced) -> list[Row]:
     ]
 
 
-def first_divergence(graph: Graph, events: list[Event]) -> Divergence | None:
+def first_divergence(graph: Graph, ops: list[Op]) -> Divergence | None:
     """Walk both schedules. Strides of dimensions of size one say nothing and are not compared."""
-    for index, (op, event) in enumerate(zip_longest(graph.ops, events)):
-        predicted, traced = _predicted(op), _traced(event)
+    for index, (op, other) in enumerate(zip_longest(graph.ops, ops)):
+        predicted, traced = _shown(op), _shown(other)
         if predicted != traced:
             region = op.region if op is not None else 0
             return Divergence(index, graph.label(region), graph.yaml(region), _show(predicted), _show(traced))
     return None
 
 
-def _predicted(op: Op | None) -> Shown | None:
+def _shown(op: Op | None) -> Shown | None:
     if op is None:
         return None
     layouts = tuple((shape, _places(shape, strides), kind.label) for _, shape, strides, kind in op.outputs)
     return (op.name, layouts, op.live_bytes, op.flops, op.read_bytes)
-
-
-def _traced(event: Event | None) -> Shown | None:
-    if event is None:
-        return None
-    layouts = tuple((shape, _places(shape, strides), kind) for shape, strides, kind in event.outputs)
-    return (event.name, layouts, event.live_bytes, event.flops, event.read_bytes)
 
 
 def _places(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:

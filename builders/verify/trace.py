@@ -10,7 +10,6 @@ import sys
 import weakref
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,21 +20,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode, flop_registry
 
 from sora_spec.builders.blocks import adaln
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One kernel that allocated."""
-
-    name: str
-    outputs: tuple[tuple[tuple[int, ...], tuple[int, ...], str], ...]
-    """Shape, strides and type of each new tensor."""
-    live_bytes: int
-    flops: int
-    """By the formulas of `torch.utils.flop_counter`."""
-    read_bytes: int
-    """Bytes of the tensors that it was given."""
-
+from sora_spec.graph.eager.dtypes import DType
+from sora_spec.graph.eager.tape import Op, Tape, Use
 
 # PyTorch's counter does not know the CPU's attention (2.13); its arguments come in the same order.
 _COUNTED_AS = {
@@ -63,71 +49,91 @@ def counting(counter: FlopCounterMode) -> TorchDispatchMode:
     return _FlopCounterMode(counter)
 
 
+_TYPES = {kind.label: kind for kind in DType}
+
+
 class MemoryTrace(TorchDispatchMode):
-    """Context that records kernels. What exists before must be given to `hold`.
+    """Context that records kernels on a tape. What exists before must be given to `hold`.
 
     `rounding`: every storage counts as a multiple of so many bytes (512 in CUDA's caching allocator).
     """
 
     def __init__(self, rounding: int = 1) -> None:
         super().__init__()
-        self.rounding = rounding
-        self.live_bytes = self.peak_bytes = 0
-        self.events: list[Event] = []
-        self._sizes: dict[int, int] = {}
+        self.tape = Tape(rounding)
+        self.peak_bytes = 0
+        self.storages: dict[int, int] = {}
+        """Numbers of the storages that are alive, by address."""
+
+    @property
+    def live_bytes(self) -> int:
+        """Bytes alive now."""
+        return self.tape.live_bytes
+
+    @property
+    def ops(self) -> list[Op]:
+        """Kernels that allocated, in the order in which they ran."""
+        return self.tape.ops
 
     def hold(self, tensors: Iterable[Tensor]) -> int:
         """Count tensors that exist already. Returns their bytes."""
         before = self.live_bytes
         for tensor in tensors:
-            self._count(tensor)
+            self.count(tensor)
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
         return self.live_bytes - before
 
-    def _count(self, tensor: Tensor) -> bool:
-        storage = tensor.untyped_storage()
+    def count(self, tensor: Tensor) -> bool:
+        """Count the storage of a tensor; False where it was counted before."""
+        storage, tape = tensor.untyped_storage(), self.tape
         key = storage._cdata
-        if key in self._sizes:
+        if key in self.storages:
             return False
-        size = -(-storage.nbytes() // self.rounding) * self.rounding
-        self._sizes[key] = size
-        self.live_bytes += size
-        weakref.finalize(storage, self._free, key)
+        number = self.storages[key] = len(tape.sizes)
+        tape.sizes.append(tape.rounded(storage.nbytes()))
+        tape.born.append(len(tape.ops))
+        tape.died.append(None)
+        tape.live_bytes += tape.sizes[number]
+        weakref.finalize(storage, self._free, key, number)
         return True
 
-    def _free(self, key: int) -> None:
-        self.live_bytes -= self._sizes.pop(key)
+    def _free(self, key: int, number: int) -> None:
+        del self.storages[key]
+        self.tape.live_bytes -= self.tape.sizes[number]
+        self.tape.died[number] = len(self.tape.ops)
 
     def _flops(self, func: Any, args: Any, kwargs: Any, result: Any) -> int:
         formula = flop_registry.get(_COUNTED_AS.get(func.overloadpacket, func.overloadpacket))
         return int(formula(*args, **kwargs, out_val=result)) if formula is not None else 0
 
+    def _uses(self, tensors: Iterable[Tensor]) -> Generator[Use]:
+        for x in tensors:
+            number = self.storages.get(x.untyped_storage()._cdata)
+            if number is not None:
+                yield number, tuple(x.shape), x.stride(), _TYPES[str(x.dtype).removeprefix("torch.")]
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        new = tuple(
-            (tuple(x.shape), x.stride(), str(x.dtype).removeprefix("torch."))
-            for x in tree_leaves(result)
-            if isinstance(x, Tensor) and self._count(x)
-        )
+        result, tape = func(*args, **(kwargs or {})), self.tape
+        new = [x for x in tree_leaves(result) if isinstance(x, Tensor) and self.count(x)]
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
         if new:
-            flops = self._flops(func, args, kwargs or {}, result)
-            self.events.append(
-                Event(
-                    func.name().removeprefix("aten::").split(".")[0],
-                    new,
-                    self.live_bytes,
-                    flops,
-                    _bytes_of(args, kwargs),
-                )
-            )
+            name = func.name().removeprefix("aten::").split(".")[0]
+            op = Op(name, self.region(), tape.backward, self._flops(func, args, kwargs or {}, result), 0)
+            given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+            op.inputs, op.outputs = list(self._uses(given)), list(self._uses(new))
+            op.read_bytes = sum(x.numel() * x.element_size() for x in given)
+            op.written_bytes = sum(x.numel() * x.element_size() for x in new)
+            op.live_bytes = tape.live_bytes
+            tape.ops.append(op)
+            self.recorded(op, func, args)
         return result
 
+    def region(self) -> int:
+        """Part of the model that the running kernel belongs to."""
+        return self.tape.region
 
-def _bytes_of(args: Any, kwargs: Any) -> int:
-    """Bytes of the elements of every tensor among the arguments."""
-    tensors = (x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor))
-    return sum(x.numel() * x.element_size() for x in tensors)
+    def recorded(self, op: Op, func: Any, args: Any) -> None:
+        """Look at an op that was recorded."""
 
 
 def flash(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -12,8 +12,9 @@ from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.diffusion.samplers import sample
 from sora_spec.builders.diffusion.torch_arrays import TORCH
 from sora_spec.builders.verify.compare import first_divergence
-from sora_spec.builders.verify.trace import Event, MemoryTrace, forced_attention
+from sora_spec.builders.verify.trace import MemoryTrace, forced_attention
 from sora_spec.graph import Graph, Setting, count, graph_from_spec, memory, verify
+from sora_spec.graph.eager.tape import Op
 from sora_spec.language.loading import load_spec
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.shapes import derive_shapes
@@ -26,7 +27,7 @@ def small(name: str, *overrides: str) -> Spec:
     return load_spec(name, ["backbone.depth=6", *overrides])
 
 
-def traced_step(spec: Spec, graph: Graph, precision: str, kernel: str) -> list[Event]:
+def traced_step(spec: Spec, graph: Graph, precision: str, kernel: str) -> list[Op]:
     """Events of the third step; `graph` says how many come before the network's first."""
     device = "cpu" if kernel == "cpu" else "meta"
     torch.manual_seed(0)
@@ -43,7 +44,7 @@ def traced_step(spec: Spec, graph: Graph, precision: str, kernel: str) -> list[E
     marks: list[int] = []
 
     def marked(latents: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
-        marks.append(len(trace.events))
+        marks.append(len(trace.ops))
         return network(latents, time, condition)
 
     with torch.no_grad(), forced_attention(kernel), trace:
@@ -51,7 +52,7 @@ def traced_step(spec: Spec, graph: Graph, precision: str, kernel: str) -> list[E
     before = next(i for i, op in enumerate(graph.ops) if graph.regions[op.region].path.startswith("backbone"))
     first = 2 * CALLS.get(spec.sampler.kind, 1) + (2 if spec.sampler.kind == "dopri5" else 0)
     start = marks[first] - before
-    return trace.events[start : start + len(graph.ops)]
+    return trace.ops[start : start + len(graph.ops)]
 
 
 def check(spec: Spec, precision: Any = "fp32", kernel: Any = "flash") -> None:

@@ -104,7 +104,7 @@ def traced(axis: str, ranks: int, kernel: str) -> tuple[int, int, int, int]:
         y = block(x, c)
         live, forward_peak = trace.live_bytes, trace.peak_bytes
         torch.autograd.backward(y, torch.empty_like(y))
-    return live - held, forward_peak - held, trace.peak_bytes - held, sum(event.flops for event in trace.events)
+    return live - held, forward_peak - held, trace.peak_bytes - held, sum(event.flops for event in trace.ops)
 
 
 def predicted(axis: Any, ranks: int, kernel: Any) -> tuple[int, int, int, int]:

@@ -94,11 +94,11 @@ def test_every_op_of_the_library_is_predicted(case: str, depth: int, precision: 
     setting = Setting(batch=3, precision=precision, attention="math", observed=True)
     full = graph_from_spec(spec, "text_encode", dataclasses.replace(setting, full=True))
     verify(full)
-    assert first_divergence(full, traced.events) is None
+    assert first_divergence(full, traced.ops) is None
     graph = graph_from_spec(spec, "text_encode", setting)
     counts, held = count(graph), memory(graph)
     assert counts.parameters == sum(p.numel() for p in model.parameters())
-    assert counts.forward_flops == sum(event.flops for event in traced.events)
+    assert counts.forward_flops == sum(event.flops for event in traced.ops)
     assert (held.resident_bytes, held.peak_bytes) == (resident, traced.peak_bytes)
     assert (graph.repeat is not None) == (depth == 5)
 
@@ -135,7 +135,7 @@ def test_fused_kernels_are_predicted(
     spec = spec_with(folder_of(config, kind, tmp_path), tokens)
     setting = Setting(batch=2, precision="bf16", attention=kernel, observed=True)
     graph = graph_from_spec(spec, "text_encode", setting)
-    assert first_divergence(graph, traced.events) is None
+    assert first_divergence(graph, traced.ops) is None
     assert (memory(graph).resident_bytes, memory(graph).peak_bytes) == (resident, traced.peak_bytes)
 
 
@@ -211,7 +211,7 @@ def test_random_configurations(family: str, depth: int, heads: tuple[int, int], 
             spec_with("some/random", tokens), "text_encode", Setting(batch, attention="math", observed=True)
         )
     assert count(graph).parameters == sum(p.numel() for p in model.parameters())
-    assert count(graph).forward_flops == sum(event.flops for event in traced.events)
+    assert count(graph).forward_flops == sum(event.flops for event in traced.ops)
     assert memory(graph).peak_bytes == traced.peak_bytes
 
 

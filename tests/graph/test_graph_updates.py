@@ -73,9 +73,9 @@ def test_the_optimizer_s_allocations_and_peak(name: str, kind: Any) -> None:
     whole = graph_from_spec(spec, "optimizer_step", Setting(optimizer=kind, full=True))
     assert memory(whole).peak_bytes == trace.peak_bytes
     # `lift_fresh` makes the number one on the host, with which the counters of steps are raised.
-    events = [event for event in trace.events if event.name != "lift_fresh"]
+    events = [event for event in trace.ops if event.name != "lift_fresh"]
     made = [(op.name, op.outputs[0][1]) for op in whole.ops if op.outputs]
-    assert made == [(event.name, shape) for event in events for shape, *_ in event.outputs]
+    assert made == [(event.name, shape) for event in events for _, shape, *_ in event.outputs]
 
 
 def moved(graph: Graph) -> int:
@@ -108,4 +108,4 @@ def test_the_average_allocates_nothing(name: str) -> None:
     graph = graph_from_spec(spec, "ema_step")
     held = memory(graph)
     assert (held.resident_bytes, held.peak_bytes) == (resident, trace.peak_bytes)
-    assert trace.events == []
+    assert trace.ops == []

@@ -17,8 +17,8 @@ import pytest
 
 from sora_spec.builders.verify.compare import Divergence, first_divergence
 from sora_spec.builders.verify.component import trace_component
-from sora_spec.builders.verify.trace import Event
 from sora_spec.graph import Component, Graph, Setting, graph_from_spec
+from sora_spec.graph.eager.tape import Op
 from sora_spec.language.loading import load_spec, spec_from_values
 from sora_spec.language.schema.spec import Spec
 from tests.support.mutants import Mutant, in_place, mutants_of, rule_modules
@@ -65,7 +65,7 @@ def small(**sections: Any) -> Spec:
 
 
 @cache
-def cases() -> list[tuple[Case, list[Event]]]:
+def cases() -> list[tuple[Case, list[Op]]]:
     """Together they run every rule that a shipped or a random spec can run."""
     rope = {"kind": "transformer", "depth": 2, "width": 24, "heads": 2, "position": {"kind": "rope"}, "qk_norm": True}
     text = {"kind": "text", "encoder": "any", "tokens": 5, "width": 16}
@@ -115,10 +115,10 @@ def cases() -> list[tuple[Case, list[Event]]]:
         Case(tiny("tiny-sit-digits"), "vae_encode", math),
         Case(tiny("tiny-sit-digits"), "vae_decode", math),
     ]
-    return [(case, trace_component(case.spec, case.component, case.setting).trace.events) for case in wanted]
+    return [(case, trace_component(case.spec, case.component, case.setting).trace.ops) for case in wanted]
 
 
-def found_by(case: Case, events: list[Event]) -> Divergence | str | None:
+def found_by(case: Case, events: list[Op]) -> Divergence | str | None:
     """Where prediction and trace part, or what the broken rule raised."""
     signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
     try:
