@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -56,6 +56,8 @@ class Prepared:
     """Constants beside the module's."""
     forward: Callable[[], Tensor]
     trains: bool
+    beside: dict[str, nn.Module] = field(default_factory=dict)
+    """Frozen modules that are no part of it, by name."""
 
     def run(self, setting: Setting, forward_done: Callable[[], None] = lambda: None, forced: bool = True) -> None:
         """Make the pass, and the backward pass where the component trains; `forced`: with the setting's kernels."""
@@ -74,7 +76,8 @@ def trace_component(spec: Spec, component: Component, setting: Setting) -> Trace
     ready = prepare_component(spec, component, setting)
     trace, counter = MemoryTrace(setting.rounding), flop_counter()
     at_end_of_forward = list[tuple[int, int, int]]()
-    resident = trace.hold([*ready.module.parameters(), *ready.module.buffers(), *ready.inputs.values(), *ready.tables])
+    weights = [w for m in (ready.module, *ready.beside.values()) for w in (*m.parameters(), *m.buffers())]
+    resident = trace.hold([*weights, *ready.inputs.values(), *ready.tables])
 
     def look() -> None:
         at_end_of_forward.append((trace.live_bytes, trace.peak_bytes, counter.get_total_flops()))
@@ -139,8 +142,12 @@ def _vae_step(spec: Spec, setting: Setting, device: torch.device) -> Prepared:
         perceptual = Lpips()  # its weights are not read: values have no size
     vae, loss = vae.to(_dtype(setting)), VaeLoss(section.training, perceptual)
     inputs = {"video": video, "noise": noise}
-    frozen = [*loss.parameters(), *loss.buffers()]
-    return Prepared(vae, inputs, frozen, lambda: loss(vae, inputs["video"], inputs["noise"])["loss"], trains=True)
+    beside = dict(loss.named_children())
+
+    def forward() -> Tensor:
+        return loss(vae, inputs["video"], inputs["noise"])["loss"]
+
+    return Prepared(vae, inputs, [], forward, trains=True, beside=beside)
 
 
 def _denoiser(spec: Spec, trains: bool, setting: Setting, device: torch.device) -> Prepared:

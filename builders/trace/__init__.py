@@ -1,0 +1,1 @@
+"""The second front end: real modules, recorded on the `meta` device as model graphs."""
