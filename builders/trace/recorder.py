@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,8 +15,8 @@ from sora_spec.builders.trace.regions import blocks_of, named_parts, named_weigh
 from sora_spec.builders.verify.component import Prepared, prepare_component
 from sora_spec.builders.verify.trace import MemoryTrace
 from sora_spec.graph import Component, Setting
-from sora_spec.graph.eager.tape import Op
-from sora_spec.graph.ir import Graph, Resident, Role
+from sora_spec.graph.eager.tape import Op, Tape, Use
+from sora_spec.graph.ir import Resident, Role
 from sora_spec.language.schema.spec import Spec
 
 _ROOTS = {"denoiser": "backbone", "denoiser_step": "backbone"}
@@ -38,6 +39,7 @@ class Recorder(MemoryTrace):
         self.strides: dict[int, tuple[int, ...]] = {}
         """Of convolutions, by number of op."""
         self._known: dict[str, int] = {}
+        self._makers: dict[int, int] = {}
         self._inside = self._linear = 0
         self.outside = self.tape.region = self.part(outside)
         self._marks = [(_next_node(), self.outside)]
@@ -92,13 +94,22 @@ class Recorder(MemoryTrace):
     def recorded(self, op: Op, func: Any, args: Any) -> None:
         """See `MemoryTrace.recorded`."""
         number = len(self.tape.ops) - 1
-        between_nodes = self.tape.backward and torch._C._current_autograd_node() is None
-        if op.name == "add" and (self._linear or between_nodes):
+        node: Any = torch._C._current_autograd_node() if self.tape.backward else None
+        if op.name == "add" and (self._linear or self._sums_gradients(op, node)):
             self.sums.add(number)
+        self._makers.update((use[0], id(node)) for use in op.outputs)
         if op.name == "convolution":
             self.strides[number] = tuple(args[3])
         elif op.name == "convolution_backward":
             self.strides[number] = tuple(args[4])
+
+    def _sums_gradients(self, op: Op, node: Any) -> bool:
+        """Whether the engine adds a gradient to one that came before: then another node made that, or this one for the
+        same place."""
+        if node is None or self._inside or len(op.inputs) != 2:
+            return False
+        places = [edge for edge in node.next_functions if edge[0] is not None]
+        return self._makers.get(op.inputs[0][0]) != id(node) or len(set(places)) < len(places)
 
     @contextmanager
     def seeing_linear(self) -> Generator[None]:
@@ -123,13 +134,21 @@ def _next_node() -> int:
     return torch.autograd._get_sequence_nr()  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
 
 
+@dataclass
 class Recording:
-    """A graph that was recorded, and what only its tracer knows."""
+    """What one run of a component did."""
 
-    def __init__(self, graph: Graph, recorder: Recorder, left: set[int]) -> None:
-        self.graph, self.sums, self.strides = graph, recorder.sums, recorder.strides
-        self.left = left
-        """Storages that are alive once the forward pass has returned."""
+    tape: Tape
+    residents: tuple[Resident, ...]
+    forward_ops: int
+    left: set[int]
+    """Storages that are alive once the forward pass has returned."""
+    output: Use
+    """The result."""
+    sums: set[int]
+    """See `Recorder`."""
+    strides: dict[int, tuple[int, ...]]
+    """See `Recorder`."""
 
 
 def record(spec: Spec, component: Component, setting: Setting) -> Recording:
@@ -148,19 +167,22 @@ def record(spec: Spec, component: Component, setting: Setting) -> Recording:
     for path, module in modules.items():
         recorder.watch(path, module)
     output, left = _run(ready, setting, recorder)
-    tape = recorder.tape
-    made = [number for number in range(len(tape.sizes)) if number in left]
-    forward_ops = next((i for i, op in enumerate(tape.ops) if op.backward), len(tape.ops))
-    live = sum(tape.sizes[number] for number in made)
-    return Recording(Graph(spec.name, component, tape, residents, forward_ops, live, output), recorder, left)
+    tape = Tape()  # the module may live on for a while, and tell the recorder's when it dies
+    watched = recorder.tape
+    tape.ops, tape.sizes, tape.born, tape.died, tape.regions = (
+        list(found) for found in (watched.ops, watched.sizes, watched.born, watched.died, watched.regions)
+    )
+    forward_ops = next((index for index, op in enumerate(tape.ops) if op.backward), len(tape.ops))
+    tape.died[:] = [len(tape.ops) if died is None else died for died in tape.died]  # what is left dies with the module
+    return Recording(tape, residents, forward_ops, left, output, recorder.sums, recorder.strides)
 
 
-def _run(ready: Prepared, setting: Setting, recorder: Recorder) -> tuple[tuple[tuple[int, ...], str], set[int]]:
-    forward, output, left = ready.forward, list[tuple[tuple[int, ...], str]](), set[int]()
+def _run(ready: Prepared, setting: Setting, recorder: Recorder) -> tuple[Use, set[int]]:
+    forward, output, left = ready.forward, list[Use](), set[int]()
 
     def noted() -> Tensor:
         result = forward()
-        output.append((tuple(result.shape), str(result.dtype).removeprefix("torch.")))
+        output.extend(recorder.uses([result]))
         return result
 
     def forward_done() -> None:

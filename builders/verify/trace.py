@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode, flop_registry
 
 from sora_spec.builders.blocks import adaln
+from sora_spec.errors import UserError
 from sora_spec.graph.eager.dtypes import DType
 from sora_spec.graph.eager.tape import Op, Tape, Use
 
@@ -106,7 +107,8 @@ class MemoryTrace(TorchDispatchMode):
         formula = flop_registry.get(_COUNTED_AS.get(func.overloadpacket, func.overloadpacket))
         return int(formula(*args, **kwargs, out_val=result)) if formula is not None else 0
 
-    def _uses(self, tensors: Iterable[Tensor]) -> Generator[Use]:
+    def uses(self, tensors: Iterable[Tensor]) -> Generator[Use]:
+        """Storages and layouts of those tensors that are counted."""
         for x in tensors:
             number = self.storages.get(x.untyped_storage()._cdata)
             if number is not None:
@@ -120,7 +122,7 @@ class MemoryTrace(TorchDispatchMode):
             name = func.name().removeprefix("aten::").split(".")[0]
             op = Op(name, self.region(), tape.backward, self._flops(func, args, kwargs or {}, result), 0)
             given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-            op.inputs, op.outputs = list(self._uses(given)), list(self._uses(new))
+            op.inputs, op.outputs = list(self.uses(given)), list(self.uses(new))
             op.read_bytes = sum(x.numel() * x.element_size() for x in given)
             op.written_bytes = sum(x.numel() * x.element_size() for x in new)
             op.live_bytes = tape.live_bytes
@@ -152,23 +154,33 @@ def efficient(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Te
     return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, bias, True)[0]
 
 
-FORCED = {"flash": flash, "efficient": efficient}
+def on_cpu(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The CPU's attention, on `meta` too, where its op is called unless channels lie apart."""
+    if q.device.type != "meta" or any(x.stride(-1) != 1 for x in (q, k, v)):
+        return torch._C._nn.scaled_dot_product_attention(q, k, v, bias)
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=bias)[0]
+
+
+FORCED = {"flash": flash, "efficient": efficient, "cpu": on_cpu}
 """Kernels that are called by name; PyTorch's own choice off a GPU is the composed one."""
 
 
 @contextmanager
 def forced_attention(kernel: str, temporal: str | None = None) -> Generator[None]:
-    """Let the builders' modules call one attention kernel while the body runs, and across frames `temporal`.
+    """Let all modules call one attention kernel while the body runs, and across frames `temporal`.
 
     Their global names are replaced: a `TorchFunctionMode` would not be active while checkpoints recompute.
     """
+    name, attend = "scaled_dot_product_attention", adaln.attend
     original = torch.nn.functional.scaled_dot_product_attention
     everywhere = FORCED.get(kernel, original)
     across_frames = everywhere if temporal is None else FORCED.get(temporal, original)
     chosen = [everywhere]
 
-    def called(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-        return chosen[-1](q, k, v) if bias is None else chosen[-1](q, k, v, bias)
+    def called(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, **others: Any) -> Tensor:
+        if others.get("is_causal") or others.get("enable_gqa") or others.get("dropout_p"):
+            raise UserError("attention with is_causal, enable_gqa or dropout_p cannot be recorded", "give it a mask")
+        return chosen[-1](q, k, v) if attn_mask is None else chosen[-1](q, k, v, attn_mask)
 
     def along(axis: adaln.Axis, *rest: Any) -> Tensor:
         chosen.append(across_frames if axis == "time" else everywhere)
@@ -177,8 +189,7 @@ def forced_attention(kernel: str, temporal: str | None = None) -> Generator[None
         finally:
             chosen.pop()
 
-    name, attend = "scaled_dot_product_attention", adaln.attend
-    modules = [m for key, m in sys.modules.items() if key.startswith("sora_spec.builders") and hasattr(m, name)]
+    modules = [m for m in list(sys.modules.values()) if getattr(m, "__dict__", {}).get(name) is original]
     for module in modules:
         setattr(module, name, called)
     adaln.attend = along

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lcm
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -14,7 +14,8 @@ from sora_spec.graph.eager.ops.reduction import mean
 from sora_spec.graph.eager.ops.views import cat
 from sora_spec.graph.eager.tensor import Tensor
 from sora_spec.graph.ir import Graph, Repeat
-from sora_spec.graph.lower.blocks import Axis, block_axes
+from sora_spec.graph.lower.blocks import block_axes
+from sora_spec.graph.lower.families import is_lowered
 from sora_spec.graph.lower.losses import build_loss
 from sora_spec.graph.lower.lpips import Lpips
 from sora_spec.graph.lower.transformer import TransformerDenoiser
@@ -25,6 +26,7 @@ from sora_spec.graph.setting import Precision, Recompute, Setting, compute_dtype
 from sora_spec.language.shapes import derive_shapes
 
 if TYPE_CHECKING:
+    from sora_spec.graph.traced.component import TracedDenoiser
     from sora_spec.language.schema.spec import Spec
 
 __all__ = ["COMPONENTS", "Component", "Precision", "Recompute", "Setting", "graph_from_spec"]
@@ -44,67 +46,65 @@ COMPONENTS: tuple[Component, ...] = get_args(Component)
 
 
 def graph_from_spec(spec: Spec, component: Component, setting: Setting | None = None) -> Graph:
-    """The graph of one component. Raises UserError for a variant that can be described but not lowered."""
+    """The graph of one component: lowered, or recorded from its module where it has no lowering.
+
+    Raises UserError for a variant that can be described but not built, or that cannot be recorded here.
+    """
     setting = setting or Setting()
+    lowered = is_lowered(spec, component)
     if component == "vae_step":
-        return _vae_step_graph(spec, setting)
+        return _vae_step_graph(spec, setting) if lowered else _traced(spec, component, setting)
     if component in ("vae_encode", "vae_decode"):
-        return _vae_graph(spec, component, setting)
+        return _vae_graph(spec, component, setting) if lowered else _traced(spec, component, setting)
     if component == "text_encode":
         return _text_graph(spec, setting)
-    _check_denoiser(spec)
     if component == "sampler_step":
         return _sampler_graph(spec, setting)
     if component in ("optimizer_step", "ema_step"):
         return _update_graph(spec, component, setting)
-    return _denoiser_graph(spec, component, setting)
+    return _denoiser_graph(spec, component, setting) if lowered else _traced(spec, component, setting)
 
 
-def _check_denoiser(spec: Spec) -> None:
-    backbone = spec.backbone
-    if backbone.kind != "transformer":
-        raise _unknown(spec, "backbone.kind", backbone.kind)
-    if backbone.conditioning.kind == "adaln_lora":
-        raise _unknown(spec, "backbone.conditioning.kind", backbone.conditioning.kind)
-    if backbone.position.kind == "learned":
-        raise _unknown(spec, "backbone.position.kind", backbone.position.kind)
-    if spec.temporal.kind not in ("none", "joint", "alternating", "factorized"):
-        raise _unknown(spec, "temporal.kind", spec.temporal.kind)
-    attends = backbone.conditioning.kind == "cross_attention"
-    if spec.condition.kind == "text" and not spec.condition.pooled and not attends:
-        raise _unknown(spec, "condition.pooled", "false")
+def _traced(spec: Spec, component: Component, setting: Setting) -> Graph:
+    # Imported here: what has a lowering needs none of it, and short commands feel every module.
+    from sora_spec.graph.traced.component import traced_graph
+
+    if component.startswith("vae"):
+        return traced_graph(spec, component, setting)
+    blocks = _blocks(spec, setting if component == "denoiser_step" else replace(setting, recompute="none"))
+    return traced_graph(spec, component, setting, blocks.count, blocks.repeat)
 
 
-def _unknown(spec: Spec, path: str, value: str) -> UserError:
-    return UserError(f"{spec.name}: there is no model graph for {path} {value!r} yet")
+def _network(weights: Weights, spec: Spec, setting: Setting, blocks: _Blocks) -> TransformerDenoiser | TracedDenoiser:
+    """The network of passes without gradients, and of what is kept for its weights."""
+    with weights.tape.enter("backbone", ("backbone",)):
+        if is_lowered(spec, "denoiser"):
+            return TransformerDenoiser(weights, spec, block_axes(spec.temporal, blocks.count))
+        from sora_spec.graph.traced.component import TracedDenoiser
+
+        return TracedDenoiser(weights, spec, setting, blocks.count)
 
 
 @dataclass(frozen=True)
 class _Blocks:
-    """The blocks that are run for all that the spec has."""
+    """The blocks that are run for all that the spec has: a network of fewer, with the same pattern."""
 
-    axes: tuple[Axis, ...]
+    count: int
     recomputed: frozenset[int]
     repeat: Repeat | None
 
 
 def _blocks(spec: Spec, setting: Setting) -> _Blocks:
     """First, middle and last blocks of the pattern; the middle stands for all in between."""
-    assert spec.backbone.kind == "transformer"
-    depth = spec.backbone.depth
-    axes = block_axes(spec.temporal, depth)
-    every = _recompute_every(spec, setting)
-    recomputed = [every > 0 and index % every == 0 for index in range(depth)]
-    period = lcm(2 if spec.temporal.kind == "alternating" else 1, max(every, 1))
+    if spec.backbone.kind != "transformer":
+        return _Blocks(0, frozenset(), None)
+    depth, every = spec.backbone.depth, _recompute_every(spec, setting)
+    period = lcm(2 if spec.temporal.kind in ("alternating", "windowed") else 1, max(every, 1))
     times = (depth - 2 * period) // period
-    if setting.full or times < 2:
-        return _Blocks(axes, frozenset(i for i, again in enumerate(recomputed) if again), None)
-    kept = [*range(2 * period), *range(period * (1 + times), depth)]
-    return _Blocks(
-        tuple(axes[i] for i in kept),
-        frozenset(place for place, i in enumerate(kept) if recomputed[i]),
-        Repeat(period, 2 * period, times),
-    )
+    repeat = None if setting.full or times < 2 else Repeat(period, 2 * period, times)
+    count = depth if repeat is None else depth - period * (times - 1)
+    recomputed = frozenset(index for index in range(count) if every and index % every == 0)
+    return _Blocks(count, recomputed, repeat)
 
 
 def _recompute_every(spec: Spec, setting: Setting) -> int:
@@ -136,7 +136,7 @@ def _denoiser_graph(spec: Spec, component: Component, setting: Setting) -> Graph
     policy = _network_policy(setting, step)
     weights, inputs = Weights(tape, policy), Inputs(tape)
     with tape.enter("backbone", ("backbone",)):
-        network = TransformerDenoiser(weights, spec, blocks.axes)
+        network = TransformerDenoiser(weights, spec, block_axes(spec.temporal, blocks.count))
     if step:
         network.recomputed = blocks.recomputed
         network.selected = setting.selected if setting.recompute == "selective" else ()
@@ -194,8 +194,7 @@ def _sampler_graph(spec: Spec, setting: Setting) -> Graph:
         tape = new_tape(setting)
         tape.grad_enabled = False
         weights, inputs = Weights(tape, _network_policy(setting, trains=False)), Inputs(tape)
-        with tape.enter("backbone", ("backbone",)):
-            network = TransformerDenoiser(weights, spec, blocks.axes)
+        network = _network(weights, spec, setting, blocks)
         inputs("initial", (setting.batch, channels, *places), yaml=("sampler",))
         condition = _condition(spec, inputs, setting.batch)
         null = _condition(spec, inputs, setting.batch, "null ") if is_guided(spec) else None
@@ -243,8 +242,7 @@ def _update_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
     tape, blocks = new_tape(setting), _blocks(spec, setting)
     tape.grad_enabled = False
     weights = Weights(tape, Policy(DType.F32, setting.attention))
-    with tape.enter("backbone", ("backbone",)):
-        TransformerDenoiser(weights, spec, blocks.axes)
+    _network(weights, spec, replace(setting, batch=1, precision="fp32"), blocks)
     step = AdamWStep(weights, setting.optimizer) if component == "optimizer_step" else AverageStep(weights)
 
     def forward() -> Tensor:
@@ -303,7 +301,7 @@ def _vae_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
 def _vae_step_graph(spec: Spec, setting: Setting) -> Graph:
     section = spec.vae
     if section.kind != "image_kl" and section.kind != "causal3d":
-        raise _unknown(spec, "vae.kind", section.kind)
+        raise UserError(f"{spec.name}: there is no model graph for vae.kind {section.kind!r} yet")
     tape, shapes = new_tape(setting), derive_shapes(spec)
     weights, inputs = Weights(tape, Policy(compute_dtype(setting), setting.attention)), Inputs(tape)
     with tape.enter("vae", ("vae",)):

@@ -106,6 +106,8 @@ class Graph:
     output: tuple[Shape, str]
     """Shape and type of the result."""
     repeat: Repeat | None = None
+    recorded: str = ""
+    """When and by which versions it was recorded from the real module; empty for one that was lowered."""
 
     @property
     def ops(self) -> list[Op]:

@@ -56,7 +56,7 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, bias: Tensor | None 
         node.save(*given)
     # The CPU's kernel is unknown to PyTorch's FLOP counter, but not to this one.
     flops = attention_flops(q, k)
-    made = run(NAMES[kernel], given, fused_outputs(q, kernel), flops, _workspace(q, k, kernel, backward=False))
+    made = run(NAMES[kernel], given, fused_outputs(q, kernel), flops, attention_workspace(q, k, kernel, False, q.tape.threads))
     if node is not None:
         node.save(*made[: 2 if kernel == "cpu" else 4])
     return attach(node, made[0])
@@ -123,14 +123,13 @@ def _fused_rule(node: Node, grads: Grads) -> Grads:
         outputs = [_heads_inside(x) for x in (q, k, v)]
     # Five products where the forward pass has two: the scores are computed again.
     flops = attention_flops(q, k) * 5 // 2
-    space = _workspace(q, k, kernel, backward=True)
+    space = attention_workspace(q, k, kernel, True, q.tape.threads)
     made = run(f"{NAMES[kernel]}_backward", (g, q, k, v, *rest), outputs, flops, space)
     return [*made, *([None] * (len(node.edges) - len(made)))]  # a bias needs no gradient
 
 
-def _workspace(q: Tensor, k: Tensor, kernel: Kernel, backward: bool) -> int:
+def attention_workspace(q: Tensor, k: Tensor, kernel: Kernel, backward: bool, threads: int) -> int:
     """Buffers of the CPU's kernel, a tile of scores for each thread (ATen's `FlashAttentionKernel.cpp`)."""
-    threads = q.tape.threads
     if kernel != "cpu" or not threads:
         return 0
     tokens, width = q.shape[2:]
