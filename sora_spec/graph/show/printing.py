@@ -45,7 +45,8 @@ def _head(graph: Graph, width: int) -> list[str]:
     facts.append(f"peak {nbytes(held.peak_bytes)}")
     if graph.component not in ("optimizer_step", "ema_step"):  # they change what is there and return nothing
         facts.append(f"result {layout(shape, dtype)}")
-    return [f"{graph.name}: {graph.component}", *_folded(facts, width)]
+    origin = [f"  {graph.recorded}"] if graph.recorded else []
+    return [f"{graph.name}: {graph.component}", *_folded(facts, width), *origin]
 
 
 def _folded(facts: list[str], width: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sora_spec.disk.run_folder import MEASURED_CLIPS
+from sora_spec.graph.lower.families import is_lowered
 from sora_spec.language.tiles import cut_of, streams
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.job import Job
@@ -13,7 +14,17 @@ from sora_spec.recipe.sampling import frames_per_decode, is_per_frame
 
 def assumptions(job: Job) -> list[str]:
     """What was taken for granted."""
-    return [*_machine(job), *(_training(job) if job.mode == "train" else _generation(job))]
+    return [*_machine(job), *_recorded(job), *(_training(job) if job.mode == "train" else _generation(job))]
+
+
+def _recorded(job: Job) -> list[str]:
+    """Where the figures of parts without a lowering come from."""
+    found: list[str] = []
+    for component in ("denoiser", "vae_decode"):
+        if not is_lowered(job.spec, component):
+            graph = job.work(component, 2, "fp32" if component == "vae_decode" else None).schedule.graph
+            found.append(f"the {component.partition('_')[0]} has no lowering: {graph.recorded}")
+    return found
 
 
 def _machine(job: Job) -> list[str]:
