@@ -22,7 +22,10 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     except UserError as error:
         return {"error": error.message, "hint": error.hint}
     except Exception as error:  # whatever a module raises is said by the verb that asked
-        return {"error": f"the trace failed: {type(error).__name__}: {error}", "hint": "report the spec and this message"}
+        return {
+            "error": f"the trace failed: {type(error).__name__}: {error}",
+            "hint": "report the spec and this message",
+        }
 
 
 def main() -> None:

@@ -65,4 +65,5 @@ def _renumber(recording: Recording, merged: dict[int, int], dropped: set[int]) -
     tape.died[:] = [None if died is None else place[died] for died in deaths]
     recording.strides = {place[index]: strides for index, strides in recording.strides.items()}
     recording.left = {number_of[number] for number in recording.left}
+    (recording.output,) = renumbered([recording.output])
     recording.forward_ops = place[recording.forward_ops]

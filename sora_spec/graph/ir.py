@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 from sora_spec.graph.eager.layout import Shape
-from sora_spec.graph.eager.tape import Op, Region, Tape, YamlPath
+from sora_spec.graph.eager.tape import Op, Region, Tape, Use, YamlPath
 
 Kind = Literal[
     "linear", "conv", "attention", "norm", "softmax", "elementwise", "reduction", "embedding", "copy", "factory"
@@ -106,6 +106,8 @@ class Graph:
     output: tuple[Shape, str]
     """Shape and type of the result."""
     repeat: Repeat | None = None
+    result: Use | None = None
+    """Storage and layout of the result, of a recording."""
     recorded: str = ""
     """When and by which versions it was recorded from the real module; empty for one that was lowered."""
 

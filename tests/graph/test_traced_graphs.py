@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, seed, settings
-from test_graph_random import denoiser_specs, relaxed, settings_for_graphs, vae_specs
-from traced_graphs import both_ways, differences
 
 from sora_spec.graph import Component, Setting
 from sora_spec.language.loading import load_spec
 from sora_spec.language.schema.spec import Spec
 from sora_spec.plan.memory.schedule import ANY
+from tests.graph.test_graph_random import denoiser_specs, relaxed, settings_for_graphs, vae_specs
+from tests.support.traced_graphs import both_ways, differences
 
 SPECS = sorted(path.stem for path in (Path(__file__).parents[2] / "specs").glob("*.yaml"))
-SHORT = ("dit", "latte", "opendit-video", "tiny-sit-digits")
+SHORT = ("latte", "tiny-sit-digits")
 
 
 def agree(spec: Spec, component: Component, setting: Setting) -> None:
@@ -53,16 +53,17 @@ def test_everything_of_reference_specs(name: str) -> None:
 
 def test_a_vae_and_its_training_step() -> None:
     setting = Setting(batch=3, attention="efficient", winograd=True, full=True, owned_inputs=True)
-    agree(load_spec("dit"), "vae_decode", setting)
-    agree(load_spec("dit", ["vae.training.reconstruction=mse"]), "vae_step", setting)
+    spec = load_spec("tiny-sit-digits", ["vae.training.reconstruction=mse"])
+    agree(spec, "vae_decode", setting)
+    agree(spec, "vae_step", setting)
 
 
-@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, 9))])
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, 25))])
 def test_random_networks(part: int) -> None:
-    """15 specs a part: of training steps, and of passes without gradients."""
+    """5 specs a part: of training steps, and of passes without gradients."""
 
     @seed(part)
-    @settings(relaxed, derandomize=False, max_examples=15)
+    @settings(relaxed, derandomize=False, max_examples=5)
     @given(denoiser_specs(), settings_for_graphs())
     def holds(spec: Spec, setting: Setting) -> None:
         agree(spec, "denoiser_step", setting)

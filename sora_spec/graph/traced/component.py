@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from sora_spec.errors import UserError
 from sora_spec.graph.eager.dtypes import DType
-from sora_spec.graph.eager.layout import contiguous_strides
 from sora_spec.graph.eager.tape import Tape
 from sora_spec.graph.eager.tensor import Tensor, run
 from sora_spec.graph.ir import Graph, Repeat
@@ -87,7 +85,6 @@ class TracedDenoiser:
         for number, died in enumerate(graph.tape.died):
             if died is not None and died < len(graph.ops):
                 deaths.setdefault(died, []).append(number)
-        result = tensors[0]
         for index, op in enumerate(graph.ops):
             for number in deaths.get(index, ()):
                 alive.pop(number, None)
@@ -96,8 +93,7 @@ class TracedDenoiser:
                 made = run(op.name, given_now or [tensors[0]], [use[1:] for use in op.outputs], op.flops)
             self.tape.ops[-1].read_bytes = op.read_bytes
             alive.update(zip([use[0] for use in op.outputs], made, strict=True))
-            result = made[0]
             del given_now, made
-        shape, label = graph.output
-        assert result.numel == prod(shape) and result.dtype.label == label, "the last op makes the result"
-        return result.alias(shape, contiguous_strides(shape))
+        assert graph.result is not None
+        number, *layout = graph.result
+        return Tensor(alive[number].storage, *layout)

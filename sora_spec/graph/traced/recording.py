@@ -49,14 +49,15 @@ def graph_of(
         )
     )
     label, *output = values["output"]
-    left = sum(tape.sizes[number] for number in values["left"])
-    result = (shape(output[0]), label)
-    return Graph(name, component, tape, residents, values["forward_ops"], left, result, repeat, _told(values))
-
-
-def _told(values: dict[str, Any]) -> str:
-    """Where a recording comes from, for whoever reads a plan."""
-    return f"recorded on {values['made']} with PyTorch {values['torch']} by sora-spec {values['version']}"
+    result = (values["result"], shape(output[0]), shape(output[1]), _TYPES[label])
+    return Graph(
+        *(name, component, tape, residents, values["forward_ops"]),
+        forward_live_bytes=sum(tape.sizes[number] for number in values["left"]),
+        output=(result[1], label),
+        repeat=repeat,
+        result=result,
+        recorded=f"recorded on {values['made']} with PyTorch {values['torch']} by sora-spec {values['version']}",
+    )
 
 
 def _set_levels(tape: Tape) -> None:

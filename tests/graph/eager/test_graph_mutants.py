@@ -232,7 +232,9 @@ INDISTINCT: dict[str, str] = {
         ),
         UNWATCHED,
     ),
-    **dict.fromkeys(("eager.ops.attention.attention_workspace", "eager.ops.conv.conv", "eager.ops.conv._conv_rule"), WORKSPACE),
+    **dict.fromkeys(
+        ("eager.ops.attention.attention_workspace", "eager.ops.conv.conv", "eager.ops.conv._conv_rule"), WORKSPACE
+    ),
     **dict.fromkeys(
         (
             *("eager.ops.attention._math", "eager.ops.pointwise._clamp_rule", "lower.image_kl.ImageKl.encode_raw"),

@@ -56,7 +56,9 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, bias: Tensor | None 
         node.save(*given)
     # The CPU's kernel is unknown to PyTorch's FLOP counter, but not to this one.
     flops = attention_flops(q, k)
-    made = run(NAMES[kernel], given, fused_outputs(q, kernel), flops, attention_workspace(q, k, kernel, False, q.tape.threads))
+    made = run(
+        NAMES[kernel], given, fused_outputs(q, kernel), flops, attention_workspace(q, k, kernel, False, q.tape.threads)
+    )
     if node is not None:
         node.save(*made[: 2 if kernel == "cpu" else 4])
     return attach(node, made[0])

@@ -26,8 +26,7 @@ def recorded_here(spec: Spec, component: Component, setting: dict[str, Any]) -> 
 @contextmanager
 def without_lowerings() -> Generator[None]:
     """Nothing has a lowering while the body runs."""
-    none = {section: () for section in LOWERED}
-    with patch.dict(LOWERED, none), patch.object(traced, "recorded", recorded_here):
+    with patch.dict(LOWERED, dict.fromkeys(LOWERED, ())), patch.object(traced, "recorded", recorded_here):
         yield
 
 
@@ -80,5 +79,8 @@ def shown(op: Any) -> tuple[Any, ...]:
     """What an op is and does. Strides along sides of one say nothing."""
     return (
         *(op.name, op.backward, op.flops, op.read_bytes, op.written_bytes, op.live_bytes, op.workspace_bytes),
-        [(shape, [s for n, s in zip(shape, strides, strict=True) if n != 1], kind) for _, shape, strides, kind in op.outputs],
+        [
+            (shape, [s for n, s in zip(shape, strides, strict=True) if n != 1], kind)
+            for _, shape, strides, kind in op.outputs
+        ],
     )
