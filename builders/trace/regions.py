@@ -35,7 +35,7 @@ _YAML: dict[str, YamlPath] = {
     "condition": ("condition",),
     "mask": ("condition",),
 }
-"""By the longest beginning of a module's path, blocks without their numbers. Inputs that are not here are the clip's."""
+"""By the longest beginning of a module's path, blocks without their numbers. Others are inputs: the clip's."""
 _DEEPEST = 2
 """Parts below the root, or below a block, that are told apart; what lies deeper belongs to them."""
 

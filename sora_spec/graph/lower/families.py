@@ -35,11 +35,15 @@ def is_lowered(spec: Spec, component: str) -> bool:
             lowered = False
             if kind not in BUILDABLE[section]:
                 raise UserError(f"{spec.name}: there is no model graph for {section}.kind {kind!r} yet")
-    condition, backbone = spec.condition, spec.backbone
-    if not component.startswith("vae") and condition.kind == "text" and not condition.pooled:
-        if backbone.kind == "transformer" and backbone.conditioning.kind != "cross_attention":
-            raise UserError(f"{spec.name}: there is no model graph for condition.pooled 'false' yet")
+    if not component.startswith("vae") and _gives_tokens_to_adaln(spec):
+        raise UserError(f"{spec.name}: there is no model graph for condition.pooled 'false' yet")
     return lowered
+
+
+def _gives_tokens_to_adaln(spec: Spec) -> bool:
+    condition, backbone = spec.condition, spec.backbone
+    tokens = condition.kind == "text" and not condition.pooled
+    return tokens and backbone.kind == "transformer" and backbone.conditioning.kind != "cross_attention"
 
 
 def _vae_kinds(spec: Spec) -> Iterator[tuple[str, str]]:

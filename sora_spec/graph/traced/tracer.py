@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import cache, lru_cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -80,10 +81,10 @@ def _parts(spec: dict[str, Any], component: str) -> list[Any]:
 @cache
 def _sources() -> str:
     """Digest of the modules and of what records them: a changed module is recorded anew."""
-    import sora_spec.builders
-
+    builders = find_spec("sora_spec.builders")
+    folders = builders.submodule_search_locations if builders is not None else None
     found = sha256()
-    for path in sorted(Path(sora_spec.builders.__path__[0]).rglob("*.py")):
+    for path in sorted(path for folder in folders or () for path in Path(folder).rglob("*.py")):
         found.update(path.read_bytes())
     return found.hexdigest()
 
@@ -135,7 +136,8 @@ class _Tracer:
     def ask(self, request: str) -> dict[str, Any]:
         """One recording. Raises UserError where the process ends."""
         questions, answers = self.process.stdin, self.process.stdout
-        assert questions is not None and answers is not None
+        assert questions is not None
+        assert answers is not None
         with self.lock:
             try:
                 questions.write(f"{request}\n")
