@@ -16,7 +16,8 @@ from sora_spec.language.loading import spec_from_values
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    setting = Setting(**{name: tuple(v) if isinstance(v, list) else v for name, v in request["setting"].items()})
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in request["setting"].items()}
+    setting = Setting(**values)
     try:
         return recorded_values(spec_from_values(request["spec"]), request["component"], setting)
     except UserError as error:

@@ -32,12 +32,12 @@ def _dense_bytes(use: Use) -> int:
 
 def _drop_sums(recording: Recording) -> None:
     tape = recording.tape
-    merged = dict[int, int]()
+    merged = dict[int, int]()  # what was made anew, and what it would have been made in
     dropped = set[int]()
     for index in sorted(recording.sums):
         op = tape.ops[index]
-        (held, shape, strides, _), made = op.inputs[0], op.outputs[0][0]
-        held = merged.get(held, held)
+        (first, shape, strides, _), made = op.inputs[0], op.outputs[0][0]
+        held = merged.get(first, first)
         if tape.died[held] == index + 1 and is_dense(shape, strides) and op.outputs[0][1] == shape:
             merged[made], tape.died[held] = held, tape.died[made]
             dropped.add(index)

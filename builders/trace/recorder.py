@@ -131,7 +131,7 @@ class Recorder(MemoryTrace):
 
 
 def _next_node() -> int:
-    return torch.autograd._get_sequence_nr()  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
+    return torch.autograd._get_sequence_nr()  # pyright: ignore[reportPrivateImportUsage]
 
 
 @dataclass

@@ -154,10 +154,13 @@ def efficient(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Te
     return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, bias, True)[0]
 
 
+_ANY_KERNEL = torch.nn.functional.scaled_dot_product_attention
+
+
 def on_cpu(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     """The CPU's attention, on `meta` too, where its op is called unless channels lie apart."""
     if q.device.type != "meta" or any(x.stride(-1) != 1 for x in (q, k, v)):
-        return torch._C._nn.scaled_dot_product_attention(q, k, v, bias)
+        return _ANY_KERNEL(q, k, v, bias)
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=bias)[0]
 
 

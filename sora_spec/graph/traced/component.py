@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sora_spec.errors import UserError
 from sora_spec.graph.eager.dtypes import DType
-from sora_spec.graph.eager.tape import Tape
+from sora_spec.graph.eager.tape import Tape, Use
 from sora_spec.graph.eager.tensor import Tensor, run
 from sora_spec.graph.ir import Graph, Repeat
 from sora_spec.graph.lower.weights import Weights
@@ -88,12 +88,16 @@ class TracedDenoiser:
         for index, op in enumerate(graph.ops):
             for number in deaths.get(index, ()):
                 alive.pop(number, None)
-            given_now = [Tensor(alive[number].storage, *layout) for number, *layout in op.inputs if number in alive]
+            given_now = [_seen(alive[use[0]], use) for use in op.inputs if use[0] in alive]
             with self._part(self.tape, op.region):
                 made = run(op.name, given_now or [tensors[0]], [use[1:] for use in op.outputs], op.flops)
             self.tape.ops[-1].read_bytes = op.read_bytes
             alive.update(zip([use[0] for use in op.outputs], made, strict=True))
             del given_now, made
         assert graph.result is not None
-        number, *layout = graph.result
-        return Tensor(alive[number].storage, *layout)
+        return _seen(alive[graph.result[0]], graph.result)
+
+
+def _seen(tensor: Tensor, use: Use) -> Tensor:
+    """The storage of a tensor in the layout in which an op uses it."""
+    return Tensor(tensor.storage, use[1], use[2], use[3])
