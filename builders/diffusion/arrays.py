@@ -6,7 +6,8 @@ a numpy scalar would turn float32 latents into float64 (NEP 50), a Python float 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -21,8 +22,25 @@ Network: TypeAlias = Callable[[Array, Array, Array | None], Array]
 Draw: TypeAlias = Callable[[], Array]
 """Fresh standard normal noise in the shape of the latents."""
 
-Steps: TypeAlias = Generator[tuple[float, Array], Array, None]
-"""A sampler's steps: each yields the time reached and the latents there, and is sent the latents to go on from."""
+
+@dataclass
+class Step:
+    """Where a sampler is: one object for all of its steps, so that no earlier latents are kept alive.
+
+    Between two steps other latents may be put: the sampler goes on from these.
+    """
+
+    latents: Array
+    """(B, C, F, H, W), as far as they have come."""
+    time: float
+    """The time reached: 1 is data for interpolants; of discrete diffusions the training step, −1 is data."""
+    index: int = -1
+    """Number of the step taken last, from 0."""
+
+    def reached(self, time: float) -> Step:
+        """The same, one step further."""
+        self.time, self.index = time, self.index + 1
+        return self
 
 
 class Arrays(Protocol):

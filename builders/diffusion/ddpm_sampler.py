@@ -7,8 +7,9 @@ the training step whose noise is left in the latents, and −1 at the end.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
-from sora_spec.builders.diffusion.arrays import Array, Arrays, Draw, Steps
+from sora_spec.builders.diffusion.arrays import Array, Arrays, Draw, Step
 from sora_spec.builders.diffusion.guidance import GuidedNetwork
 from sora_spec.builders.diffusion.schedules import Schedule, build_schedule, respaced
 from sora_spec.errors import UserError
@@ -30,24 +31,24 @@ def noise_from_prediction(objective: Ddpm, alpha_bar: float, x: Array, predictio
 
 
 def sample_ddpm(
-    objective: Ddpm, sampler: DdpmSampler, network: GuidedNetwork, x: Array, draw: Draw, xp: Arrays
-) -> Steps:
-    """Ancestral sampling from `x` (B, C, F, H, W) as DiT does it (`p_sample` with `clip_denoised=False`).
+    objective: Ddpm, sampler: DdpmSampler, network: GuidedNetwork, at: Step, draw: Draw, xp: Arrays
+) -> Iterator[Step]:
+    """Ancestral sampling as DiT does it (`p_sample` with `clip_denoised=False`).
 
     Raises:
         UserError: a learned variance from a network that has none.
     """
     schedule = respaced(build_schedule(objective), sampler.steps, sampler.spacing)
     for i in reversed(range(schedule.steps)):
-        prediction, values = network(x, float(schedule.timesteps[i]))
-        clean = clean_from_prediction(objective, float(schedule.alpha_bar[i]), x, prediction)
-        x = float(schedule.posterior_clean[i]) * clean + float(schedule.posterior_noisy[i]) * x
+        prediction, values = network(at.latents, float(schedule.timesteps[i]))
+        clean = clean_from_prediction(objective, float(schedule.alpha_bar[i]), at.latents, prediction)
+        at.latents = float(schedule.posterior_clean[i]) * clean + float(schedule.posterior_noisy[i]) * at.latents
         if i > 0:
-            x = x + _deviation(objective, schedule, i, values, xp) * draw()
-        x = yield _reached(schedule, i), x
+            at.latents = at.latents + _deviation(objective, schedule, i, values, xp) * draw()
+        yield at.reached(_time_after(schedule, i))
 
 
-def _reached(schedule: Schedule, i: int) -> float:
+def _time_after(schedule: Schedule, i: int) -> float:
     return float(schedule.timesteps[i - 1]) if i else -1.0
 
 
@@ -65,17 +66,17 @@ def _deviation(objective: Ddpm, schedule: Schedule, i: int, values: Array, xp: A
     return xp.exp(0.5 * (fraction * largest + (1 - fraction) * smallest))
 
 
-def sample_ddim(objective: Ddpm, sampler: DdimSampler, network: GuidedNetwork, x: Array, draw: Draw) -> Steps:
+def sample_ddim(objective: Ddpm, sampler: DdimSampler, network: GuidedNetwork, at: Step, draw: Draw) -> Iterator[Step]:
     """DDIM (arXiv 2010.02502 eq. 12) on the same respaced steps; a learned variance is ignored."""
     schedule = respaced(build_schedule(objective), sampler.steps, sampler.spacing)
     for i in reversed(range(schedule.steps)):
         alpha_bar, previous = float(schedule.alpha_bar[i]), float(schedule.alpha_bar_previous[i])
-        prediction, _ = network(x, float(schedule.timesteps[i]))
-        clean = clean_from_prediction(objective, alpha_bar, x, prediction)
-        noise = noise_from_prediction(objective, alpha_bar, x, prediction)
+        prediction, _ = network(at.latents, float(schedule.timesteps[i]))
+        clean = clean_from_prediction(objective, alpha_bar, at.latents, prediction)
+        noise = noise_from_prediction(objective, alpha_bar, at.latents, prediction)
         sigma = sampler.eta * math.sqrt((1 - previous) / (1 - alpha_bar)) * math.sqrt(1 - alpha_bar / previous)
         # With eta 1 and ᾱ = 0 the difference is zero up to rounding, on either side.
-        x = math.sqrt(previous) * clean + math.sqrt(max(0.0, 1 - previous - sigma * sigma)) * noise
+        at.latents = math.sqrt(previous) * clean + math.sqrt(max(0.0, 1 - previous - sigma * sigma)) * noise
         if sigma > 0:  # never at step 0, where ᾱ' is 1
-            x = x + sigma * draw()
-        x = yield _reached(schedule, i), x
+            at.latents = at.latents + sigma * draw()
+        yield at.reached(_time_after(schedule, i))

@@ -7,11 +7,11 @@ reproduced without torch: the same first step, error norm and controller, and th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
-from sora_spec.builders.diffusion.arrays import Array, Arrays, Steps
+from sora_spec.builders.diffusion.arrays import Array, Arrays, Step
 from sora_spec.errors import UserError
 
 Field: TypeAlias = Callable[[Array, float], Array]
@@ -22,18 +22,20 @@ def time_points(t0: float, t1: float, steps: int) -> list[float]:
     return [t0 + (t1 - t0) * i / steps for i in range(steps)] + [t1]
 
 
-def integrate_euler(field: Field, x: Array, t0: float, t1: float, steps: int) -> Steps:
+def integrate_euler(field: Field, at: Step, t0: float, t1: float, steps: int) -> Iterator[Step]:
     """Explicit Euler: one evaluation per step."""
     for start, end in pairwise(time_points(t0, t1, steps)):
-        x = yield end, x + (end - start) * field(x, start)
+        at.latents = at.latents + (end - start) * field(at.latents, start)
+        yield at.reached(end)
 
 
-def integrate_heun(field: Field, x: Array, t0: float, t1: float, steps: int) -> Steps:
+def integrate_heun(field: Field, at: Step, t0: float, t1: float, steps: int) -> Iterator[Step]:
     """Heun's second-order method (torchdiffeq's `heun2`): two evaluations per step."""
     for start, end in pairwise(time_points(t0, t1, steps)):
-        first = field(x, start)
-        second = field(x + (end - start) * first, end)
-        x = yield end, x + (end - start) / 2 * (first + second)
+        first = field(at.latents, start)
+        second = field(at.latents + (end - start) * first, end)
+        at.latents = at.latents + (end - start) / 2 * (first + second)
+        yield at.reached(end)
 
 
 # Dormand & Prince 1980, with the fourth-order weights of Shampine 1986 for the error.
@@ -83,8 +85,8 @@ class _Step(NamedTuple):
 
 
 def integrate_dopri5(
-    field: Field, x: Array, t0: float, t1: float, atol: float, rtol: float, xp: Arrays, limit: float = math.inf
-) -> Steps:
+    field: Field, at: Step, t0: float, t1: float, atol: float, rtol: float, xp: Arrays, limit: float = math.inf
+) -> Iterator[Step]:
     """Adaptive Dormand–Prince 5(4): six evaluations per trial step, eight for the first.
 
     As in torchdiffeq the last step may reach beyond `t1`, and the result is then interpolated back to it. `limit` is
@@ -94,21 +96,22 @@ def integrate_dopri5(
     Raises:
         UserError: the field is not finite, or the step shrinks to nothing.
     """
-    slope = field(x, t0)
-    length = _first_step(field, x, slope, t0, atol, rtol, xp, limit)
+    slope = field(at.latents, t0)
+    length = _first_step(field, at.latents, slope, t0, atol, rtol, xp, limit)
     t = t0
     while True:
         _require_progress(t, length)
-        step = _try_step(field, x, slope, t, min(length, limit - t), limit)
+        step = _try_step(field, at.latents, slope, t, min(length, limit - t), limit)
         error = _error_ratio(step, atol, rtol, xp)
         if error <= 1:
-            t, slope = t + step.length, step.slopes[-1]
+            t, at.latents, slope = t + step.length, step.end, step.slopes[-1]
             if t >= t1:
-                yield t1, _interpolate(step, (t1 - step.t) / step.length)
+                at.latents = _interpolate(step, (t1 - step.t) / step.length)
+                yield at.reached(t1)
                 return
-            x = yield t, step.end
-            if x is not step.end:
-                slope = field(x, t)
+            yield at.reached(t)
+            if at.latents is not step.end:
+                slope = field(at.latents, t)
         length = _next_length(step.length, error)
 
 

@@ -7,9 +7,8 @@ Nothing here imports torch, so that a bundle generates without it. Callers who p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
-from sora_spec.builders.diffusion.arrays import NUMPY, Array, Arrays, Draw, Network, Steps
+from sora_spec.builders.diffusion.arrays import NUMPY, Array, Arrays, Draw, Network, Step
 from sora_spec.builders.diffusion.ddpm_sampler import sample_ddim, sample_ddpm
 from sora_spec.builders.diffusion.guidance import GuidedNetwork, build_guided
 from sora_spec.builders.diffusion.ode import Field, integrate_dopri5, integrate_euler, integrate_heun
@@ -32,18 +31,6 @@ from sora_spec.recipe.sampling import is_guided, network_calls
 __all__ = ["NUMPY", "Array", "Arrays", "Network", "Step", "count_steps", "evaluations", "sample", "sampling_steps"]
 
 
-@dataclass
-class Step:
-    """Where a sampler is between two of its steps. Whoever iterates may put other latents: it goes on from these."""
-
-    index: int
-    """Number of the step that has been taken, from 0."""
-    time: float
-    """The time reached: 1 is data for interpolants; of discrete diffusions the training step, −1 is data."""
-    latents: Array
-    """(B, C, F, H, W) at that time."""
-
-
 def sample(
     spec: Spec,
     network: Network,
@@ -55,10 +42,8 @@ def sample(
     null: Array | None = None,
 ) -> Array:
     """The latents (B, C, F, H, W) that the last of `sampling_steps` reaches."""
-    latents = initial
-    for step in sampling_steps(spec, network, initial, labels, draw, xp, progress, null):
-        latents = step.latents
-    return latents
+    *_, last = sampling_steps(spec, network, initial, labels, draw, xp, progress, null)
+    return last.latents
 
 
 def sampling_steps(
@@ -91,19 +76,8 @@ def sampling_steps(
     """
     model = build_guided(spec, network, initial, labels, xp, progress, null)
     if isinstance(spec.objective, Ddpm):
-        return _entered(_discrete_steps(spec, spec.objective, model, initial, draw, xp))
-    return _entered(_interpolant_steps(spec, spec.objective, model, initial, draw, xp))
-
-
-def _entered(steps: Steps) -> Iterator[Step]:
-    try:
-        index, reached = 0, next(steps)
-        while True:
-            step = Step(index, *reached)
-            yield step
-            index, reached = index + 1, steps.send(step.latents)
-    except StopIteration:
-        return
+        return _discrete_steps(spec, spec.objective, model, initial, draw, xp)
+    return _interpolant_steps(spec, spec.objective, model, initial, draw, xp)
 
 
 def count_steps(spec: Spec) -> int | None:
@@ -119,34 +93,38 @@ def evaluations(spec: Spec) -> int | None:
     return None if steps is None else steps * (2 if is_guided(spec) else 1)
 
 
-def _discrete_steps(spec: Spec, objective: Ddpm, model: GuidedNetwork, x: Array, draw: Draw, xp: Arrays) -> Steps:
+def _discrete_steps(
+    spec: Spec, objective: Ddpm, model: GuidedNetwork, x: Array, draw: Draw, xp: Arrays
+) -> Iterator[Step]:
+    at = Step(x, objective.steps - 1)
     match spec.sampler:
         case DdpmSampler():
-            return sample_ddpm(objective, spec.sampler, model, x, draw, xp)
+            return sample_ddpm(objective, spec.sampler, model, at, draw, xp)
         case DdimSampler():
-            return sample_ddim(objective, spec.sampler, model, x, draw)
+            return sample_ddim(objective, spec.sampler, model, at, draw)
         case _:
             raise _mismatch(spec)
 
 
 def _interpolant_steps(
     spec: Spec, objective: Interpolant, model: GuidedNetwork, x: Array, draw: Draw, xp: Arrays
-) -> Steps:
+) -> Iterator[Step]:
     path, sampler = build_path(objective), spec.sampler
     field = _velocity_field(objective, path, model)
     t0, t1 = ode_interval(objective)
+    at = Step(x, t0)
     match sampler:
         case EulerSampler():
-            return integrate_euler(field, x, t0, t1, sampler.steps)
+            return integrate_euler(field, at, t0, t1, sampler.steps)
         case HeunSampler():
-            return integrate_heun(field, x, t0, t1, sampler.steps)
+            return integrate_heun(field, at, t0, t1, sampler.steps)
         case Dopri5Sampler():
             # The conversion from noise divides by VP's σ, which has no values beyond t = 1.
             limit = t1 if objective.path == "vp" and objective.prediction == "noise" else float("inf")
-            return integrate_dopri5(field, x, t0, t1, sampler.atol, sampler.rtol, xp, limit)
+            return integrate_dopri5(field, at, t0, t1, sampler.atol, sampler.rtol, xp, limit)
         case EulerMaruyamaSampler():
             both = _velocity_and_score(objective, path, model)
-            return integrate_euler_maruyama(path, objective, sampler, both, x, draw)
+            return integrate_euler_maruyama(path, objective, sampler, both, at, draw)
         case _:
             raise _mismatch(spec)
 

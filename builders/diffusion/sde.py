@@ -7,10 +7,10 @@ sampling and not in training.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-from sora_spec.builders.diffusion.arrays import Array, Draw, Steps
+from sora_spec.builders.diffusion.arrays import Array, Draw, Step
 from sora_spec.builders.diffusion.ode import time_points
 from sora_spec.builders.diffusion.paths import Path
 from sora_spec.errors import UserError
@@ -54,17 +54,19 @@ def _finite_diffusion(path: Path, t: float) -> float:
 
 
 def integrate_euler_maruyama(
-    path: Path, objective: Interpolant, sampler: EulerMaruyamaSampler, model: VelocityAndScore, x: Array, draw: Draw
-) -> Steps:
-    """`sampler.steps` noisy steps over SiT's interval from `x` (B, C, F, H, W), then the last step, to t = 1."""
+    path: Path, objective: Interpolant, sampler: EulerMaruyamaSampler, model: VelocityAndScore, at: Step, draw: Draw
+) -> Iterator[Step]:
+    """`sampler.steps` noisy steps over SiT's interval, then the last step, to t = 1."""
     t0, t1 = sde_interval(objective, sampler)
     dt = (t1 - t0) / sampler.steps
     for t, end in pairwise(time_points(t0, t1, sampler.steps)):
         w = diffusion_coefficient(path, sampler, t)
-        velocity, score = model(x, t)
-        x = yield end, x + dt * (velocity + w * score) + math.sqrt(2 * w * dt) * draw()
+        velocity, score = model(at.latents, t)
+        at.latents = at.latents + dt * (velocity + w * score) + math.sqrt(2 * w * dt) * draw()
+        yield at.reached(end)
     if takes_last_step(objective, sampler):
-        yield 1.0, _last_step(path, sampler, model, x, t1)
+        at.latents = _last_step(path, sampler, model, at.latents, t1)
+        yield at.reached(1.0)
 
 
 def _last_step(path: Path, sampler: EulerMaruyamaSampler, model: VelocityAndScore, x: Array, t: float) -> Array:

@@ -83,11 +83,9 @@ class Pipeline:
     ) -> NDArray[np.float32]:
         """Latents (B, C, F, H, W) of the samples `indices` of `seed`, on the host."""
         started = time.perf_counter()
-        latents = None
         with self.denoiser.using():
-            for step in self.steps(indices, labels, seed, progress):
-                latents = step.latents
-            found = self.denoiser.xp.to_host(latents)
+            *_, last = self.steps(indices, labels, seed, progress)
+            found = self.denoiser.xp.to_host(last.latents)
         self.seconds["denoiser"] += time.perf_counter() - started
         return found
 
