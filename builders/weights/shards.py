@@ -16,10 +16,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from sora_spec.builders.weights.torch_file import AGAIN
 from sora_spec.disk.checkpoints import INDEX
@@ -44,7 +46,7 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor], group: dist.Proces
     Raises OSError where a disk refuses, on every rank.
     """
     try:
-        dcp.save(dict(tensors), storage_writer=_Writer(folder), process_group=group)
+        save(dict(tensors), storage_writer=_Writer(folder), process_group=group)
     except CheckpointException as error:  # not an Exception
         causes = [cause for cause, _ in error.failures.values()]
         raise next((cause for cause in causes if isinstance(cause, OSError)), causes[0]) from None
@@ -66,7 +68,7 @@ def fill_from_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            dcp.load(dict(tensors), storage_reader=_Reader(folder), no_dist=True)
+            load(dict(tensors), storage_reader=_Reader(folder), no_dist=True)
     except CheckpointException as error:
         cause = next(cause for cause, _ in error.failures.values())
         raise cause if isinstance(cause, UserError) else _damaged(folder, str(cause)) from error
@@ -77,12 +79,12 @@ def shapes_in_shards(folder: Path) -> dict[str, torch.Size]:
     return {name: entry.size for name, entry in _entries(_read_index(folder)).items()}
 
 
-class _Writer(dcp.FileSystemWriter):
+class _Writer(FileSystemWriter):
     def storage_meta(self) -> None:
         """Left out: it names the folder that was written to, which is a temporary one."""
 
 
-class _Reader(dcp.FileSystemReader):
+class _Reader(FileSystemReader):
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         return _read_index(Path(self.path))
 
