@@ -14,8 +14,8 @@ from sora_spec.builders.weights.vae_run import expected_shapes
 from sora_spec.disk.checkpoints import Weights, pick_weights
 from sora_spec.disk.run_folder import RunFolder, StageName
 from sora_spec.errors import UserError
+from sora_spec.language.facts import is_learned
 from sora_spec.language.schema.spec import Spec
-from sora_spec.language.schema.vae import IdentityVae
 from sora_spec.train.resume import changed_fields
 
 
@@ -63,7 +63,7 @@ def start_from(spec: Spec, path: Path, stage: StageName, ema: bool) -> tuple[Spe
         )
     _tell(spec, run, stage, weights)
     started = _with_weights(spec, section, weights)
-    if stage == "denoiser" and getattr(spec.vae, "weights", None) is None and not isinstance(spec.vae, IdentityVae):
+    if stage == "denoiser" and getattr(spec.vae, "weights", None) is None and is_learned(spec.vae):
         vae = pick_weights(run, "vae")
         if vae is not None:
             output.note(f"the VAE comes along: {_what(vae)} of its vae stage")

@@ -7,9 +7,10 @@ from typing import TypeAlias
 
 from sora_spec.disk.run_folder import StageName
 from sora_spec.errors import UserError
+from sora_spec.language.facts import is_trainable
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.schema.training import Train
-from sora_spec.language.schema.vae import Causal3dVae, ImageKlVae, VaeTraining
+from sora_spec.language.schema.vae import VaeTraining
 
 Optimisation: TypeAlias = Train | VaeTraining
 """A stage's own section. What both have says how it is optimised; a field that only one has is no part of it."""
@@ -45,7 +46,7 @@ def _denoiser_settings(spec: Spec) -> Settings:
 
 def _vae_settings(spec: Spec) -> Settings:
     vae, train = spec.vae, spec.train
-    if not isinstance(vae, ImageKlVae | Causal3dVae):
+    if not is_trainable(vae):
         raise UserError(
             f"{spec.name}: a VAE of kind {vae.kind!r} has nothing to train",
             "train the network itself: --stage denoiser; VAEs that can be trained: image_kl, causal3d",

@@ -23,10 +23,10 @@ from sora_spec.builders.vae.lpips import Lpips
 from sora_spec.builders.verify.trace import MemoryTrace, counting, flop_counter, forced_attention, fused_rms_norm
 from sora_spec.errors import UserError
 from sora_spec.graph import Component, Setting
+from sora_spec.language.facts import is_trainable
 from sora_spec.language.schema.condition import ClassCondition, NoCondition, TextCondition
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.schema.training import BlockRecompute
-from sora_spec.language.schema.vae import Causal3dVae, ImageKlVae
 from sora_spec.language.shapes import derive_shapes
 
 
@@ -134,7 +134,7 @@ def _vae(spec: Spec, encodes: bool, setting: Setting, device: torch.device) -> P
 
 def _vae_step(spec: Spec, setting: Setting, device: torch.device) -> Prepared:
     section, shapes, batch = spec.vae, derive_shapes(spec), setting.batch
-    assert isinstance(section, ImageKlVae | Causal3dVae)
+    assert is_trainable(section)
     with device:
         vae = build_vae(spec)
         video = torch.zeros(batch, *shapes.video, dtype=_dtype(setting))

@@ -28,8 +28,9 @@ from sora_spec.disk.checkpoints import (
 from sora_spec.disk.checkpoints import read_state as read_trained
 from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
+from sora_spec.language.facts import is_learned
 from sora_spec.language.schema.spec import Spec
-from sora_spec.language.schema.vae import IdentityVae, ImageKlVae
+from sora_spec.language.schema.vae import ImageKlVae
 
 UNTOLD = ("weights", "decoder", "tiling", "streaming", "training")
 """Fields of `vae` that do not change what the tensors mean."""
@@ -55,7 +56,7 @@ def load_named_vae(spec: Spec, untrained: str | None = None) -> VaeModule:
     `untrained` begins the message of the UserError that is raised when the spec names none and the VAE needs some.
     """
     state = named_state(spec)
-    if state is None and not isinstance(spec.vae, IdentityVae):
+    if state is None and is_learned(spec.vae):
         raise UserError(
             f"{untrained or f'{spec.name} is no run with a vae'}, and its vae.weights names no file",
             hint="train it first: sora-spec train SPEC --stage vae; or set vae.weights",
@@ -82,7 +83,7 @@ def start_vae(vae: VaeModule, spec: Spec) -> bool:
 def named_state(spec: Spec) -> dict[str, Tensor] | None:
     """The tensors of `vae.weights` under our names, or None where the spec names none."""
     vae = spec.vae
-    if isinstance(vae, IdentityVae) or vae.weights is None:
+    if not is_learned(vae) or vae.weights is None:
         return None
     path = Path(vae.weights).expanduser()
     if (path / STATE).is_file():

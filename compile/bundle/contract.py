@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from sora_spec.compile.bundle.manifest import Port, Profile, Range, StageName
+from sora_spec.language.facts import vae_facts
 from sora_spec.language.schema.condition import ClassCondition, NoCondition, TextCondition
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.shapes import derive_shapes, latent_frames
 from sora_spec.language.tiles import cut_of
-from sora_spec.recipe.sampling import frames_per_decode, is_per_frame
+from sora_spec.recipe.sampling import frames_per_decode
 
 BATCH, FRAMES, PIXEL_FRAMES = "batch", "frames", "pixel_frames"
 MAX_LATENT_FRAMES = 512
@@ -109,7 +110,7 @@ def engine_profile(spec: Spec, stage: StageName) -> Profile:
     own = spec.clip.frames
     low, high = (latent_frames(spec, frames) for frames in spec.export.frames or (own, own))
     middle = min(max(latent_frames(spec, own), low), high)
-    if stage == "vae_decoder" and is_per_frame(spec):
+    if stage == "vae_decoder" and vae_facts(spec.vae).per_frame:
         low, middle, high = spec.patch.time, frames_per_decode(spec, middle), frames_per_decode(spec, high)
     contract = contract_of(spec, stage)
     return Profile(

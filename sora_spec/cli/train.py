@@ -13,6 +13,7 @@ import typer
 
 from sora_spec import output, signals
 from sora_spec.errors import UserError
+from sora_spec.language.facts import is_learned
 
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
@@ -61,7 +62,7 @@ def train(
     if origin is not None and resume:
         raise UserError("--from begins a new run, and --resume goes on with one", "leave one of them out")
     loaded, path = _load(spec, overrides or [], run, resume or dry_run)
-    if no_ema and origin is None and (stage == "vae" or loaded.vae.kind == "identity"):
+    if no_ema and origin is None and (stage == "vae" or not is_learned(loaded.vae)):
         raise UserError(
             "--no-ema says which weights to start from, and none are read here",
             "leave it out, or name a run with --from; the run itself keeps an average by train.ema",

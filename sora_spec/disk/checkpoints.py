@@ -26,6 +26,7 @@ from sora_spec import output
 from sora_spec.disk.checksums import damage_of_files, damage_of_safetensors
 from sora_spec.disk.run_folder import RunFolder, StageFolder, StageName, step_of
 from sora_spec.errors import UserError
+from sora_spec.language.facts import vae_facts
 
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
@@ -255,7 +256,7 @@ def check_measured(found: Checkpoint, spec: Spec, command: str) -> None:
 
     `command` goes on with it. A VAE per frame has its scale in the spec, and needs no measurement.
     """
-    if found.state.measured is False and spec.vae.kind == "causal3d":
+    if found.state.measured is False and vae_facts(spec.vae).measured:
         raise UserError(f"{found.path}: the latents of this VAE are not measured yet", f"measure them: {command}")
 
 

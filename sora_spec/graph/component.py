@@ -23,6 +23,7 @@ from sora_spec.graph.lower.vae import build_vae, trained_vae
 from sora_spec.graph.lower.vae_loss import vae_loss
 from sora_spec.graph.lower.weights import Policy, Weights
 from sora_spec.graph.setting import Precision, Recompute, Setting, compute_dtype, new_tape
+from sora_spec.language.facts import is_trainable
 from sora_spec.language.shapes import derive_shapes
 
 if TYPE_CHECKING:
@@ -300,7 +301,7 @@ def _vae_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
 
 def _vae_step_graph(spec: Spec, setting: Setting) -> Graph:
     section = spec.vae
-    if section.kind != "image_kl" and section.kind != "causal3d":
+    if not is_trainable(section):
         raise UserError(f"{spec.name}: there is no model graph for vae.kind {section.kind!r} yet")
     tape, shapes = new_tape(setting), derive_shapes(spec)
     weights, inputs = Weights(tape, Policy(compute_dtype(setting), setting.attention)), Inputs(tape)

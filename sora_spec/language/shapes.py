@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sora_spec.language.facts import vae_facts
+
 if TYPE_CHECKING:  # rules ask for shapes too, and they run without pydantic
     from sora_spec.language.schema.spec import Spec
 
@@ -19,13 +21,13 @@ def latent_frames(spec: Spec, frames: int) -> int:
     The caller has checked divisibility (rule E301); the result is floored here.
     """
     time = spec.vae.compression.time
-    return 1 + (frames - 1) // time if spec.vae.kind == "causal3d" else frames // time
+    return 1 + (frames - 1) // time if vae_facts(spec.vae).causal else frames // time
 
 
 def pixel_frames(spec: Spec, frames: int) -> int:
     """Pixel frames that decode from `frames` latent frames; the inverse of `latent_frames`."""
     time = spec.vae.compression.time
-    return 1 + (frames - 1) * time if spec.vae.kind == "causal3d" else frames * time
+    return 1 + (frames - 1) * time if vae_facts(spec.vae).causal else frames * time
 
 
 @dataclass(frozen=True)

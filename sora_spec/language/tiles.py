@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from sora_spec.language.facts import can_stream, is_trainable
+
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
 
@@ -55,7 +57,7 @@ def cut(height: int, width: int, side: int, overlap: int) -> Cut:
 def cut_of(spec: Spec) -> Cut | None:
     """How the spec's VAE cuts the spec's clip; None where it does not."""
     vae = spec.vae
-    if (vae.kind != "image_kl" and vae.kind != "causal3d") or vae.tiling.kind == "none":
+    if not is_trainable(vae) or vae.tiling.kind == "none":
         return None
     space = vae.compression.space
     side, overlap = vae.tiling.tile // space, vae.tiling.overlap // space
@@ -65,4 +67,4 @@ def cut_of(spec: Spec) -> Cut | None:
 
 def streams(spec: Spec) -> bool:
     """Whether the spec's VAE runs one latent frame at a time, and the clip has more than one."""
-    return spec.vae.kind == "causal3d" and spec.vae.streaming and spec.clip.frames > 1
+    return can_stream(spec.vae) and spec.vae.streaming and spec.clip.frames > 1

@@ -9,6 +9,7 @@ from sora_spec.errors import UserError
 from sora_spec.graph import Setting
 from sora_spec.graph.component import Component, Precision
 from sora_spec.graph.eager.ops.attention import Kernel
+from sora_spec.language.facts import is_learned, is_trainable
 from sora_spec.plan.devices.hardware import Device
 from sora_spec.plan.layout import NOTHING, device_count, with_count
 from sora_spec.plan.memory.workload import Workload, workload
@@ -95,7 +96,7 @@ class Job:
     def vae_training(self) -> VaeTraining:
         """How the VAE is trained."""
         vae = self.spec.vae
-        assert vae.kind == "image_kl" or vae.kind == "causal3d"
+        assert is_trainable(vae)
         return vae.training
 
     @property
@@ -168,7 +169,7 @@ class Job:
     @property
     def has_vae(self) -> bool:
         """Whether there is anything between pixels and latents."""
-        return self.spec.vae.kind != "identity"
+        return is_learned(self.spec.vae)
 
 
 def with_clip(spec: Spec, **sides: int) -> Spec:
@@ -197,7 +198,7 @@ def planned_job(
         UserError: the stage has nothing to train, two values that were given do not fit, the batch cannot be shared by
             the devices, or a kernel does not run there.
     """
-    if mode == "train" and stage == "vae" and spec.vae.kind not in ("image_kl", "causal3d"):
+    if mode == "train" and stage == "vae" and not is_trainable(spec.vae):
         raise UserError(f"{spec.name}: a VAE of kind {spec.vae.kind!r} has nothing to train", "plan --stage denoiser")
     devices = device_count(spec, count, mode == "train", typed)
     if mode == "train":

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from sora_spec.errors import UserError
+from sora_spec.language.facts import is_trainable
 from sora_spec.language.loading import Checked, check
 from sora_spec.language.record import written_fields
 from sora_spec.language.source import locate
@@ -141,7 +142,7 @@ def with_count(spec: Spec, count: int, stage: str = "denoiser", typed: Collectio
             if "train.micro_batch" in typed:
                 raise _micro_misfit(spec, groups)
             changed["train"] = spec.train.model_copy(update={"micro_batch": micro})
-    elif stage == "vae" and (spec.vae.kind == "image_kl" or spec.vae.kind == "causal3d"):
+    elif stage == "vae" and is_trainable(spec.vae):
         _check_vae_batch(spec.vae.training.batch, groups)
     return spec.model_copy(update=changed) if changed else spec
 

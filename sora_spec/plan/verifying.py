@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from sora_spec.errors import UserError
+from sora_spec.language.facts import is_trainable
 from sora_spec.language.packaged import install_command
 from sora_spec.plan.show.values import line_of
 
@@ -67,7 +68,7 @@ def parts_of(job: Job, batch: int = 2) -> list[dict[str, Any]]:
     if job.has_vae:
         vae = {"batch": 1, "precision": "fp32", "attention": "efficient"}
         parts += [_part("vae_encode", vae), _part("vae_decode", vae)]
-        if spec.vae.kind in ("image_kl", "causal3d"):
+        if is_trainable(spec.vae):
             parts.append(_part("vae_step", vae))
     step = job.work("denoiser_step", batch, "fp32")
     if 2 * step.parameter_bytes + step.peak.tensor_bytes <= _SMALL:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sora_spec.language.facts import vae_facts
 from sora_spec.language.shapes import derive_shapes
 
 if TYPE_CHECKING:
@@ -82,15 +83,10 @@ def default_batch(spec: Spec) -> int:
     return max(low, min(high, TOKENS_PER_BATCH // derive_shapes(spec).tokens))
 
 
-def is_per_frame(spec: Spec) -> bool:
-    """Whether the VAE decodes every frame on its own, so that a clip can be decoded in pieces."""
-    return spec.vae.compression.time == 1 and spec.vae.kind != "causal3d"
-
-
 def frames_per_decode(spec: Spec, frames: int) -> int:
     """Latent frames of one pass of the decoder for a clip of `frames`: all of them, or, where the VAE sees each on
     its own, `export.decode_frames`, in multiples of the patch."""
-    if not is_per_frame(spec):
+    if not vae_facts(spec.vae).per_frame:
         return frames
     unit = spec.patch.time
     return min(frames, max(spec.export.decode_frames // unit * unit, unit))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from sora_spec.language.facts import is_trainable
+
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
 
@@ -24,7 +26,7 @@ class Crop(NamedTuple):
 def vae_crop(spec: Spec) -> Crop:
     """The clip, or what of it `vae.training.frames` and `vae.training.crop` say. Only for a VAE that is trained."""
     vae, clip = spec.vae, spec.clip
-    assert vae.kind == "image_kl" or vae.kind == "causal3d"
+    assert is_trainable(vae)
     frames, side = vae.training.frames or clip.frames, vae.training.crop
     return Crop(frames, side or clip.height, side or clip.width)
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 from sora_spec.characters import visible_name
 from sora_spec.disk.run_folder import STAGES, RunFolder, StageFolder, StageName, step_of
 from sora_spec.disk.run_lock import ended_without_word
+from sora_spec.language.facts import is_learned
 from sora_spec.watch.metrics import Curve, Metrics, MetricsReader
 from sora_spec.watch.prediction import Compared, capacity_bytes, compare_with_plan
 
@@ -206,7 +207,7 @@ def _schedule(spec: Any, name: StageName) -> Schedule:
     train, height, width = spec.train, spec.clip.height, spec.clip.width
     steps = train.steps
     if name == "vae":
-        if spec.vae.kind == "identity":
+        if not is_learned(spec.vae):
             return Schedule()
         steps = spec.vae.training.steps
         crop = spec.vae.training.crop

@@ -19,8 +19,9 @@ from sora_spec.builders.vae.losses import VaeLoss
 from sora_spec.builders.vae.statistics import LatentStatistics
 from sora_spec.builders.weights.vae_run import start_vae
 from sora_spec.disk.run_folder import MEASURED_CLIPS
+from sora_spec.language.facts import is_trainable
 from sora_spec.language.schema.spec import Spec
-from sora_spec.language.schema.vae import Causal3dVae, ImageKlVae
+from sora_spec.language.schema.vae import ImageKlVae
 from sora_spec.recipe.training import SHOWN_RECONSTRUCTIONS, vae_crop
 from sora_spec.train.data.clips import FrameCache, open_clips
 from sora_spec.train.data.loader import Batch, collate
@@ -43,7 +44,7 @@ class VaeTask:
     def __init__(self, spec: Spec, ranks: Ranks, fresh: bool = True) -> None:
         vae = spec.vae
         self.settings = stage_settings(spec, "vae")
-        assert isinstance(vae, ImageKlVae | Causal3dVae)
+        assert is_trainable(vae)
         self.spec, self.ranks, self.vae = spec, ranks, vae
         frames = vae_crop(spec).frames
         self.dataset = open_clips(spec, self.settings.data, _crop_framing(spec), frames, labelled=False)
@@ -120,7 +121,7 @@ class VaeTask:
 
 def _crop_framing(spec: Spec) -> Framing:
     vae = spec.vae
-    assert isinstance(vae, ImageKlVae | Causal3dVae)
+    assert is_trainable(vae)
     crop = vae.training.crop
     if crop is None:
         return Framing(spec.clip.height, spec.clip.width, flip=spec.train.flip, center=spec.train.crop == "center")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sora_spec.errors import UserError
+from sora_spec.language.facts import is_learned
 from sora_spec.language.loading import load_spec
 from sora_spec.language.packaged import find_spec_file
-from sora_spec.language.schema.vae import IdentityVae
 
 if TYPE_CHECKING:
     from sora_spec.builders.denoiser import Denoiser
@@ -69,7 +69,7 @@ class SpecSource:
 
 
 def _unnamed(spec: Spec) -> list[str]:
-    vae = not isinstance(spec.vae, IdentityVae) and spec.vae.weights is None
+    vae = is_learned(spec.vae) and spec.vae.weights is None
     return ["backbone"] * (spec.backbone.weights is None) + ["vae"] * vae
 
 

@@ -10,13 +10,14 @@ from sora_spec.graph.eager.tensor import Tensor
 from sora_spec.graph.lower.pieces import in_tiles
 from sora_spec.graph.lower.vae_loss import split_moments
 from sora_spec.graph.lower.weights import Weights
+from sora_spec.language.facts import is_learned, is_trainable
 from sora_spec.language.tiles import cut
 
 if TYPE_CHECKING:
     from sora_spec.graph.lower.causal3d import Causal3d
     from sora_spec.graph.lower.image_kl import ImageKl
     from sora_spec.language.schema.spec import Spec
-    from sora_spec.language.schema.vae import Causal3dVae, ImageKlVae
+    from sora_spec.language.schema.vae import TrainableVae
 
 TrainedVae: TypeAlias = "ImageKl | Causal3d"
 
@@ -39,7 +40,7 @@ class VaeInPieces:
     Of tiles, and of pieces of a stream, only those that differ are run, unless `full` asks for all.
     """
 
-    def __init__(self, vae: TrainedVae, section: ImageKlVae | Causal3dVae, full: bool) -> None:
+    def __init__(self, vae: TrainedVae, section: TrainableVae, full: bool) -> None:
         self.vae, self.space, self.full = vae, section.compression.space, full
         self.tiles: tuple[int, int] | None = None
         if section.tiling.kind == "spatial":
@@ -79,19 +80,21 @@ def build_vae(spec: Spec, weights: Weights, full: bool = False) -> LoweredVae:
     Raises UserError for a variant without a model graph.
     """
     vae = spec.vae
-    if vae.kind == "identity":
+    if not is_learned(vae):
         return Identity()
-    if (vae.kind == "image_kl" or vae.kind == "causal3d") and vae.decoder.kind == "kl":
+    if is_trainable(vae) and vae.decoder.kind == "kl":
         return VaeInPieces(trained_vae(vae, weights, full), vae, full)
     raise UserError(f"{spec.name}: there is no model graph for vae.kind {vae.kind!r} with this decoder yet")
 
 
-def trained_vae(vae: ImageKlVae | Causal3dVae, weights: Weights, full: bool = False) -> TrainedVae:
+def trained_vae(vae: TrainableVae, weights: Weights, full: bool = False) -> TrainedVae:
     """A VAE with parameters, on whole pictures."""
-    if vae.kind == "image_kl":  # a spec has one VAE: the other's rules are not imported
-        from sora_spec.graph.lower.image_kl import ImageKl
+    match vae.kind:  # a spec has one VAE: the others' rules are not imported
+        case "image_kl":
+            from sora_spec.graph.lower.image_kl import ImageKl
 
-        return ImageKl(weights, vae)
-    from sora_spec.graph.lower.causal3d import Causal3d
+            return ImageKl(weights, vae)
+        case "causal3d":
+            from sora_spec.graph.lower.causal3d import Causal3d
 
-    return Causal3d(weights, vae, full)
+            return Causal3d(weights, vae, full)

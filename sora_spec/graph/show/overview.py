@@ -15,6 +15,7 @@ from sora_spec.graph.passes.recomputation import Recomputation, recomputation
 from sora_spec.graph.setting import Setting
 from sora_spec.graph.show.picture import Box, Picture
 from sora_spec.graph.show.printing import LineOf, dotted, nbytes, quantity
+from sora_spec.language.facts import is_learned, is_trainable
 
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
@@ -75,7 +76,7 @@ def summary(spec: Spec, component: Component, setting: Setting) -> Summary | Non
 def _cropped(spec: Spec) -> Spec:
     """The spec with the VAE's training crop as its clip."""
     vae, clip = spec.vae, spec.clip
-    if vae.kind != "image_kl" and vae.kind != "causal3d":
+    if not is_trainable(vae):
         return spec
     training = vae.training
     side = {"height": training.crop or clip.height, "width": training.crop or clip.width}
@@ -86,7 +87,7 @@ def has(spec: Spec, component: Component) -> bool:
     """Whether a spec has a component at all."""
     if component == "text_encode":
         return spec.condition.kind == "text"
-    return not component.startswith("vae") or spec.vae.kind != "identity"
+    return not component.startswith("vae") or is_learned(spec.vae)
 
 
 def recomputations(spec: Spec, setting: Setting) -> dict[str, Recomputation]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sora_spec.language.facts import is_trainable
 from sora_spec.language.rules.problem import At, Problem
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def vae_is_buildable(spec: Spec) -> Iterator[Problem]:
 
 def decoder_is_buildable(spec: Spec) -> Iterator[Problem]:
     """E402."""
-    if spec.vae.kind == "image_kl" or spec.vae.kind == "causal3d":
+    if is_trainable(spec.vae):
         yield from _not_yet("E402", "vae.decoder", spec.vae.decoder.kind)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sora_spec.language.facts import is_learned, vae_facts
 from sora_spec.language.rules.problem import At, Problem, counted, divisors, multiples_around
 from sora_spec.language.shapes import derive_shapes, latent_frames, pixel_frames
 
@@ -18,19 +19,19 @@ MAX_TOKENS = 100_000_000
 def fits_vae(spec: Spec, frames: int) -> bool:
     """Whether the VAE can encode this many frames without a rest."""
     time = spec.vae.compression.time
-    return (frames - 1) % time == 0 if spec.vae.kind == "causal3d" else frames % time == 0
+    return (frames - 1) % time == 0 if vae_facts(spec.vae).causal else frames % time == 0
 
 
 def frame_rule(spec: Spec) -> str:
     """The VAE's rule in words."""
     time = spec.vae.compression.time
-    return f"1 + k·{time} frames" if spec.vae.kind == "causal3d" else f"a multiple of {time} frames"
+    return f"1 + k·{time} frames" if vae_facts(spec.vae).causal else f"a multiple of {time} frames"
 
 
 def frames_around(spec: Spec, frames: int) -> str:
     """The nearest numbers of frames that VAE and patch both take, as words of a help line."""
     time, patch = spec.vae.compression.time, spec.patch.time
-    latent = frames / time if spec.vae.kind != "causal3d" else 1 + (frames - 1) / time
+    latent = frames / time if not vae_facts(spec.vae).causal else 1 + (frames - 1) / time
     below = int(latent // patch) * patch
     near = [pixel_frames(spec, count) for count in (below, below + patch) if count > 0]
     return " or ".join(str(count) for count in near if count != frames)
@@ -39,8 +40,7 @@ def frames_around(spec: Spec, frames: int) -> str:
 def frames_fit_vae(spec: Spec) -> Iterator[Problem]:
     """E301."""
     frames, time = spec.clip.frames, spec.vae.compression.time
-    timeless = spec.vae.kind == "identity" or spec.vae.kind == "image_kl"
-    if fits_vae(spec, frames) or (timeless and time != 1):  # the latter is E309
+    if fits_vae(spec, frames) or (vae_facts(spec.vae).per_frame and time != 1):  # the latter is E309
         return
     yield Problem(
         "E301",
@@ -55,7 +55,7 @@ def sides_fit_patches(spec: Spec) -> Iterator[Problem]:
     """E302."""
     space, patch = spec.vae.compression.space, spec.patch.space
     step = space * patch
-    if spec.vae.kind == "identity" and space != 1:  # E309
+    if not is_learned(spec.vae) and space != 1:  # E309
         return
     for side in ("height", "width"):
         pixels: int = getattr(spec.clip, side)

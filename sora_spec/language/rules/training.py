@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sora_spec.language.facts import is_trainable
 from sora_spec.language.rules.grid import MAX_TOKENS, fits_vae, frame_rule, frames_around
 from sora_spec.language.rules.problem import At, Problem, counted, multiples_around
 from sora_spec.language.shapes import latent_frames
@@ -41,7 +42,7 @@ def batch_adds_up(spec: Spec) -> Iterator[Problem]:
 def warmup_ends(spec: Spec) -> Iterator[Problem]:
     """E323."""
     stages = [("train", spec.train.warmup, spec.train.steps)]
-    if spec.vae.kind == "image_kl" or spec.vae.kind == "causal3d":
+    if is_trainable(spec.vae):
         stages.append(("vae.training", spec.vae.training.warmup, spec.vae.training.steps))
     for section, warmup, steps in stages:
         if warmup > steps:
@@ -111,7 +112,7 @@ def export_is_bounded(spec: Spec) -> Iterator[Problem]:
 def _images_of_one_frame(spec: Spec) -> Iterator[Problem]:
     """W302 where clips are images: every file holds one, and no picture is shown twice."""
     frames = [spec.clip.frames]
-    if spec.vae.kind == "image_kl" or spec.vae.kind == "causal3d":
+    if is_trainable(spec.vae):
         frames.append(spec.vae.training.frames or 1)
     if max(frames) > 1:
         return
@@ -151,7 +152,7 @@ def switches_switch(spec: Spec) -> Iterator[Problem]:
         )
     yield from _images_of_one_frame(spec)
     averaged = train.ema > 0
-    if spec.vae.kind == "image_kl" or spec.vae.kind == "causal3d":
+    if is_trainable(spec.vae):
         averaged = averaged or spec.vae.training.ema > 0
     if train.ema_device == "cpu" and not averaged:
         yield Problem(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sora_spec.language.facts import is_trainable
 from sora_spec.language.rules.grid import fits_vae, frame_rule
 from sora_spec.language.rules.problem import At, Problem, counted, divisors, multiples_around
 from sora_spec.language.shapes import latent_frames, pixel_frames
 
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
-    from sora_spec.language.schema.vae import Causal3dVae, IdentityVae, ImageKlVae
+    from sora_spec.language.schema.vae import IdentityVae, TrainableVae
 
 MAX_CHANNELS = 65_536
 """Channels of one level of a VAE."""
@@ -55,7 +56,7 @@ def _identity(vae: IdentityVae) -> Iterator[Problem]:
         )
 
 
-def _levels(vae: ImageKlVae | Causal3dVae) -> Iterator[Problem]:
+def _levels(vae: TrainableVae) -> Iterator[Problem]:
     levels, space = len(vae.multipliers), vae.compression.space
     if 2 ** (levels - 1) != space:
         wanted, verb = space.bit_length(), "compresses" if levels == 1 else "compress"
@@ -88,7 +89,7 @@ def groups_divide_channels(spec: Spec) -> Iterator[Problem]:
 
 def levels_are_bounded(spec: Spec) -> Iterator[Problem]:
     """E327, the part about the VAE."""
-    if spec.vae.kind != "image_kl" and spec.vae.kind != "causal3d":
+    if not is_trainable(spec.vae):
         return
     widest = spec.vae.width * max(spec.vae.multipliers)
     if widest > MAX_CHANNELS:
@@ -103,7 +104,7 @@ def levels_are_bounded(spec: Spec) -> Iterator[Problem]:
 
 def training_crop_fits(spec: Spec) -> Iterator[Problem]:
     """E311."""
-    if spec.vae.kind != "image_kl" and spec.vae.kind != "causal3d":
+    if not is_trainable(spec.vae):
         return
     frames, crop, space = spec.vae.training.frames, spec.vae.training.crop, spec.vae.compression.space
     if frames is not None and not fits_vae(spec, frames):
@@ -128,7 +129,7 @@ def training_crop_fits(spec: Spec) -> Iterator[Problem]:
 
 def tiles_fit(spec: Spec) -> Iterator[Problem]:
     """E329."""
-    if spec.vae.kind != "image_kl" and spec.vae.kind != "causal3d":
+    if not is_trainable(spec.vae):
         return
     tiling, space = spec.vae.tiling, spec.vae.compression.space
     if tiling.kind == "none":

@@ -192,4 +192,7 @@ class CascadeVae(Section):
     """Folder with the stages' safetensors."""
 
 
-Vae = Annotated[IdentityVae | ImageKlVae | Causal3dVae | CascadeVae, Field(discriminator="kind")]
+TrainableVae = ImageKlVae | Causal3dVae
+LearnedVae = TrainableVae | CascadeVae
+StreamingVae = Causal3dVae
+Vae = Annotated[IdentityVae | LearnedVae, Field(discriminator="kind")]

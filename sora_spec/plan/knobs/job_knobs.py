@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from sora_spec.language.facts import is_trainable
 from sora_spec.plan.devices.hardware import device_names
 from sora_spec.plan.knobs.field_knobs import help_at
 from sora_spec.plan.knobs.knob import Knob, Setting, Situation, trains_denoiser, whole_number
@@ -15,7 +16,7 @@ BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512
 
 def _job_settings(at: Situation) -> list[Setting]:
     found = [Setting("train denoiser", replace(at.whatif, mode="train", stage="denoiser"))]
-    if at.spec.vae.kind in ("image_kl", "causal3d"):
+    if is_trainable(at.spec.vae):
         found.append(Setting("train VAE", replace(at.whatif, mode="train", stage="vae")))
     return [*found, Setting("generate", replace(at.whatif, mode="generate", stage="denoiser"))]
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from sora_spec.language.facts import vae_facts
 from sora_spec.plan.job import RmsNorm, has_frame_attention, has_rms_norm
 from sora_spec.plan.knobs.field_knobs import field_at, field_knob, help_at, kinds_at
 from sora_spec.plan.knobs.knob import (
@@ -240,7 +241,7 @@ WAY_KNOBS: tuple[Knob, ...] = (
         shown=lambda at: str(frames_per_decode(at.spec, at.spec.clip.frames)),
         settings=_decode_settings,
         place=lambda at: frames_per_decode(at.spec, at.spec.clip.frames),
-        applies=lambda at: generates(at) and at.spec.vae.kind == "image_kl",
+        applies=lambda at: generates(at) and at.job.has_vae and vae_facts(at.spec.vae).per_frame,
     ),
     field_knob(
         "vae.tiling",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sora_spec.language.facts import vae_facts
 from sora_spec.language.tiles import cut_of
 from sora_spec.plan.interval import ZERO, Interval
 from sora_spec.plan.job import Job, with_clip
@@ -11,7 +12,7 @@ from sora_spec.plan.memory.terms import Phase, Term, hold, some
 from sora_spec.plan.memory.text_encoders import encoder_work
 from sora_spec.plan.memory.train_phases import activation_terms
 from sora_spec.plan.memory.workload import Workload
-from sora_spec.recipe.sampling import frames_per_decode, is_per_frame
+from sora_spec.recipe.sampling import frames_per_decode
 
 # Bytes a second between pageable host memory and a device: from a shared PCIe 3 slot to PCIe 5, of which such copies
 # reach a part.
@@ -62,7 +63,7 @@ def decode_work(job: Job) -> Workload | None:
     if not job.has_vae:
         return None
     clip, tiles, sides = job.spec.clip, cut_of(job.spec), dict[str, int]()
-    if is_per_frame(job.spec):
+    if vae_facts(job.spec.vae).per_frame:
         sides["frames"] = frames_per_decode(job.spec, clip.frames)
     if tiles is not None:
         space = job.spec.vae.compression.space

@@ -12,6 +12,7 @@ from itertools import combinations, product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sora_spec.errors import UserError
+from sora_spec.language.facts import can_stream, is_trainable, vae_facts
 from sora_spec.language.shapes import latent_frames, pixel_frames
 from sora_spec.plan.job import Job
 from sora_spec.plan.layout import with_count
@@ -19,7 +20,7 @@ from sora_spec.plan.memory.train_phases import LATENTS
 from sora_spec.plan.planner import Plan, make_plan
 from sora_spec.plan.search.changes import changed, overrides_for
 from sora_spec.plan.search.clip_sizes import frame_counts, sizes, with_frames, with_size
-from sora_spec.recipe.sampling import frames_per_decode, is_per_frame
+from sora_spec.recipe.sampling import frames_per_decode
 from sora_spec.recipe.training import vae_crop
 
 if TYPE_CHECKING:
@@ -289,7 +290,11 @@ def _vae_knobs(job: Job) -> list[Knob]:
 def _decode_frames(job: Job) -> Knob:
     """Fewer frames in one pass of a decoder that sees each on its own: the same values in as much time."""
     have, unit = frames_per_decode(job.spec, job.spec.clip.frames), job.spec.patch.time
-    fewer = [n for n in _halves(have) if n % unit == 0] if job.mode == "generate" and is_per_frame(job.spec) else ()
+    fewer = (
+        [n for n in _halves(have) if n % unit == 0]
+        if job.mode == "generate" and vae_facts(job.spec.vae).per_frame
+        else ()
+    )
     settings = [
         Setting(f"the VAE on {n} frames at a time instead of {have}", _value_move({"export.decode_frames": n}))
         for n in fewer
@@ -299,14 +304,14 @@ def _decode_frames(job: Job) -> Knob:
 
 def _streaming(job: Job) -> Knob:
     setting = Setting("the VAE on one latent frame at a time", _value_move({"vae.streaming": True}))
-    whole = job.spec.vae.kind == "causal3d" and not job.spec.vae.streaming
+    whole = can_stream(job.spec.vae) and not job.spec.vae.streaming
     return Knob("streaming", 1.05, (setting,) if whole else ())
 
 
 def _tiling(job: Job) -> Knob:
     """Tiles of a side below the present one, overlapping by a quarter."""
     vae, clip = job.spec.vae, job.spec.clip
-    if vae.kind != "image_kl" and vae.kind != "causal3d":
+    if not is_trainable(vae):
         return Knob("tiling", 1.3, ())
     space = vae.compression.space
     now = vae.tiling.tile if vae.tiling.kind == "spatial" else max(clip.height, clip.width)
@@ -334,7 +339,7 @@ def _crop(job: Job) -> Knob:
 def _crop_frames(job: Job) -> Knob:
     """Fewer frames of the clip."""
     have = vae_crop(job.spec).frames
-    least = 2 if job.spec.vae.kind == "causal3d" else 1  # such a VAE is there for time
+    least = 2 if vae_facts(job.spec.vae).causal else 1  # such a VAE is there for time
     counts = [pixel_frames(job.spec, n) for n in range(least, latent_frames(job.spec, have))]
     shown = dict.fromkeys(_nearest(counts, have * share) for share in (0.5, 0.25, 0.1, 0.01) if counts)
     settings = [

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from sora_spec.disk.run_folder import MEASURED_CLIPS
 from sora_spec.graph.lower.families import is_lowered
+from sora_spec.language.facts import vae_facts
 from sora_spec.language.tiles import cut_of, streams
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.job import Job
 from sora_spec.plan.memory.text_encoders import unknown_encoder
 from sora_spec.plan.time.sampling import ADAPTIVE
-from sora_spec.recipe.sampling import frames_per_decode, is_per_frame
+from sora_spec.recipe.sampling import frames_per_decode
 
 
 def assumptions(job: Job) -> list[str]:
@@ -123,7 +124,7 @@ def _vae_pieces(job: Job, bundles: bool = False) -> list[str]:
         found.append(f"the VAE works in {tiles.tiles} tiles, one at a time: {100 * more:.0f} % more positions")
     asked, clip = job.spec.export.decode_frames, job.spec.clip.frames
     run = frames_per_decode(job.spec, clip)
-    if bundles and is_per_frame(job.spec) and run != min(asked, clip):
+    if bundles and vae_facts(job.spec.vae).per_frame and run != min(asked, clip):
         found.append(
             f"the VAE decodes {run} frames at a time: {asked} in multiples of the patch, {job.spec.patch.time}"
         )
