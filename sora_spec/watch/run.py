@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 from sora_spec.characters import visible_name
 from sora_spec.disk.run_folder import STAGES, RunFolder, StageFolder, StageName, step_of
 from sora_spec.disk.run_lock import ended_without_word
-from sora_spec.language.facts import is_learned
+from sora_spec.language.facts import is_trainable
 from sora_spec.watch.metrics import Curve, Metrics, MetricsReader
 from sora_spec.watch.prediction import Compared, capacity_bytes, compare_with_plan
 
@@ -207,7 +207,7 @@ def _schedule(spec: Any, name: StageName) -> Schedule:
     train, height, width = spec.train, spec.clip.height, spec.clip.width
     steps = train.steps
     if name == "vae":
-        if not is_learned(spec.vae):
+        if not is_trainable(spec.vae):
             return Schedule()
         steps = spec.vae.training.steps
         crop = spec.vae.training.crop
