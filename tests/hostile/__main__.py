@@ -5,6 +5,7 @@ Prints a line per part and every failure; exit code 1 if there is one. The count
 
 from __future__ import annotations
 
+import gc
 import importlib
 import shutil
 import sys
@@ -22,6 +23,7 @@ PARTS = ("specs", "weights", "bundles", "lists", "videos", "kills", "disks", "te
 def run_case(case: Case) -> str | None:
     """What went wrong, or None."""
     folder = Path(tempfile.mkdtemp(prefix="hostile-"))
+    gc.enable()  # verbs of short processes turn it off, and decoders' threads would stay for ever
     try:
         return case.run(folder)
     except Exception:

@@ -51,6 +51,7 @@ def rule_modules() -> list[ModuleType]:
         f"{package.__name__}.{found.name}"
         for package in (sora_spec.graph.eager.ops, sora_spec.graph.lower)
         for found in pkgutil.iter_modules(package.__path__)
+        if found.name != "families"  # which lowerings there are: no rule of any
     ]
     return [
         importlib.import_module(name)
