@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -18,6 +19,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 
@@ -54,11 +56,30 @@ def rewrite(spec_path: str, checkpoint: Path, target: Path) -> None:
         writer.wait()
 
 
-def on_two_ranks(folder: Path, rank: int) -> None:
-    """What the runs of two ranks do, in a process of each."""
+def joined(folder: Path, rank: int) -> None:
+    """Make this process one of two ranks that meet in `folder`."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+
+
+def started(action: Callable[..., None], *arguments: Any) -> list[Any]:
+    """Two processes that do `action(*arguments, rank)`."""
+    processes = [CONTEXT.Process(target=action, args=(*arguments, rank)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def ended(processes: list[Any]) -> list[int | None]:
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def on_two_ranks(folder: Path, rank: int) -> None:
+    """What the runs of two ranks do, in a process of each."""
+    joined(folder, rank)
     two, one = str(folder / "two.yaml"), folder / "one" / NEWEST
     train_stage(load_spec(two), folder / "whole", device="cpu")
     train_stage(load_spec(two, ["train.steps=3"]), folder / "parts", device="cpu")
@@ -66,6 +87,24 @@ def on_two_ranks(folder: Path, rank: int) -> None:
     rewrite(two, one, folder / "one-on-two")
     rewrite(two, folder / "whole" / NEWEST, folder / "two-on-two")
     dist.destroy_process_group()
+
+
+def trained(spec_path: str, folder: Path, full: bool, rank: int) -> None:
+    """Train into `folder/run`, or go on there; `full`: no space is left for the second rank's part of step 6."""
+    joined(folder, rank)
+    original = FileSystemWriter.write_data
+
+    def write(writer: FileSystemWriter, *arguments: Any) -> Any:
+        if full and rank == 1 and "step-00000006" in str(writer.path):
+            raise OSError(errno.ENOSPC, "No space left on device", str(writer.path))
+        return original(writer, *arguments)
+
+    FileSystemWriter.write_data = write
+    run = folder / "run"
+    try:
+        train_stage(load_spec(spec_path), run, device="cpu", resume=RunFolder.is_run(run))
+    except UserError as error:
+        (folder / f"told-{rank}").write_text(error.message)
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +116,7 @@ def runs(tiny_spec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_stage(tiny_spec(**odd), folder / "one")
     (folder / "one.yaml").write_text(dump_spec(tiny_spec(**odd)))
     (folder / "two.yaml").write_text(dump_spec(tiny_spec(**odd, **PAIR)))
-    processes = [CONTEXT.Process(target=on_two_ranks, args=(folder, rank)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert ended(started(on_two_ranks, folder)) == [0, 0]
     return folder
 
 
@@ -270,3 +304,29 @@ def test_training_goes_on_while_a_checkpoint_is_written(tiny_spec, tmp_path: Pat
     for step in (4, 6):
         place = f"denoiser/checkpoints/step-{step:08d}"
         assert_same(tensors(tmp_path / "run" / place), tensors(tmp_path / "whole" / place))
+
+
+@pytest.mark.slow
+def test_ranks_killed_while_writing_leave_the_checkpoint_before(runs: Path, tmp_path: Path) -> None:
+    processes = started(trained, str(runs / "two.yaml"), tmp_path, False)
+    checkpoints = tmp_path / "run/denoiser/checkpoints"
+    while not (half := list(checkpoints.glob(".step-00000006.*.tmp/model"))):
+        assert processes[0].is_alive()
+    for process in processes:
+        process.kill()
+    assert ended(processes) == [-9, -9]
+    assert half[0].is_dir()
+    assert [path.name for path in checkpoints.glob("step-*")] == ["step-00000003"]
+    (tmp_path / "store").unlink()
+    assert ended(started(trained, str(runs / "two.yaml"), tmp_path, False)) == [0, 0]
+    assert_same(tensors(tmp_path / "run" / NEWEST), tensors(runs / "whole" / NEWEST))
+    assert not list(checkpoints.glob(".*"))
+
+
+@pytest.mark.slow
+def test_a_full_disk_of_one_rank_stops_all(runs: Path, tmp_path: Path) -> None:
+    assert ended(started(trained, str(runs / "two.yaml"), tmp_path, True)) == [0, 0]
+    for rank in (0, 1):
+        told = (tmp_path / f"told-{rank}").read_text()
+        assert re.search(r"stopped at step 6; the last checkpoint is .*step-00000003: no space is left", told), told
+    assert [path.name for path in (tmp_path / "run/denoiser/checkpoints").iterdir()] == ["step-00000003"]
