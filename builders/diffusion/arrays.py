@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 Array: TypeAlias = Any
 """A numpy array or a torch tensor; one run uses one kind throughout."""
 
-Network: TypeAlias = Callable[[Array, Array, Array | None], Array]
-"""`network(latents (b, C, F, H, W), time (b,) float32, condition (b, …) or None) -> (b, C or 2·C, F, H, W)`."""
+Network: TypeAlias = Callable[..., Array]
+"""`network(latents (b, C, F, H, W), time (b,) float32, *condition.inputs()) -> (b, C or 2·C, F, H, W)`."""
 
 Draw: TypeAlias = Callable[[], Array]
 """Fresh standard normal noise in the shape of the latents."""

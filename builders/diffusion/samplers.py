@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from sora_spec.builders.diffusion.arrays import NUMPY, Array, Arrays, Draw, Network, Step
+from sora_spec.builders.diffusion.condition import Condition
 from sora_spec.builders.diffusion.ddpm_sampler import sample_ddim, sample_ddpm
 from sora_spec.builders.diffusion.guidance import GuidedNetwork, build_guided
 from sora_spec.builders.diffusion.ode import Field, integrate_dopri5, integrate_euler, integrate_heun
@@ -28,21 +29,31 @@ from sora_spec.language.schema.objective import (
 from sora_spec.language.schema.spec import Spec
 from sora_spec.recipe.sampling import is_guided, network_calls
 
-__all__ = ["NUMPY", "Array", "Arrays", "Network", "Step", "count_steps", "evaluations", "sample", "sampling_steps"]
+__all__ = [
+    "NUMPY",
+    "Array",
+    "Arrays",
+    "Condition",
+    "Network",
+    "Step",
+    "count_steps",
+    "evaluations",
+    "sample",
+    "sampling_steps",
+]
 
 
 def sample(
     spec: Spec,
     network: Network,
     initial: Array,
-    labels: Array | None,
+    condition: Condition,
     draw: Draw,
     xp: Arrays,
     progress: Callable[[int], object] | None = None,
-    null: Array | None = None,
 ) -> Array:
     """The latents (B, C, F, H, W) that the last of `sampling_steps` reaches."""
-    *_, last = sampling_steps(spec, network, initial, labels, draw, xp, progress, null)
+    *_, last = sampling_steps(spec, network, initial, condition, draw, xp, progress)
     return last.latents
 
 
@@ -50,31 +61,29 @@ def sampling_steps(
     spec: Spec,
     network: Network,
     initial: Array,
-    labels: Array | None,
+    condition: Condition,
     draw: Draw,
     xp: Arrays,
     progress: Callable[[int], object] | None = None,
-    null: Array | None = None,
 ) -> Iterator[Step]:
     """From noise to latents drawn from `network` as `spec.sampler` says, one step of the sampler at a time.
 
     Args:
         spec: objective, sampler and condition are read.
-        network: `network(latents (b, C, F, H, W), time (b,) float32, labels (b,) int64 or None) -> (b, Cout, F, H, W)`.
+        network: `network(latents (b, C, F, H, W), time (b,) float32, *condition.inputs()) -> (b, Cout, F, H, W)`.
             Time is the original training step 0..steps−1 for DDPM, and 0 (noise) to 1 (data) for interpolants. Under
-            guidance b is 2·B: the conditional half first, then the half with the null label.
+            guidance b is 2·B: the conditional half first, then the half without a condition.
         initial: standard normal noise (B, C, F, H, W).
-        labels: (B,) int64, or a text's features (B, ...), or None for unconditional samples.
+        condition: what each sample is steered by; an empty one asks for unconditional samples.
         draw: fresh standard normal noise in the shape of `initial`, called once per noisy step.
         xp: `NUMPY`, or `TORCH` of `torch_arrays`.
-        null: what stands for no condition where that is no label: (B, ...), shaped as `labels`.
         progress: called with 1 after every call of the network; `count_steps` is their number.
 
     Raises:
         UserError: objective and sampler do not belong together, guidance without a null label, a coefficient that is
             infinite where sampling starts, or (dopri5) a network whose output is not finite.
     """
-    model = build_guided(spec, network, initial, labels, xp, progress, null)
+    model = build_guided(spec, network, initial, condition, xp, progress)
     if isinstance(spec.objective, Ddpm):
         return _discrete_steps(spec, spec.objective, model, initial, draw, xp)
     return _interpolant_steps(spec, spec.objective, model, initial, draw, xp)

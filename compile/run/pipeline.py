@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sora_spec.builders.diffusion.noise import NoiseStream
-from sora_spec.builders.diffusion.samplers import Array, Step, sampling_steps
+from sora_spec.builders.diffusion.samplers import Array, Condition, Step, sampling_steps
 from sora_spec.builders.vae.tiling import NUMPY as NUMPY_CANVASES
 from sora_spec.builders.vae.tiling import in_tiles
 from sora_spec.compile.bundle.contract import condition_ports
@@ -67,7 +67,7 @@ class Pipeline:
         """
         for indices in _batches(labels, batch or default_batch(self.spec)):
             part = [labels[index] for index in indices]
-            latents = self.sample(indices, part, seed, progress)
+            latents = self.sample(indices, _labelled(part), seed, progress)
             with self.decoder.using():
                 for index, label, clip in zip(indices, part, latents, strict=True):
                     video = self.decode(clip[None])[0]
@@ -77,14 +77,14 @@ class Pipeline:
     def sample(
         self,
         indices: Sequence[int],
-        labels: Sequence[int | None],
+        condition: Condition,
         seed: int,
         progress: Callable[[int], object] | None = None,
     ) -> NDArray[np.float32]:
         """Latents (B, C, F, H, W) of the samples `indices` of `seed`, on the host."""
         started = time.perf_counter()
         with self.denoiser.using():
-            *_, last = self.steps(indices, labels, seed, progress)
+            *_, last = self.steps(indices, condition, seed, progress)
             found = self.denoiser.xp.to_host(last.latents)
         self.seconds["denoiser"] += time.perf_counter() - started
         return found
@@ -92,7 +92,7 @@ class Pipeline:
     def steps(
         self,
         indices: Sequence[int],
-        labels: Sequence[int | None],
+        condition: Condition,
         seed: int,
         progress: Callable[[int], object] | None = None,
     ) -> Iterator[Step]:
@@ -100,18 +100,15 @@ class Pipeline:
 
         A noisy sampler's noise is drawn on the host, so that a clip is the same everywhere, and goes up once a step.
         """
-        assert len(indices) == len(labels)
         stream = NoiseStream(seed, indices, derive_shapes(self.spec).latent)
         advance = None if progress is None else lambda _: progress(len(indices))
-        wanted = self._labels(labels)
         with self.denoiser.using():
             xp = self.denoiser.xp
-            given = None if wanted is None else xp.from_host(wanted)
 
             def draw() -> Array:
                 return xp.from_host(stream.draw())
 
-            yield from sampling_steps(self.spec, self._network, draw(), given, draw, xp, advance)
+            yield from sampling_steps(self.spec, self._network, draw(), condition.each(xp.from_host), draw, xp, advance)
 
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """Video (B, 3, T, Y, X) of latents (B, C, F, H, W).
@@ -142,11 +139,10 @@ class Pipeline:
     def _decode_tile(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         return self.decoder.run({"latents": latents})["video"]
 
-    def _network(self, latents: Array, times: Array, labels: Array | None) -> Array:
-        inputs = {"latents": latents, "time": times}
-        if ports := condition_ports(self.spec):
-            assert labels is not None, "the sampler puts the null label where there is none"
-            inputs[ports[0].name] = labels
+    def _network(self, latents: Array, times: Array, *condition: Array | None) -> Array:
+        names = [port.name for port in condition_ports(self.spec)]
+        given = zip(names, condition, strict=True) if names else ()
+        inputs = {"latents": latents, "time": times, **dict(given)}
         return self.denoiser.compute(inputs)["prediction"]
 
     def _check_finite(self, index: int, video: NDArray[np.float32]) -> None:
@@ -157,11 +153,11 @@ class Pipeline:
                 "--precision bf16 has the range of fp32; bundles: sora-spec export RUN --precision bf16",
             )
 
-    @staticmethod
-    def _labels(labels: Sequence[int | None]) -> NDArray[np.int64] | None:
-        given = [label for label in labels if label is not None]
-        assert len(given) in (0, len(labels)), "a batch is conditional or not"
-        return np.array(given, np.int64) if given else None
+
+def _labelled(labels: Sequence[int | None]) -> Condition:
+    given = [label for label in labels if label is not None]
+    assert len(given) in (0, len(labels)), "a batch is conditional or not"
+    return Condition(np.array(given, np.int64) if given else None)
 
 
 def _batches(labels: Sequence[int | None], size: int) -> Iterator[range]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sora_spec.builders.denoiser import build_denoiser
-from sora_spec.builders.diffusion.samplers import sample
+from sora_spec.builders.diffusion.samplers import Condition, sample
 from sora_spec.builders.diffusion.torch_arrays import TORCH
 from sora_spec.builders.verify.compare import first_divergence
 from sora_spec.builders.verify.trace import MemoryTrace, forced_attention
@@ -48,7 +48,7 @@ def traced_step(spec: Spec, graph: Graph, precision: str, kernel: str) -> list[O
         return network(latents, time, condition)
 
     with torch.no_grad(), forced_attention(kernel), trace:
-        sample(spec, marked, initial, labels, lambda: torch.randn(initial.shape, device=device), TORCH)
+        sample(spec, marked, initial, Condition(labels), lambda: torch.randn(initial.shape, device=device), TORCH)
     before = next(i for i, op in enumerate(graph.ops) if graph.regions[op.region].path.startswith("backbone"))
     first = 2 * CALLS.get(spec.sampler.kind, 1) + (2 if spec.sampler.kind == "dopri5" else 0)
     start = marks[first] - before

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sora_spec.builders.diffusion.noise import NoiseStream
-from sora_spec.builders.diffusion.samplers import NUMPY, count_steps, evaluations, sample
+from sora_spec.builders.diffusion.samplers import NUMPY, Condition, count_steps, evaluations, sample
 from sora_spec.compile.bundle.contract import engine_profile
 from sora_spec.compile.run.pipeline import Pipeline
 from sora_spec.errors import UserError
@@ -47,7 +47,7 @@ def _calls(arguments: list[str]) -> tuple[Counting, Any]:
     network = Counting(shapes.out_channels)
     noise = NoiseStream(0, [0, 1], shapes.latent)
     labels = np.zeros(2, np.int64)
-    sample(spec, network, noise.draw(), labels, noise.draw, NUMPY)
+    sample(spec, network, noise.draw(), Condition(labels), noise.draw, NUMPY)
     return network, spec
 
 

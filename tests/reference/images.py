@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sora_spec.builders.diffusion.losses import build_loss
-from sora_spec.builders.diffusion.samplers import sample
+from sora_spec.builders.diffusion.samplers import Condition, sample
 from sora_spec.builders.diffusion.schedules import build_schedule, respaced
 from sora_spec.builders.diffusion.torch_arrays import TORCH
 from sora_spec.language.schema.objective import Ddpm, Spacing
@@ -71,7 +71,9 @@ def dit_rows(checkout: Path) -> Iterator[Row]:
                 device="cpu",
             )[:2]
         mine = (one[:, :, None] for one in draws.halves())
-        found = sample(small("dit", *TINY, *overrides), ours, start[:, :, None], label, partial(next, mine), TORCH)
+        found = sample(
+            small("dit", *TINY, *overrides), ours, start[:, :, None], Condition(label), partial(next, mine), TORCH
+        )
         yield Row("DiT", DIT, f'sampler, "{respacing}", guidance 4', relative(found[:, :, 0], expected), SAME)
 
     process, start = diffusion.create_diffusion("ddim20"), torch.randn(2, 4, 8, 8)
@@ -79,7 +81,7 @@ def dit_rows(checkout: Path) -> Iterator[Row]:
         theirs, start.shape, start, clip_denoised=False, model_kwargs={"y": label}, device="cpu"
     )
     ddim = small("dit", *TINY, "sampler={kind: ddim, steps: 20, spacing: stride}")
-    found = sample(ddim, ours, start[:, :, None], label, lambda: start, TORCH)[:, :, 0]
+    found = sample(ddim, ours, start[:, :, None], Condition(label), lambda: start, TORCH)[:, :, 0]
     yield Row("DiT", DIT, 'sampler, DDIM, "ddim20"', relative(found, expected), SAME)
 
     spacings: tuple[tuple[str, Spacing], ...] = (("", "even"), ("ddim", "stride"))
@@ -127,7 +129,7 @@ def sit_rows(checkout: Path) -> Iterator[Row]:
         expected = run(doubled, theirs.forward_with_cfg, **arguments)[-1][:2]
         steps = "" if kind == "dopri5" else f", steps: {points - 1}"
         changed = small("sit", *TINY, f"sampler={{kind: {kind}, guidance: 4.0, guidance_channels: 3{steps}}}")
-        found = sample(changed, ours, start[:, :, None], label, lambda: start, TORCH)[:, :, 0]
+        found = sample(changed, ours, start[:, :, None], Condition(label), lambda: start, TORCH)[:, :, 0]
         # An adaptive solver measures its error over the doubled batch there, and over the samples here.
         limit = 2e-3 if kind == "dopri5" else SAME
         yield Row("SiT", SIT, f"sampler, {kind}, guidance 4", relative(found, expected), limit)
@@ -137,5 +139,5 @@ def sit_rows(checkout: Path) -> Iterator[Row]:
         expected = run(doubled, theirs.forward_with_cfg, **arguments)[-1][:2]
     mine = (one[:, :, None] for one in draws.halves())
     changed = small("sit", *TINY, "sampler.steps=10", "sampler.guidance=4.0")
-    found = sample(changed, ours, start[:, :, None], label, partial(next, mine), TORCH)[:, :, 0]
+    found = sample(changed, ours, start[:, :, None], Condition(label), partial(next, mine), TORCH)[:, :, 0]
     yield Row("SiT", SIT, "sampler, SDE (specs/sit.yaml), guidance 4", relative(found, expected), SAME)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sora_spec.builders.diffusion.losses import build_loss
-from sora_spec.builders.diffusion.samplers import sample
+from sora_spec.builders.diffusion.samplers import Condition, sample
 from sora_spec.builders.diffusion.torch_arrays import TORCH
 from tests.reference.official import load_file, load_stdit, stand_ins
 from tests.reference.row import Noise, Row, awake, ours_from, relative, small
@@ -59,7 +59,7 @@ def latte_rows(checkout: Path) -> Iterator[Row]:
             device="cpu",
         )[:2]
     mine = draws.halves()
-    found = sample(spec, ours, start, label, partial(next, mine), TORCH)
+    found = sample(spec, ours, start, Condition(label), partial(next, mine), TORCH)
     yield Row("Latte", LATTE, 'sampler, "10", guidance 7', relative(found, frames_first(expected)), SAME)
 
 
@@ -107,8 +107,6 @@ def stdit_rows(checkout: Path) -> Iterator[Row]:
     sampler = process(num_sampling_steps=10, cfg_scale=7.0)
     with draws.patched("randn_like"), mock.patch("torch.randn", return_value=start):
         expected = sampler.sample(theirs, prompts, (4, 4, 8, 6), ["a", "b"], "cpu")
-    mine, null = draws.halves(), ours.null_context.expand(2, 9, 24)
-    found = sample(
-        spec, lambda a, b, c: ours(a, b, c, torch.cat([mask, mask])), start, text, partial(next, mine), TORCH, null=null
-    )
+    mine, null = draws.halves(), Condition(tokens=ours.null_context.expand(2, 9, 24))
+    found = sample(spec, ours, start, Condition(tokens=text, mask=mask, null=null), partial(next, mine), TORCH)
     yield Row("STDiT", STDIT, 'sampler, "10", guidance 7, stored null prompt', relative(found, expected), SAME)

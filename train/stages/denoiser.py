@@ -15,8 +15,8 @@ from torch import Tensor
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.diffusion.losses import build_loss
 from sora_spec.builders.diffusion.noise import NoiseStream
-from sora_spec.builders.diffusion.samplers import sample
-from sora_spec.builders.diffusion.torch_arrays import TORCH
+from sora_spec.builders.diffusion.samplers import Condition, sample
+from sora_spec.builders.diffusion.torch_arrays import TorchArrays
 from sora_spec.builders.vae.from_spec import VaeModule
 from sora_spec.builders.vae.interface import IdentityModule
 from sora_spec.builders.weights.digest import vae_digest
@@ -126,17 +126,16 @@ class DenoiserTask:
     @torch.no_grad()
     def show(self, path: Path) -> None:
         """Generate a few clips with the spec's sampler: one row each in a PNG; video also as an mp4 beside it."""
-        device, classes = self.ranks.device, self.spec.condition
+        xp, classes = TorchArrays(self.ranks.device), self.spec.condition
         noise = NoiseStream(self.settings.train.seed, range(SHOWN_SAMPLES), self.shapes.latent)
         labels = None
         if isinstance(classes, ClassCondition):
             trained = min(len(self.dataset.classes or ()) or classes.classes, classes.classes)
-            labels = torch.arange(SHOWN_SAMPLES, device=device) % trained
-        initial = torch.from_numpy(noise.initial).to(device)
+            labels = torch.arange(SHOWN_SAMPLES, device=xp.device) % trained
+        initial = xp.from_host(noise.draw())
         self.module.eval()
-        latents = sample(
-            self.spec, self.module, initial, labels, lambda: torch.from_numpy(noise.draw()).to(device), TORCH
-        )
+        condition = Condition(labels)
+        latents = sample(self.spec, self.module, initial, condition, lambda: xp.from_host(noise.draw()), xp)
         self.module.train()
         if not self.ranks.is_main:
             return

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from sora_spec.builders.diffusion.samplers import NUMPY, sample
+from sora_spec.builders.diffusion.samplers import NUMPY, Condition, sample
 from sora_spec.errors import UserError
 
 STEPS = 1000
@@ -69,7 +69,7 @@ class PerfectNetwork:
 @pytest.mark.parametrize("prediction", ["noise", "velocity"])
 def test_the_learned_variance_gives_the_exact_law(make_spec, gaussian, count, prediction):
     network, draw = PerfectNetwork(gaussian, spacing(count), prediction), Draws(1)
-    out = sample(ddpm(make_spec, count, prediction=prediction), network, Draws(0)(), None, draw, NUMPY)
+    out = sample(ddpm(make_spec, count, prediction=prediction), network, Draws(0)(), Condition(), draw, NUMPY)
     # The chain is exact down to x at step 0, from which the data's expectation is taken without noise.
     first = ALPHA_BAR[0]
     expected = math.sqrt(first) * gaussian.deviation**2 / math.sqrt(first * gaussian.deviation**2 + 1 - first)
@@ -103,7 +103,7 @@ def assert_law(out, mean, deviation):
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
 def test_the_law_under_fixed_variances(make_spec, gaussian, variance, count):
     network = PerfectNetwork(gaussian, spacing(count))
-    out = sample(ddpm(make_spec, count, variance=variance), network, Draws(0)(), None, Draws(1), NUMPY)
+    out = sample(ddpm(make_spec, count, variance=variance), network, Draws(0)(), Condition(), Draws(1), NUMPY)
     assert_law(out, *law_of_chain(gaussian, ALPHA_BAR, spacing(count), variance))
 
 
@@ -118,7 +118,7 @@ def test_ends_of_the_learned_range(make_spec, variance, value):
 
     spec = ddpm(make_spec, 2, variance=variance)
     start = np.zeros((1, 2, 1, 1, 1))
-    out = sample(spec, network, start, None, lambda: np.ones_like(start), NUMPY)
+    out = sample(spec, network, start, Condition(), lambda: np.ones_like(start), NUMPY)
     before, now = ALPHA_BAR[0], ALPHA_BAR[-1]
     beta = 1 - now / before
     posterior = beta * (1 - before) / (1 - now)
@@ -134,21 +134,21 @@ def test_predictions_are_not_clipped(make_spec):
         a = ALPHA_BAR[int(time[0])]
         return np.concatenate([(x - math.sqrt(a) * far) / math.sqrt(1 - a), 0 * x - 1], axis=1)
 
-    out = sample(ddpm(make_spec, 50), network, Draws(0)(), None, Draws(1), NUMPY)
+    out = sample(ddpm(make_spec, 50), network, Draws(0)(), Condition(), Draws(1), NUMPY)
     np.testing.assert_allclose(out, far, rtol=1e-6)
 
 
 def test_without_learn_sigma_a_variance_half_is_dropped_by_fixed_variances(make_spec, gaussian):
     spec = ddpm(make_spec, 20, variance="fixed_small")
     network = PerfectNetwork(gaussian, spacing(20))
-    both = sample(spec, network, Draws(0)(), None, Draws(1), NUMPY)
-    mean_only = sample(spec, lambda *a: network(*a)[:, :1], Draws(0)(), None, Draws(1), NUMPY)
+    both = sample(spec, network, Draws(0)(), Condition(), Draws(1), NUMPY)
+    mean_only = sample(spec, lambda *a: network(*a)[:, :1], Draws(0)(), Condition(), Draws(1), NUMPY)
     np.testing.assert_array_equal(both, mean_only)
 
 
 def test_a_learned_variance_needs_the_channels_for_it(make_spec):
     with pytest.raises(UserError, match="learned_range needs a variance"):
-        sample(ddpm(make_spec, 5), lambda x, time, labels: x, Draws(0)(), None, Draws(1), NUMPY)
+        sample(ddpm(make_spec, 5), lambda x, time, labels: x, Draws(0)(), Condition(), Draws(1), NUMPY)
 
 
 def ddim(make_spec, steps, eta=0.0, **objective):
@@ -159,15 +159,17 @@ def ddim(make_spec, steps, eta=0.0, **objective):
 def test_ddim_with_eta_one_is_ancestral_sampling_with_the_small_variance(make_spec, gaussian, count):
     # arXiv 2010.02502 §4.1: σ = √((1−ᾱ')/(1−ᾱ))·√(1−ᾱ/ᾱ') is DDPM's β̃.
     network = PerfectNetwork(gaussian, spacing(count))
-    stochastic = sample(ddim(make_spec, count, 1.0), network, Draws(0)(), None, Draws(1), NUMPY)
-    ancestral = sample(ddpm(make_spec, count, variance="fixed_small"), network, Draws(0)(), None, Draws(1), NUMPY)
+    stochastic = sample(ddim(make_spec, count, 1.0), network, Draws(0)(), Condition(), Draws(1), NUMPY)
+    ancestral = sample(
+        ddpm(make_spec, count, variance="fixed_small"), network, Draws(0)(), Condition(), Draws(1), NUMPY
+    )
     np.testing.assert_allclose(stochastic, ancestral, rtol=1e-7, atol=1e-9)
 
 
 def test_ddim_without_noise_follows_equation_12(make_spec, gaussian):
     kept, draw = spacing(20), Draws(1)
     start = Draws(0)()
-    out = sample(ddim(make_spec, 20), PerfectNetwork(gaussian, kept), start, None, draw, NUMPY)
+    out = sample(ddim(make_spec, 20), PerfectNetwork(gaussian, kept), start, Condition(), draw, NUMPY)
     x = start
     for place in reversed(range(20)):
         now, before = ALPHA_BAR[kept[place]], ALPHA_BAR[kept[place - 1]] if place else 1.0
@@ -179,16 +181,20 @@ def test_ddim_without_noise_follows_equation_12(make_spec, gaussian):
 
 def test_many_ddim_steps_are_the_probability_flow(make_spec, gaussian):
     start = Draws(0)()
-    out = sample(ddim(make_spec, 1000), PerfectNetwork(gaussian, spacing(1000)), start, None, Draws(1), NUMPY)
+    out = sample(ddim(make_spec, 1000), PerfectNetwork(gaussian, spacing(1000)), start, Condition(), Draws(1), NUMPY)
     np.testing.assert_allclose(out, gaussian.mean + gaussian.deviation * start, atol=0.02)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_ddim_with_velocity_prediction(make_spec, gaussian, eta):
     kept = spacing(25)
-    of_noise = sample(ddim(make_spec, 25, eta), PerfectNetwork(gaussian, kept), Draws(0)(), None, Draws(1), NUMPY)
+    of_noise = sample(
+        ddim(make_spec, 25, eta), PerfectNetwork(gaussian, kept), Draws(0)(), Condition(), Draws(1), NUMPY
+    )
     velocity = PerfectNetwork(gaussian, kept, "velocity")
-    of_velocity = sample(ddim(make_spec, 25, eta, prediction="velocity"), velocity, Draws(0)(), None, Draws(1), NUMPY)
+    of_velocity = sample(
+        ddim(make_spec, 25, eta, prediction="velocity"), velocity, Draws(0)(), Condition(), Draws(1), NUMPY
+    )
     np.testing.assert_allclose(of_velocity, of_noise, rtol=1e-7, atol=1e-8)
 
 
@@ -206,7 +212,7 @@ def test_zero_terminal_snr_starts_from_pure_noise(make_spec, gaussian, variance,
     assert zero[-1] == 0
     network = PerfectNetwork(gaussian, spacing(50), "velocity", zero)
     objective = {"kind": "ddpm", "prediction": "velocity", "zero_terminal_snr": True, "variance": variance}
-    out = sample(make_spec(objective, sampler), network, Draws(0)(), None, Draws(1), NUMPY)
+    out = sample(make_spec(objective, sampler), network, Draws(0)(), Condition(), Draws(1), NUMPY)
     assert network.times[0] == 999
     assert_law(out, *law_of_chain(gaussian, zero, spacing(50), variance))
 
@@ -222,6 +228,6 @@ def test_at_zero_signal_the_start_does_not_matter_beyond_its_noise(make_spec):
         return 0 * x - 0.3
 
     for start in (0.0, 5.0):
-        sample(spec, network, np.full((1, 1, 1, 2, 2), start), None, lambda: np.zeros((1, 1, 1, 2, 2)), NUMPY)
+        sample(spec, network, np.full((1, 1, 1, 2, 2), start), Condition(), lambda: np.zeros((1, 1, 1, 2, 2)), NUMPY)
     np.testing.assert_allclose(seen[1], math.sqrt(ALPHA_BAR[0]) * 0.3, rtol=1e-12)
     np.testing.assert_allclose(seen[3], seen[1], rtol=1e-12)

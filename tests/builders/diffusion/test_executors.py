@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sora_spec.builders.diffusion.noise import NoiseStream
-from sora_spec.builders.diffusion.samplers import NUMPY, sample
+from sora_spec.builders.diffusion.samplers import NUMPY, Condition, sample
 from sora_spec.builders.diffusion.torch_arrays import TORCH
 
 SHAPE = (4, 2, 3, 3)
@@ -46,12 +46,12 @@ def network_over(xp, of_array):
 def test_numpy_and_torch_draw_the_same_samples(make_spec, objective, sampler, guidance):
     spec = make_spec(objective, {**sampler, **guidance}, {"kind": "class", "classes": 6})
     stream, twin = NoiseStream(9, range(3), SHAPE), NoiseStream(9, range(3), SHAPE)
-    in_numpy = sample(spec, network_over(np, np.asarray), stream.initial, LABELS, stream.draw, NUMPY)
+    in_numpy = sample(spec, network_over(np, np.asarray), stream.initial, Condition(LABELS), stream.draw, NUMPY)
     in_torch = sample(
         spec,
         network_over(torch, torch.from_numpy),
         torch.from_numpy(twin.initial),
-        torch.from_numpy(LABELS),
+        Condition(torch.from_numpy(LABELS)),
         lambda: torch.from_numpy(twin.draw()),
         TORCH,
     )
@@ -68,13 +68,24 @@ def test_a_sample_does_not_depend_on_its_batch(make_spec, objective, sampler):
 
     def run(indices):
         stream = NoiseStream(2, indices, SHAPE)
-        return sample(spec, network, stream.initial, LABELS[indices], stream.draw, NUMPY)
+        return sample(spec, network, stream.initial, Condition(LABELS[indices]), stream.draw, NUMPY)
 
     np.testing.assert_allclose(run([0, 1, 2])[1], run([1])[0], rtol=1e-6, atol=1e-6)
 
 
 def test_generation_needs_no_torch():
-    modules = ("arrays", "ddpm_sampler", "guidance", "noise", "ode", "paths", "samplers", "schedules", "sde")
+    modules = (
+        "arrays",
+        "condition",
+        "ddpm_sampler",
+        "guidance",
+        "noise",
+        "ode",
+        "paths",
+        "samplers",
+        "schedules",
+        "sde",
+    )
     imports = "\n".join(f"import sora_spec.builders.diffusion.{module}" for module in modules)
     script = (
         f"import sys\n{imports}\nprint([m for m in ('torch', 'torchdiffeq', 'scipy', 'einops') if m in sys.modules])"

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from sora_spec.builders.diffusion.samplers import NUMPY, sample
+from sora_spec.builders.diffusion.samplers import NUMPY, Condition, sample
 from sora_spec.errors import UserError
 
 PATHS = ["linear", "gvp", "vp"]
@@ -45,7 +45,12 @@ ODE = [
 def test_the_ode_is_the_transport_map(make_spec, gaussian, path, prediction, sampler, tolerance):
     start = draws(0)()
     out = sample(
-        build(make_spec, path, prediction, **sampler), gaussian.network(path, prediction), start, None, draws(1), NUMPY
+        build(make_spec, path, prediction, **sampler),
+        gaussian.network(path, prediction),
+        start,
+        Condition(),
+        draws(1),
+        NUMPY,
     )
     exact = gaussian.transported(path, start, *interval(path, prediction))
     np.testing.assert_allclose(out, exact, atol=tolerance * 3)
@@ -61,7 +66,9 @@ def test_the_order_of_the_fixed_step_methods(make_spec, gaussian, kind):
 
     def error(steps):
         spec = build(make_spec, "gvp", "velocity", kind=kind, steps=steps)
-        return np.abs(sample(spec, gaussian.network("gvp", "velocity"), start, None, draws(1), NUMPY) - exact).max()
+        return np.abs(
+            sample(spec, gaussian.network("gvp", "velocity"), start, Condition(), draws(1), NUMPY) - exact
+        ).max()
 
     order = math.log2(error(40) / error(80))
     assert order == pytest.approx(1 if kind == "euler" else 2, abs=0.15)
@@ -75,7 +82,9 @@ def test_time_runs_unscaled_from_noise_to_data(make_spec, gaussian):
         times.append(time)
         return inner(x, time, labels)
 
-    sample(build(make_spec, "linear", "velocity", kind="euler", steps=4), network, draws(0)(), None, draws(1), NUMPY)
+    sample(
+        build(make_spec, "linear", "velocity", kind="euler", steps=4), network, draws(0)(), Condition(), draws(1), NUMPY
+    )
     assert [time.tolist() for time in times] == [[t] * 4 for t in (0.0, 0.25, 0.5, 0.75)]
     assert all(time.dtype == np.float32 for time in times)
 
@@ -84,9 +93,9 @@ def test_a_variance_half_is_dropped(make_spec, gaussian):
     inner = gaussian.network("linear", "velocity")
     spec = build(make_spec, "linear", "velocity", kind="heun", steps=5)
     doubled = sample(
-        spec, lambda *a: np.concatenate([inner(*a), 1e6 + inner(*a)], 1), draws(0)(), None, draws(1), NUMPY
+        spec, lambda *a: np.concatenate([inner(*a), 1e6 + inner(*a)], 1), draws(0)(), Condition(), draws(1), NUMPY
     )
-    np.testing.assert_array_equal(doubled, sample(spec, inner, draws(0)(), None, draws(1), NUMPY))
+    np.testing.assert_array_equal(doubled, sample(spec, inner, draws(0)(), Condition(), draws(1), NUMPY))
 
 
 def coefficient(gaussian, form, path, t, scale):
@@ -140,7 +149,7 @@ def test_the_sde_is_sits(make_spec, gaussian, path, prediction, form, last):
     small = (2, 1, 1, 3, 3)
     x = np.random.default_rng(0).normal(size=small)
     ours, theirs = np.random.default_rng(1), np.random.default_rng(1)
-    out = sample(spec, gaussian.network(path, prediction), x, None, lambda: ours.normal(size=small), NUMPY)
+    out = sample(spec, gaussian.network(path, prediction), x, Condition(), lambda: ours.normal(size=small), NUMPY)
     expected = reference_sde(gaussian, path, x, lambda: theirs.normal(size=small), t0, t1, 60, form, 0.7, last, 0.08)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
@@ -154,7 +163,7 @@ def test_every_diffusion_has_the_datas_law(make_spec, gaussian, path, form):
         # w ≈ 1/t near 0 starts at 1,000: Euler–Maruyama needs dt·w below 1 there to have the law.
         spec = build(make_spec, path, "score", kind="euler_maruyama", steps=4000, diffusion=form, last_step_size=0.004)
         prediction = "score"
-    out = sample(spec, gaussian.network(path, prediction), draws(0)(), None, draws(1), NUMPY)
+    out = sample(spec, gaussian.network(path, prediction), draws(0)(), Condition(), draws(1), NUMPY)
     assert out.mean() == pytest.approx(gaussian.mean, abs=0.03)
     assert out.std() == pytest.approx(gaussian.deviation, abs=0.03)
 
@@ -163,7 +172,7 @@ def test_every_diffusion_has_the_datas_law(make_spec, gaussian, path, form):
 def test_the_infinite_coefficient_is_refused(make_spec, gaussian, path):
     spec = build(make_spec, path, "velocity", kind="euler_maruyama", diffusion="sbdm")
     with pytest.raises(UserError, match="infinite at t = 0"):
-        sample(spec, gaussian.network(path, "velocity"), draws(0)(), None, draws(1), NUMPY)
+        sample(spec, gaussian.network(path, "velocity"), draws(0)(), Condition(), draws(1), NUMPY)
 
 
 @pytest.mark.parametrize("last", ["mean", "tweedie", "euler"])
@@ -175,6 +184,6 @@ def test_a_last_step_of_no_length_is_none(make_spec, gaussian, last):
     none = build(make_spec, "linear", "velocity", kind="euler_maruyama", steps=20, last_step="none")
     network = gaussian.network("linear", "velocity")
     np.testing.assert_array_equal(
-        sample(nothing, network, draws(0)(), None, draws(1), NUMPY),
-        sample(none, network, draws(0)(), None, draws(1), NUMPY),
+        sample(nothing, network, draws(0)(), Condition(), draws(1), NUMPY),
+        sample(none, network, draws(0)(), Condition(), draws(1), NUMPY),
     )

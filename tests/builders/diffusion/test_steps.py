@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sora_spec.builders.diffusion.samplers import NUMPY, sample, sampling_steps
+from sora_spec.builders.diffusion.samplers import NUMPY, Condition, sample, sampling_steps
 
 LINEAR, DDPM = {"kind": "interpolant"}, {"kind": "ddpm"}
 SHAPE = (2, 4, 1, 2, 2)
@@ -24,7 +24,7 @@ def of(make_spec, case):
     """The steps of a case, from the same noise every time."""
     rng = np.random.default_rng(7)
     draws = lambda: rng.normal(size=SHAPE).astype(np.float32)  # noqa: E731
-    return make_spec(case["objective"], case["sampler"]), network, noise(0), None, draws, NUMPY
+    return make_spec(case["objective"], case["sampler"]), network, noise(0), Condition(), draws, NUMPY
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_latents_that_are_put_there_are_gone_on_from(make_spec, kind):
     steady = {"kind": kind} if kind == "dopri5" else {"kind": kind, "steps": 400}
     spec = make_spec(LINEAR, steady)
     put, left, latents = np.full(SHAPE, 3.0, np.float32), 0.0, None
-    for step in sampling_steps(spec, lambda x, time, labels: 0.5 * x, noise(0), None, lambda: noise(1), NUMPY):
+    for step in sampling_steps(spec, lambda x, time, labels: 0.5 * x, noise(0), Condition(), lambda: noise(1), NUMPY):
         if step.index == 0:
             left, step.latents = 1.0 - step.time, put
         latents = step.latents
@@ -68,8 +68,8 @@ def test_latents_that_are_put_there_are_gone_on_from(make_spec, kind):
 
 def test_a_sampler_that_is_left_draws_no_more(make_spec):
     drawn = []
-    spec, run, start, labels, _, xp = of(make_spec, NOISY)
-    for step in sampling_steps(spec, run, start, labels, lambda: drawn.append(1) or noise(1), xp):
+    spec, run, start, steered, _, xp = of(make_spec, NOISY)
+    for step in sampling_steps(spec, run, start, steered, lambda: drawn.append(1) or noise(1), xp):
         if step.index == 1:
             break
     assert len(drawn) == 2

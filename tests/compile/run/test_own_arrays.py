@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from sora_spec.builders.diffusion.arrays import NumpyArrays
+from sora_spec.builders.diffusion.condition import Condition
 from sora_spec.builders.diffusion.torch_arrays import TorchArrays
 from sora_spec.compile.bundle.bundle import Bundle
 from sora_spec.compile.bundle.contract import contract_of
@@ -140,18 +141,18 @@ def test_nothing_crosses_while_latents_are_sampled(
     noisy = kind in ("euler_maruyama", "ddpm")
     xp = CountingArrays()
     stage = ToyStage(spec, xp)
-    found = Pipeline(spec, stage, stage).sample([0, 1], [2, 0], seed=3)
+    found = Pipeline(spec, stage, stage).sample([0, 1], Condition(np.array([2, 0])), seed=3)
     assert (xp.up, xp.down) == (2 + noisy * (steps + draws), 1)
     assert (xp.numbers > 0) == (kind == "dopri5"), "only the adaptive sampler reads numbers: its errors"
     host = ToyStage(spec, NumpyArrays())
-    np.testing.assert_array_equal(found, Pipeline(spec, host, host).sample([0, 1], [2, 0], seed=3))
+    np.testing.assert_array_equal(found, Pipeline(spec, host, host).sample([0, 1], Condition(np.array([2, 0])), seed=3))
 
 
 def test_a_steps_latents_are_the_executors_own(toys: Any) -> None:
     spec = toys.spec()
     xp = CountingArrays()
     stage = ToyStage(spec, xp)
-    for step in Pipeline(spec, stage, stage).steps([0], [1], seed=0):
+    for step in Pipeline(spec, stage, stage).steps([0], Condition(np.array([1])), seed=0):
         assert isinstance(step.latents, Elsewhere)
     assert xp.down == 0
 
