@@ -16,10 +16,11 @@ from textual.widgets import DataTable, Static
 from textual.worker import Worker, get_current_worker
 
 from sora_spec.plan.question import Answer, plan_of
+from sora_spec.plan.search.axes import Field
 from sora_spec.plan.show.comparing import shown_ratio
 from sora_spec.plan.show.contrast import Line as ContrastLine
 from sora_spec.plan.show.contrast import contrast
-from sora_spec.plan.show.curves import Knob, Point, curve
+from sora_spec.plan.show.curves import Point, curve
 from sora_spec.tui.charts import SERIES, Chart, Level, Plot, Trace, gib, seconds
 from sora_spec.tui.frame import PLOT_COLUMNS, PLOT_ROWS, Frame, planner_app
 from sora_spec.tui.numbers import gib as short_gib
@@ -38,7 +39,7 @@ _FAR = 4.0
 class Drawing(NamedTuple):
     """One plot of the screen."""
 
-    knob: Knob
+    knob: Field
     title: str
     value: str
     """`memory` or `time`."""
@@ -65,10 +66,10 @@ COST_NAMES = {
 class Curved(Message):
     """The points of one answer over one knob."""
 
-    def __init__(self, answer: Answer, knob: Knob, points: tuple[Point, ...], last: bool) -> None:
+    def __init__(self, answer: Answer, knob: Field, points: tuple[Point, ...], last: bool) -> None:
         super().__init__()
         self.answer, self.points, self.last = answer, points, last
-        self.knob: Knob = knob
+        self.knob: Field = knob
 
 
 class Contrasted(Message):
@@ -101,7 +102,7 @@ class CompareScreen(Frame):
         super().__init__()
         self.columns: tuple[Column, ...] = ()
         self.lines: tuple[ContrastLine, ...] = ()
-        self._points: list[tuple[Answer, Knob, tuple[Point, ...]]] = []
+        self._points: list[tuple[Answer, Field, tuple[Point, ...]]] = []
         self._number = 0
         self._wanted: tuple[Column, ...] = ()
         self._worker: Worker[None] | None = None
@@ -139,13 +140,13 @@ class CompareScreen(Frame):
         self._worker = self.app.run_worker(work, name="compare", group="compare", thread=True, exit_on_error=False)
 
     def _compare(
-        self, columns: tuple[Column, ...], number: int, known: tuple[tuple[Answer, Knob, tuple[Point, ...]], ...]
+        self, columns: tuple[Column, ...], number: int, known: tuple[tuple[Answer, Field, tuple[Point, ...]], ...]
     ) -> None:
         """Put side by side, then draw what is not drawn yet."""
         columns = with_spec_as_written(columns)
         self.post_message(Contrasted(columns, contrast([column.answer for column in columns]), number))
         worker = get_current_worker()
-        missing: list[tuple[Answer, Knob]] = [
+        missing: list[tuple[Answer, Field]] = [
             (column.answer, drawing.knob)
             for drawing in DRAWINGS
             for column in columns
@@ -294,7 +295,7 @@ class CompareScreen(Frame):
         log_x = drawing.knob == "batch"
         return Plot(tuple(traces), levels, gib, log_x=log_x, knobs=True), "  ".join(far)
 
-    def _points_of(self, answer: Answer, knob: Knob) -> tuple[Point, ...] | None:
+    def _points_of(self, answer: Answer, knob: Field) -> tuple[Point, ...] | None:
         return next((points for known, name, points in self._points if known is answer and name == knob), None)
 
 

@@ -9,7 +9,6 @@ fastest.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from heapq import heappop, heappush
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +17,8 @@ from sora_spec.errors import UserError
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.job import Job
 from sora_spec.plan.planner import Plan, make_plan, times_of
-from sora_spec.plan.search.changes import changed, options_between, overrides_between, overrides_for
+from sora_spec.plan.search.axes import with_values
+from sora_spec.plan.search.changes import options_between, overrides_between, overrides_for
 from sora_spec.plan.search.solve import solve
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _fastest_generation(job: Job) -> Plan | None:
     """More clips at a time are never slower, so the most that fit are the fastest of each precision."""
     found: list[Plan] = []
     for precision in _precisions(job.precision, job):
-        own = job if precision == job.precision else _with(job, {"export.precision": precision})
+        own = job if precision == job.precision else with_values(job, {"export.precision": precision})
         solution = solve(own, "batch")
         found += [] if solution is None else [solution.plan]
     return min(found, key=lambda plan: seconds_per_clip(plan).likely, default=None)
@@ -91,7 +91,7 @@ def _fastest_training(job: Job) -> Plan | None:
         heappush(queue, (seconds, _changes(job, candidate), place))
 
     def at(place: _Place) -> Job:
-        return _with(job, starts[place.start] | recomputing[place.recompute] | passes[place.passes])
+        return with_values(job, starts[place.start] | recomputing[place.recompute] | passes[place.passes])
 
     for number in range(len(starts)):
         offer(_Place(number, 0, 0))
@@ -153,7 +153,3 @@ def _passes(job: Job) -> list[dict[str, Any]]:
 def _changes(job: Job, candidate: Job) -> int:
     """How much would have to be changed: among settings that are equally fast the nearest is taken."""
     return len(overrides_between(job.spec, candidate.spec))
-
-
-def _with(job: Job, values: dict[str, Any]) -> Job:
-    return replace(job, spec=changed(job.spec, values))

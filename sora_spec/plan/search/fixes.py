@@ -6,8 +6,9 @@ out when a part of it does the job. In a set the mildest settings that fit are t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from itertools import combinations, product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,11 +16,11 @@ from sora_spec.errors import UserError
 from sora_spec.language.facts import can_stream, is_trainable, vae_facts
 from sora_spec.language.shapes import latent_frames, pixel_frames
 from sora_spec.plan.job import Job
-from sora_spec.plan.layout import with_count
 from sora_spec.plan.memory.train_phases import LATENTS
 from sora_spec.plan.planner import Plan, make_plan
-from sora_spec.plan.search.changes import changed, overrides_for
-from sora_spec.plan.search.clip_sizes import frame_counts, sizes, with_frames, with_size
+from sora_spec.plan.search.axes import AXES, Field, with_values
+from sora_spec.plan.search.changes import overrides_for
+from sora_spec.plan.search.clip_sizes import frame_counts, sizes
 from sora_spec.recipe.sampling import frames_per_decode
 from sora_spec.recipe.training import vae_crop
 
@@ -112,154 +113,126 @@ def _planned(job: Job, settings: tuple[Setting, ...]) -> Plan | None:
 def knobs_of(job: Job) -> list[Knob]:
     """What can be changed about a job."""
     if job.mode == "generate":
-        part = [_offload(job), *_vae_knobs(job)]
-        return [_clips_at_a_time(job), _export_precision(job), *part, _frames(job), _resolution(job)]
-    if job.stage == "vae":
-        crops = [_crop(job), _crop_frames(job)]
-        return [_vae_batch(job), _vae_precision(job), _sharding(job), _host(job), *_vae_knobs(job), *crops]
-    return [
-        _passes(job),
-        _recompute(job),
-        _precision(job),
-        *_vae_knobs(job),
-        _sharding(job),
-        _host(job),
-        _devices(job),
-        _frames(job),
-        _resolution(job),
-    ]
+        rows = (("batch", 1.0, _clips_at_a_time), ("precision", 1.1, _export_precision), ("offload", 1.2, _offload))
+        rows = (*rows, *_vae_rows(job), ("frames", 4.0, _frames), ("resolution", 4.0, _resolution))
+    elif job.stage == "vae":
+        rows = (("batch", 2.0, _vae_batch), ("precision", 1.2, _precision), ("sharding", 1.0, _sharding))
+        crops = (("crop", 1.5, _crop), ("crop frames", 1.6, _crop_frames))
+        rows = (*rows, ("host", 1.4, _host), *_vae_rows(job), *crops)
+    else:
+        rows = (("passes", 1.0, _passes), ("recompute", 1.1, _recompute), ("precision", 1.2, _precision))
+        rows = (*rows, *_vae_rows(job), ("sharding", 1.0, _sharding), ("host", 1.4, _host))
+        rows = (*rows, ("devices", 3.0, _devices), ("frames", 4.0, _frames), ("resolution", 4.0, _resolution))
+    return [Knob(name, weight, tuple(settings(job))) for name, weight, settings in rows]
 
 
-def _spec_move(values: Callable[[Job], dict[str, Any]]) -> Move:
-    return lambda job: replace(job, spec=changed(job.spec, values(job)))
+def _vae_rows(job: Job) -> tuple[tuple[str, float, Callable[[Job], Iterator[Setting]]], ...]:
+    """VAE in pieces: sought only where it is the VAE that does not fit, since other phases gain nothing."""
+    there = job.device.memory_bytes
+    if not any(phase.device.likely > there for phase in make_plan(job).phases if phase.name in VAE_PHASES):
+        return ()
+    return ("streaming", 1.05, _streaming), ("decode frames", 1.02, _decode_frames), ("tiling", 1.3, _tiling)
 
 
-def _value_move(values: dict[str, Any]) -> Move:
-    return _spec_move(lambda _: values)
+def _value(words: str, path: str, value: Any) -> Setting:
+    """One value of the spec."""
+    return Setting(words, lambda job: with_values(job, {path: value}))
 
 
-def _passes(job: Job) -> Knob:
+def _on_axis(words: str, field: Field, value: Any) -> Setting:
+    return Setting(words, lambda job: AXES[field].at(job, value))
+
+
+def _passes(job: Job) -> Iterator[Setting]:
     """Fewer clips per pass and more passes: the batch stays."""
-    micro, settings = job.micro_batch, list[Setting]()
-    for smaller in _divisors(micro)[-2::-1]:
-        settings.append(Setting(f"{smaller} clips a pass instead of {micro}", _pass_move(micro // smaller)))
-    return Knob("passes", 1.0, tuple(settings))
+    micro = job.micro_batch
+    for smaller in range(micro - 1, 0, -1):
+        if micro % smaller == 0:
+            yield Setting(f"{smaller} clips a pass instead of {micro}", partial(_divided, factor=micro // smaller))
 
 
-def _pass_move(factor: int) -> Move:
-    """Divide what a pass holds, whatever the number of ranks is by then."""
-
-    def values(job: Job) -> dict[str, Any]:
-        train = job.spec.train
-        found: dict[str, Any] = {"train.accumulation": train.accumulation * factor}
-        if train.micro_batch is not None:
-            found["train.micro_batch"] = max(1, train.micro_batch // factor)
-        if train.batch % (job.groups * train.accumulation * factor):
-            raise UserError("the batch cannot be shared evenly")
-        return found
-
-    return _spec_move(values)
+def _divided(job: Job, factor: int) -> Job:
+    """With a part of what a pass holds, whatever the number of ranks is by then."""
+    train = job.spec.train
+    if train.batch % (job.groups * train.accumulation * factor):
+        raise UserError("the batch cannot be shared evenly")
+    values = {"train.accumulation": train.accumulation * factor}
+    if train.micro_batch is not None:
+        values["train.micro_batch"] = max(1, train.micro_batch // factor)
+    return with_values(job, values)
 
 
-def _divisors(number: int) -> list[int]:
-    return [value for value in range(1, number + 1) if number % value == 0]
-
-
-def _recompute(job: Job) -> Knob:
-    recompute, settings = job.spec.train.recompute, list[Setting]()
+def _recompute(job: Job) -> Iterator[Setting]:
+    recompute = job.spec.train.recompute
     if recompute.kind == "none":
-        half = _value_move({"train.recompute": {"kind": "blocks", "every": 2}})
-        settings.append(Setting("recompute every second block", half))
+        yield _value("recompute every second block", "train.recompute", {"kind": "blocks", "every": 2})
     if recompute.kind == "none" or recompute.every > 1:
-        every = _value_move({"train.recompute": {"kind": "blocks"}})
-        settings.append(Setting("recompute every block", every))
-    return Knob("recompute", 1.1, tuple(settings))
+        yield _value("recompute every block", "train.recompute", {"kind": "blocks"})
 
 
-def _precision(job: Job) -> Knob:
-    fitting = job.precision == "fp32" and job.device.kind == "cuda"
-    setting = Setting("bf16 arithmetic", _value_move({"train.precision": "bf16"}))
-    return Knob("precision", 1.2, (setting,) if fitting else ())
+def _precision(job: Job) -> Iterator[Setting]:
+    if job.precision == "fp32" and job.device.kind == "cuda":
+        yield _value("bf16 arithmetic", f"{'vae.training' if job.stage == 'vae' else 'train'}.precision", "bf16")
 
 
-def _sharding(job: Job) -> Knob:
+def _export_precision(job: Job) -> Iterator[Setting]:
+    if job.precision == "fp32" and job.device.kind == "cuda":
+        yield _value("bf16 weights", "export.precision", "bf16")
+
+
+def _sharding(job: Job) -> Iterator[Setting]:
     """Gathered weights freed early (ZeRO-3 in place of ZeRO-2), and shards in place of replicas (in place of DDP)."""
-    parallel = job.spec.parallel
-    settings = list[Setting]()
-    freed = {"parallel.reshard": True}
+    parallel, freed = job.spec.parallel, {"parallel.reshard": True}
     if not parallel.reshard and job.sharded and job.stage == "denoiser":
-        settings.append(Setting("free a block's weights after its forward pass", _value_move(freed)))
+        yield _value("free a block's weights after its forward pass", "parallel.reshard", True)
     if parallel.replicate > 1:
         values = {"parallel.shard": parallel.shard * parallel.replicate, "parallel.replicate": 1, **freed}
-        settings.append(Setting(f"shard over all {parallel.ranks} ranks", _value_move(values)))
-    return Knob("sharding", 1.0, tuple(settings))
+        yield Setting(f"shard over all {parallel.ranks} ranks", lambda job: with_values(job, values))
 
 
-def _host(job: Job) -> Knob:
+def _host(job: Job) -> Iterator[Setting]:
     """The moving average in host memory, or all that is not needed to compute."""
-    settings = list[Setting]()
     ema = job.vae_training.ema if job.stage == "vae" else job.spec.train.ema
     if job.device.kind == "cuda" and ema > 0 and not job.average_on_host:
-        settings.append(Setting("the average in host memory", _value_move({"train.ema_device": "cpu"})))
+        yield _value("the average in host memory", "train.ema_device", "cpu")
     if job.device.kind == "cuda" and not job.states_on_host:
-        offload = _value_move({"parallel.offload": True})
-        settings.append(Setting("weights and optimiser states in host memory", offload))
-    return Knob("host", 1.4, tuple(settings))
+        yield _value("weights and optimiser states in host memory", "parallel.offload", True)
 
 
-def _devices(job: Job) -> Knob:
+def _devices(job: Job) -> Iterator[Setting]:
     per_rank = job.spec.train.batch // max(1, job.spec.train.accumulation)
-    counts = [job.count * factor for factor in (2, 4, 8, 16, 32) if per_rank % (job.count * factor) == 0]
-    return Knob("devices", 3.0, tuple(Setting(f"{count} devices", _count_move(count)) for count in counts))
+    for count in [job.count * factor for factor in (2, 4, 8, 16, 32)]:
+        if per_rank % count == 0:
+            yield _on_axis(f"{count} devices", "gpus", count)
 
 
-def _count_move(count: int) -> Move:
-    return lambda job: replace(job, count=count, spec=with_count(job.spec, count, job.stage, job.typed))
-
-
-def _frames(job: Job) -> Knob:
+def _frames(job: Job) -> Iterator[Setting]:
     have = job.spec.clip.frames
     counts = [count for count in frame_counts(job.spec, have) if count < have]
-    shown = dict.fromkeys(_nearest(counts, have * share) for share in (0.75, 0.5, 0.25, 0.1) if counts)
-    settings = [Setting(f"{count} frames instead of {have}", _frames_move(count)) for count in shown]
-    return Knob("frames", 4.0, tuple(settings))
+    for count in _nearest(counts, [have * share for share in (0.75, 0.5, 0.25, 0.1)]):
+        yield _on_axis(f"{count} frames instead of {have}", "frames", count)
 
 
-def _frames_move(count: int) -> Move:
-    return _spec_move(lambda job: with_frames(job.spec, count))
-
-
-def _resolution(job: Job) -> Knob:
+def _resolution(job: Job) -> Iterator[Setting]:
     clip = job.spec.clip
-    smaller = [size for size in sizes(job.spec) if size[0] < clip.height and size[1] <= clip.width]
-    shares = (0.75, 0.5, 0.25)
-    shown = dict.fromkeys(
-        min(smaller, key=lambda s, w=share: abs(s[0] - w * clip.height)) for share in shares if smaller
-    )
-    settings = [
-        Setting(f"{size[0]}x{size[1]} instead of {clip.height}x{clip.width}", _value_move(with_size(size)))
-        for size in shown
-    ]
-    return Knob("resolution", 4.0, tuple(settings))
+    widths = dict(size for size in reversed(sizes(job.spec)) if size[0] < clip.height and size[1] <= clip.width)
+    for height in _nearest(sorted(widths), [clip.height * share for share in (0.75, 0.5, 0.25)]):
+        words = f"{height}x{widths[height]} instead of {clip.height}x{clip.width}"
+        yield _on_axis(words, "resolution", (height, widths[height]))
 
 
-def _nearest(counts: list[int], wanted: float) -> int:
-    return min(counts, key=lambda count: abs(count - wanted))
+def _nearest(values: list[int], wanted: list[float]) -> Iterable[int]:
+    """The values nearest to those wanted, each once."""
+    return dict.fromkeys(min(values, key=lambda value: abs(value - near)) for near in wanted if values)
 
 
-def _clips_at_a_time(job: Job) -> Knob:
+def _clips_at_a_time(job: Job) -> Iterator[Setting]:
     have, low = job.generated, job.spec.export.batch[0]
-    if job.batch is not None:
-        return Knob("batch", 1.0, tuple(Setting(f"{n} clips at a time", _batch_move(n)) for n in _halves(have)))
-    settings = [
-        Setting(f"{n} clips at a time instead of {have}", _value_move({"export.batch": (min(low, n), n)}))
-        for n in _halves(have)
-    ]
-    return Knob("batch", 1.0, tuple(settings))
-
-
-def _batch_move(count: int) -> Move:
-    return lambda job: replace(job, batch=count)
+    for n in _halves(have):
+        if job.batch is not None:
+            yield _on_axis(f"{n} clips at a time", "batch", n)
+        else:
+            yield _value(f"{n} clips at a time instead of {have}", "export.batch", (min(low, n), n))
 
 
 def _halves(number: int) -> Iterator[int]:
@@ -268,93 +241,59 @@ def _halves(number: int) -> Iterator[int]:
         yield number
 
 
-def _export_precision(job: Job) -> Knob:
-    setting = Setting("bf16 weights", _value_move({"export.precision": "bf16"}))
-    return Knob("precision", 1.1, (setting,) if job.precision == "fp32" and job.device.kind == "cuda" else ())
-
-
-def _offload(job: Job) -> Knob:
+def _offload(job: Job) -> Iterator[Setting]:
     """Parts that do not run wait in host memory; a CPU has no other."""
-    setting = Setting("one part on the device at a time", _value_move({"export.offload": True}))
-    return Knob("offload", 1.2, () if job.offloads or job.device.kind == "cpu" else (setting,))
+    if not job.offloads and job.device.kind != "cpu":
+        yield _value("one part on the device at a time", "export.offload", True)
 
 
-def _vae_knobs(job: Job) -> list[Knob]:
-    """VAE in pieces: sought only where it is the VAE that does not fit, since other phases gain nothing."""
-    there = job.device.memory_bytes
-    if not any(phase.device.likely > there for phase in make_plan(job).phases if phase.name in VAE_PHASES):
-        return []
-    return [_streaming(job), _decode_frames(job), _tiling(job)]
-
-
-def _decode_frames(job: Job) -> Knob:
+def _decode_frames(job: Job) -> Iterator[Setting]:
     """Fewer frames in one pass of a decoder that sees each on its own: the same values in as much time."""
     have, unit = frames_per_decode(job.spec, job.spec.clip.frames), job.spec.patch.time
-    fewer = (
-        [n for n in _halves(have) if n % unit == 0]
-        if job.mode == "generate" and vae_facts(job.spec.vae).per_frame
-        else ()
-    )
-    settings = [
-        Setting(f"the VAE on {n} frames at a time instead of {have}", _value_move({"export.decode_frames": n}))
-        for n in fewer
-    ]
-    return Knob("decode frames", 1.02, tuple(settings))
+    for n in _halves(have) if job.mode == "generate" and vae_facts(job.spec.vae).per_frame else ():
+        if n % unit == 0:
+            yield _value(f"the VAE on {n} frames at a time instead of {have}", "export.decode_frames", n)
 
 
-def _streaming(job: Job) -> Knob:
-    setting = Setting("the VAE on one latent frame at a time", _value_move({"vae.streaming": True}))
-    whole = can_stream(job.spec.vae) and not job.spec.vae.streaming
-    return Knob("streaming", 1.05, (setting,) if whole else ())
+def _streaming(job: Job) -> Iterator[Setting]:
+    if can_stream(job.spec.vae) and not job.spec.vae.streaming:
+        yield _value("the VAE on one latent frame at a time", "vae.streaming", True)
 
 
-def _tiling(job: Job) -> Knob:
+def _tiling(job: Job) -> Iterator[Setting]:
     """Tiles of a side below the present one, overlapping by a quarter."""
     vae, clip = job.spec.vae, job.spec.clip
     if not is_trainable(vae):
-        return Knob("tiling", 1.3, ())
+        return
     space = vae.compression.space
     now = vae.tiling.tile if vae.tiling.kind == "spatial" else max(clip.height, clip.width)
-    settings = list[Setting]()
     for side in TILES:
         if side < now and side % space == 0:
             tiling = {"kind": "spatial", "tile": side, "overlap": side // 4 // space * space}
-            settings.append(Setting(f"the VAE in tiles of {side} pixels", _value_move({"vae.tiling": tiling})))
-    return Knob("tiling", 1.3, tuple(settings))
+            yield _value(f"the VAE in tiles of {side} pixels", "vae.tiling", tiling)
 
 
-def _crop(job: Job) -> Knob:
+def _crop(job: Job) -> Iterator[Setting]:
     """Smaller squares of the clip, in steps of the VAE's compression."""
-    vae, crop = job.spec.vae, vae_crop(job.spec)
-    space, have = vae.compression.space, f"{crop.height}x{crop.width}"
-    sides = [side for side in CROPS if side % space == 0 and side <= min(crop.height, crop.width)]
-    sides = [side for side in sides if side * side < crop.height * crop.width]
-    settings = [
-        Setting(f"crops of {side}x{side} pixels instead of {have}", _value_move({"vae.training.crop": side}))
-        for side in sides
-    ]
-    return Knob("crop", 1.5, tuple(settings))
+    crop = vae_crop(job.spec)
+    for side in CROPS:
+        smaller = side <= min(crop.height, crop.width) and side * side < crop.height * crop.width
+        if smaller and side % job.spec.vae.compression.space == 0:
+            words = f"crops of {side}x{side} pixels instead of {crop.height}x{crop.width}"
+            yield _value(words, "vae.training.crop", side)
 
 
-def _crop_frames(job: Job) -> Knob:
+def _crop_frames(job: Job) -> Iterator[Setting]:
     """Fewer frames of the clip."""
     have = vae_crop(job.spec).frames
     least = 2 if vae_facts(job.spec.vae).causal else 1  # such a VAE is there for time
     counts = [pixel_frames(job.spec, n) for n in range(least, latent_frames(job.spec, have))]
-    shown = dict.fromkeys(_nearest(counts, have * share) for share in (0.5, 0.25, 0.1, 0.01) if counts)
-    settings = [
-        Setting(f"crops of {n} frames instead of {have}", _value_move({"vae.training.frames": n})) for n in shown
-    ]
-    return Knob("crop frames", 1.6, tuple(settings))
+    for n in _nearest(counts, [have * share for share in (0.5, 0.25, 0.1, 0.01)]):
+        yield _value(f"crops of {n} frames instead of {have}", "vae.training.frames", n)
 
 
-def _vae_batch(job: Job) -> Knob:
+def _vae_batch(job: Job) -> Iterator[Setting]:
     have = job.vae_training.batch
-    fewer = [n for n in _halves(have) if n % job.ranks == 0]
-    settings = [Setting(f"{n} clips a step instead of {have}", _value_move({"vae.training.batch": n})) for n in fewer]
-    return Knob("batch", 2.0, tuple(settings))
-
-
-def _vae_precision(job: Job) -> Knob:
-    setting = Setting("bf16 arithmetic", _value_move({"vae.training.precision": "bf16"}))
-    return Knob("precision", 1.2, (setting,) if job.precision == "fp32" and job.device.kind == "cuda" else ())
+    for n in _halves(have):
+        if n % job.ranks == 0:
+            yield _value(f"{n} clips a step instead of {have}", "vae.training.batch", n)
