@@ -92,7 +92,7 @@ def plan_of(run: dict[str, Any], device: Device) -> Plan:
     """A run of `published.yaml` on a device."""
     # Whether a program let matrices be multiplied in TF32 is its own matter, and stands among its settings.
     spec = load_record(run["spec"], ["train.tf32=false", *run["set"]])
-    return make_plan(Job(spec, device, 1, run["mode"], **run.get("settings", {})))
+    return make_plan(Job(spec, device, 1, mode=run["mode"], **run.get("settings", {})))
 
 
 def _seconds(plan: Plan) -> float:

@@ -27,6 +27,7 @@ from pathlib import Path
 from sora_spec.language.loading import load_record
 from sora_spec.language.source import load_document
 from sora_spec.plan import Job, device_names, find_device, make_plan
+from sora_spec.plan.job import Question
 from sora_spec.plan.search.changes import changed
 from sora_spec.plan.search.clip_sizes import sizes
 from sora_spec.plan.search.sweep import parse_axes, sweep
@@ -49,14 +50,14 @@ def in_process() -> None:
     big = sizes(spec, 12.0)[-160:]
 
     def machine(index: int) -> object:
-        return make_plan(Job(spec, devices[index % len(devices)], 8, "train")).verdict
+        return make_plan(Job(spec, devices[index % len(devices)], 8)).verdict
 
     def batch(index: int) -> object:
-        return make_plan(Job(changed(spec, {"train.batch": 8 * (index + 3)}), devices[0], 8, "train")).verdict
+        return make_plan(Job(changed(spec, {"train.batch": 8 * (index + 3)}), devices[0], 8)).verdict
 
     def shape(index: int) -> object:
         values = {"clip.height": big[index][0], "clip.width": big[index][1]}
-        return make_plan(Job(changed(spec, values), devices[0], 8, "train")).verdict
+        return make_plan(Job(changed(spec, values), devices[0], 8)).verdict
 
     for action in (machine, batch, shape):
         action(0)
@@ -72,7 +73,7 @@ def depths() -> None:
     def plan(depth: int, every: int) -> object:
         recompute = {"kind": "blocks", "every": every} if every else {"kind": "none"}
         values = {"backbone.depth": depth, "backbone.width": next(widths), "train.recompute": recompute}
-        return make_plan(Job(changed(spec, values), device, 8, "train")).verdict
+        return make_plan(Job(changed(spec, values), device, 8)).verdict
 
     plan(28, 0)  # the VAE's graph, which all share
     base = 0.0
@@ -86,7 +87,7 @@ def depths() -> None:
 def grid() -> None:
     axes = parse_axes(["train.batch=" + ",".join(str(8 * n) for n in range(1, 101)), "train.accumulation=1,2"])
     start = time.process_time()
-    rows = sweep(load_document(SPEC), device_names()[:10], [8], "train", "denoiser", axes)
+    rows = sweep(load_document(SPEC), Question(), device_names()[:10], [8], axes)
     seconds = time.process_time() - start
     print(f"{'sweep':<14} {len(rows) / seconds:8,.0f} rows/s, {len(rows):,} rows in {seconds:.1f} s of processor time")
 

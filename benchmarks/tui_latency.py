@@ -14,7 +14,7 @@ import asyncio
 import statistics
 import time
 
-from sora_spec.plan.question import WhatIf
+from sora_spec.plan.job import Question
 from sora_spec.tui.app import Planned, SoraSpecApp
 from sora_spec.tui.headless import settled
 from sora_spec.tui.planner import KnobRows
@@ -28,7 +28,7 @@ class Timed(SoraSpecApp):
     """Says when an answer has been drawn."""
 
     def __init__(self, spec: str) -> None:
-        super().__init__(open_session([spec], WhatIf(gpu="a100-80gb")))
+        super().__init__(open_session([spec], Question(gpu="a100-80gb")))
         self.drawn = asyncio.Event()
 
     def on_planned(self, message: Planned) -> None:

@@ -84,7 +84,8 @@ def plan(
     """
     from sora_spec.language.source import Document
     from sora_spec.language.spec_errors import SpecErrors
-    from sora_spec.plan.question import WhatIf, answer_values, plan_of
+    from sora_spec.plan.job import Question
+    from sora_spec.plan.question import answer_values, plan_of
 
     if mode == "train" and (batch is not None or one_at_a_time):
         raise UserError("batch and one_at_a_time are about generating", 'add mode="generate", or leave them out')
@@ -93,9 +94,8 @@ def plan(
     document = _document(source, None)
     pairs = tuple((path, _text(path, value)) for path, value in (overrides or {}).items())
     placement = "sequential" if one_at_a_time else "resident"
-    answer = plan_of(
-        document, WhatIf(mode, stage, gpu, count, batch, placement, hardware=os.fspath(hardware), overrides=pairs)
-    )
+    way = {"mode": mode, "stage": stage, "placement": placement, "batch": batch}
+    answer = plan_of(document, Question(gpu, count, os.fspath(hardware), pairs, **way))
     if answer.spec is None:
         raise SpecErrors(answer.diagnostics)
     if not isinstance(source, str | os.PathLike):

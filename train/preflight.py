@@ -18,7 +18,7 @@ from sora_spec.language.source import load_document
 from sora_spec.plan.devices.hardware import Device
 from sora_spec.plan.devices.machine import this_cpu, this_gpu
 from sora_spec.plan.interval import Interval, worst
-from sora_spec.plan.job import planned_job
+from sora_spec.plan.job import Question, planned_job
 from sora_spec.plan.memory.train_phases import LATENTS
 from sora_spec.plan.planner import Plan, make_plan
 from sora_spec.plan.search.fixes import find_fixes
@@ -60,7 +60,7 @@ def preflight(spec: Spec, stage: StageName, ranks: Ranks, force: bool, hardware:
     if not recognised:
         output.note(f"{device.title}: `sora-spec probe --out FILE` measures it, `train --hardware FILE` uses that")
     try:
-        plan = make_plan(planned_job(spec, device, max(ranks.world, spec.parallel.ranks), "train", stage))
+        plan = make_plan(planned_job(spec, device, Question(count=max(ranks.world, spec.parallel.ranks), stage=stage)))
     except UserError as error:
         output.note(f"no plan is made: {error.message}")
         ranks.any(False)  # the others may have one to talk about

@@ -25,7 +25,8 @@ from textual.worker import Worker, WorkerState
 
 from sora_spec.characters import visible
 from sora_spec.language.source import Document
-from sora_spec.plan.question import Advice, Answer, WhatIf, advise, plan_of
+from sora_spec.plan.job import Question
+from sora_spec.plan.question import Advice, Answer, advise, plan_of
 from sora_spec.plan.show.snapshot import Snapshot, snapshot_of
 from sora_spec.tui.ending import listen
 from sora_spec.tui.session import OpenSpec, Session, document_of
@@ -245,9 +246,9 @@ class SoraSpecApp(App[None]):
 
     # Planning
 
-    def ask(self, whatif: WhatIf) -> None:
+    def ask(self, question: Question) -> None:
         """Ask another question of the current spec."""
-        if self.spec.ask(whatif):
+        if self.spec.ask(question):
             self.replan(self.spec)
 
     def replan(self, spec: OpenSpec) -> None:
@@ -255,19 +256,19 @@ class SoraSpecApp(App[None]):
         if id(spec) in self._busy:
             return
         self._busy.add(id(spec))
-        work = partial(self._plan, spec, spec.asked, spec.draft, spec.document, spec.whatif)
+        work = partial(self._plan, spec, spec.asked, spec.draft, spec.document, spec.question)
         self.run_worker(work, name="plan", group=f"plan {id(spec)}", thread=True, exit_on_error=False)
 
     def plan_first(self) -> None:
         """Answer the first question at once, before there is a screen: the first thing drawn is then the verdict."""
         spec = self.spec
-        answer = plan_of(spec.document, spec.whatif)
+        answer = plan_of(spec.document, spec.question)
         spec.take(answer, snapshot_of(answer), spec.document, spec.asked)
 
-    def _plan(self, spec: OpenSpec, number: int, draft: str | None, document: Document, whatif: WhatIf) -> None:
+    def _plan(self, spec: OpenSpec, number: int, draft: str | None, document: Document, question: Question) -> None:
         if draft is not None and draft != document.text.content:
             document = document_of(document.text.name, draft)
-        answer = plan_of(document, whatif)
+        answer = plan_of(document, question)
         self.post_message(Planned(spec, number, answer, snapshot_of(answer), document))
 
     def on_planned(self, message: Planned) -> None:
@@ -353,9 +354,9 @@ class SoraSpecApp(App[None]):
 
     def action_write_spec(self) -> None:
         """Write the what-if into the spec."""
-        from sora_spec.tui.files import write_whatif
+        from sora_spec.tui.files import write_question
 
-        write_whatif(self)
+        write_question(self)
 
     def action_save_text(self) -> None:
         """Save the text of the spec as it is."""

@@ -304,9 +304,9 @@ def with_spec_as_written(columns: tuple[Column, ...]) -> tuple[Column, ...]:
     if len(columns) != 1:
         return columns
     answer = columns[0].answer
-    bare = replace(answer.whatif, gpu="", count=None, batch=None, attention=None, tf32=False, overrides=())
+    bare = replace(answer.question, gpu="", count=None, batch=None, attention=None, tf32=False, overrides=())
     bare = replace(bare, placement="resident")
-    if bare == answer.whatif:
+    if bare == answer.question:
         return columns
     from sora_spec.language.source import parse_document
 

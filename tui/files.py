@@ -35,7 +35,7 @@ def packaged(spec: OpenSpec) -> bool:
 # Writing
 
 
-def write_whatif(app: SoraSpecApp) -> None:
+def write_question(app: SoraSpecApp) -> None:
     """Put what the question says into the text, and the text into the file."""
     spec = app.spec
     if spec.answer is None or not spec.fresh:
@@ -116,7 +116,7 @@ def _put(app: SoraSpecApp, spec: OpenSpec, content: str, name: str, written: boo
     spec.write(content)
     spec.stamp, spec.unsaved = modified(name), False
     if written:
-        spec.forget(after_writing(spec.whatif))
+        spec.forget(after_writing(spec.question))
     app.replan(spec)
     app.planned += 1
     app.notify(f"written to {name}")
@@ -189,7 +189,7 @@ def edit(app: SoraSpecApp) -> None:
 def copy_command(app: SoraSpecApp) -> None:
     """Onto the clipboard by OSC 52, which also works over ssh, and onto the screen."""
     spec = app.spec
-    line = command_line(spec.argument, spec.whatif)
+    line = command_line(spec.argument, spec.question)
     app.copy_to_clipboard(line)
     note = "The same numbers on the command line; copied to the clipboard where the terminal allows it."
     if spec.unsaved:
@@ -219,7 +219,7 @@ def export_as(app: SoraSpecApp, form: str) -> None:
         app.notify("there is no plan to export", severity="warning")
         return
     name = _free(f"{app.spec.name}-plan", form)
-    command = command_line(app.spec.argument, answer.whatif)
+    command = command_line(app.spec.argument, answer.question)
     picture = app.export_screenshot(title=app.spec.name) if form == "svg" else ""
 
     def work() -> None:

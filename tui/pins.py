@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sora_spec.plan.question import Answer, WhatIf
+from sora_spec.plan.job import Question
+from sora_spec.plan.question import Answer
 
 if TYPE_CHECKING:
     from sora_spec.tui.session import OpenSpec
@@ -27,20 +28,20 @@ class Column:
     @property
     def label(self) -> str:
         """The spec and what is asked beyond it."""
-        return " ".join([self.name, *asked_words(self.answer.whatif)])
+        return " ".join([self.name, *asked_words(self.answer.question)])
 
 
-def asked_words(whatif: WhatIf) -> list[str]:
+def asked_words(question: Question) -> list[str]:
     """What a question says beyond its spec, in few words."""
-    words = [] if whatif.mode == "train" else ["generate"]
-    words += ["VAE"] if whatif.stage == "vae" and whatif.mode == "train" else []
-    if whatif.gpu or whatif.count is not None:
-        words.append(" × ".join(filter(None, [str(whatif.count or ""), whatif.gpu])))
-    words += [f"{path.rpartition('.')[2]}={value}" for path, value in whatif.overrides]
-    words += [] if whatif.batch is None else [f"{whatif.batch} at a time"]
-    words += [] if whatif.placement == "resident" else ["one part at a time"]
-    words += [] if whatif.attention is None else [f"{whatif.attention} attention"]
-    return words + (["tf32"] if whatif.tf32 else [])
+    words = [] if question.mode == "train" else ["generate"]
+    words += ["VAE"] if question.stage == "vae" and question.mode == "train" else []
+    if question.gpu or question.count is not None:
+        words.append(" × ".join(filter(None, [str(question.count or ""), question.gpu])))
+    words += [f"{path.rpartition('.')[2]}={value}" for path, value in question.overrides]
+    words += [] if question.batch is None else [f"{question.batch} at a time"]
+    words += [] if question.placement == "resident" else ["one part at a time"]
+    words += [] if question.attention is None else [f"{question.attention} attention"]
+    return words + (["tf32"] if question.tf32 else [])
 
 
 def pin(spec: OpenSpec) -> Column | None:
@@ -56,7 +57,7 @@ def columns_of(specs: list[OpenSpec], index: int, pins: list[Column]) -> list[Co
     shown = specs if len(specs) + len(pins) <= MOST else [specs[index]]
     found = list(pins)
     for spec in shown:
-        pinned = any(column.name == spec.name and column.answer.whatif == spec.whatif for column in pins)
+        pinned = any(column.name == spec.name and column.answer.question == spec.question for column in pins)
         if spec.answer is not None and not pinned:
             found.append(Column(spec.name, spec.answer))
     return found[-MOST:]

@@ -245,7 +245,7 @@ class PlannerScreen(Frame):
         app = planner_app(self)
         snapshot = app.spec.good
         if snapshot is not None and snapshot.plan is not None:
-            app.ask(with_advice(app.spec.whatif, advised, snapshot.plan))
+            app.ask(with_advice(app.spec.question, advised, snapshot.plan))
             app.notify(words.strip(), title="Applied; u takes it back", timeout=3)
 
     def _type(self, knob: Knob) -> None:
@@ -319,7 +319,7 @@ def detail_lines(spec: OpenSpec, branch: Row | OpRow | None, rows: int) -> list[
     if not branch.path:
         return [Line((Cell("no line of the spec decides this", "dim"),)), formula]
     if branch.line is None:
-        given = spec.whatif.given(branch.path)
+        given = spec.question.given(branch.path)
         return [Line((Cell("what if ", "accent"), Cell(f"{branch.path}={given}" if given else branch.path))), formula]
     text = spec.answered_document.text
     source = text.line(branch.line).strip()

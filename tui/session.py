@@ -13,8 +13,9 @@ from sora_spec.language.reading import decode
 from sora_spec.language.source import Document, load_document, parse_document
 from sora_spec.language.span import Text
 from sora_spec.language.yaml_tree import RefusedError
+from sora_spec.plan.job import Question
 from sora_spec.plan.knobs.all_knobs import Situation, situation_of
-from sora_spec.plan.question import Advice, Answer, WhatIf
+from sora_spec.plan.question import Advice, Answer
 from sora_spec.plan.show.snapshot import Snapshot
 from sora_spec.tui.pins import Column
 
@@ -29,7 +30,7 @@ class OpenSpec:
     """As the command line names it: a path, or the bare name of a packaged spec."""
     document: Document
     """As written, without overrides: of the newest text that has been read by a worker."""
-    whatif: WhatIf
+    question: Question
     answer: Answer | None = None
     """To the newest question that has been answered, with a plan or without."""
     snapshot: Snapshot | None = None
@@ -40,7 +41,7 @@ class OpenSpec:
     """That `good` was made of."""
     first: Situation | None = None
     """Of the first answer with a plan: what knobs are compared with."""
-    beginning: WhatIf = field(default_factory=WhatIf)
+    beginning: Question = field(default_factory=Question)
     """The question that the session began with."""
     advice: Advice | None = None
     """None until it is known for `answer`."""
@@ -54,8 +55,8 @@ class OpenSpec:
     """Modification time of the file when it was read or written."""
     unsaved: bool = False
     """Whether the text differs from the file."""
-    past: list[WhatIf] = field(default_factory=list[WhatIf])
-    future: list[WhatIf] = field(default_factory=list[WhatIf])
+    past: list[Question] = field(default_factory=list[Question])
+    future: list[Question] = field(default_factory=list[Question])
 
     @property
     def name(self) -> str:
@@ -92,20 +93,20 @@ class OpenSpec:
         """Whether the answer is to the newest question."""
         return self.answer is not None and self.answered == self.asked
 
-    def ask(self, whatif: WhatIf) -> bool:
+    def ask(self, question: Question) -> bool:
         """Ask another question. False if it is the one that is asked already."""
-        if whatif == self.whatif:
+        if question == self.question:
             return False
-        self.past = [*self.past[1 - MOST_UNDO :], self.whatif]
+        self.past = [*self.past[1 - MOST_UNDO :], self.question]
         self.future.clear()
-        self._now(whatif)
+        self._now(question)
         return True
 
     def undo(self) -> bool:
         """Ask the question before. False if there is none."""
         if not self.past:
             return False
-        self.future.append(self.whatif)
+        self.future.append(self.question)
         self._now(self.past.pop())
         return True
 
@@ -113,7 +114,7 @@ class OpenSpec:
         """Ask the question that `undo` took back. False if there is none."""
         if not self.future:
             return False
-        self.past.append(self.whatif)
+        self.past.append(self.question)
         self._now(self.future.pop())
         return True
 
@@ -135,16 +136,16 @@ class OpenSpec:
         self.document, self.draft = document_of(path, self.content), None
         self.asked += 1
 
-    def forget(self, whatif: WhatIf) -> None:
+    def forget(self, question: Question) -> None:
         """Begin anew with a question, as after the one before was written into the spec."""
         self.past.clear()
         self.future.clear()
         self.first = None
-        self.beginning = whatif
-        self._now(whatif)
+        self.beginning = question
+        self._now(question)
 
-    def _now(self, whatif: WhatIf) -> None:
-        self.whatif = whatif
+    def _now(self, question: Question) -> None:
+        self.question = question
         self.asked += 1
 
     def take(self, answer: Answer, snapshot: Snapshot, document: Document, number: int) -> bool:
@@ -176,10 +177,10 @@ class Session:
         return self.specs[self.index]
 
 
-def open_spec(argument: str, whatif: WhatIf) -> OpenSpec:
+def open_spec(argument: str, question: Question) -> OpenSpec:
     """A spec from a file or a packaged name. One that cannot be read is opened too, with the reason as diagnostic."""
     path = find_spec_file(argument)
-    return OpenSpec(argument, load_document(path), whatif, asked=1, stamp=modified(path), beginning=whatif)
+    return OpenSpec(argument, load_document(path), question, asked=1, stamp=modified(path), beginning=question)
 
 
 def document_of(name: str, content: str) -> Document:
@@ -194,12 +195,12 @@ def document_of(name: str, content: str) -> Document:
 def situation(spec: OpenSpec) -> Situation | None:
     """What knobs see: the question as it is asked now, and the last spec and job that could be made."""
     known = None if spec.good_answer is None else situation_of(spec.good_answer)
-    return None if known is None else replace(known, whatif=spec.whatif)
+    return None if known is None else replace(known, question=spec.question)
 
 
-def open_session(arguments: Sequence[str], whatif: WhatIf) -> Session:
+def open_session(arguments: Sequence[str], question: Question) -> Session:
     """A session with every spec under the same first question."""
-    return Session([open_spec(argument, whatif) for argument in arguments])
+    return Session([open_spec(argument, question) for argument in arguments])
 
 
 def modified(path: str) -> float:

@@ -20,7 +20,8 @@ from textual.worker import Worker, get_current_worker
 
 from sora_spec.errors import UserError
 from sora_spec.language.source import Document
-from sora_spec.plan.question import WhatIf, command_line
+from sora_spec.plan.job import Question
+from sora_spec.plan.question import command_line
 from sora_spec.plan.search.budget import Choice, best, parse_budget
 from sora_spec.plan.search.listing import listed, listed_counts
 from sora_spec.plan.search.sweep import Axis, Row, parse_axes, render, row_values, sweep_rows, sweep_size, swept_devices
@@ -53,7 +54,7 @@ class Asked:
     """What is swept."""
 
     document: Document
-    whatif: WhatIf
+    question: Question
     gpus: str
     counts: str
     over: str
@@ -165,7 +166,7 @@ class SweepScreen(Frame):
         if spec.answer is None:
             return None
         gpus, counts, over = (self.query_one(f"#{name}", Input).value.strip() for name in _INPUTS)
-        return Asked(spec.answer.document, spec.answer.whatif, gpus, counts, over)
+        return Asked(spec.answer.document, spec.answer.question, gpus, counts, over)
 
     # Sweeping
 
@@ -189,14 +190,15 @@ class SweepScreen(Frame):
         try:
             axes = parse_axes(split_axes(asked.over))
             names = listed("GPUs", asked.gpus) or ["all"]
-            devices, counts = swept_devices(names, asked.whatif.hardware or None), listed_counts("count", asked.counts)
+            devices, counts = (
+                swept_devices(names, asked.question.hardware or None),
+                listed_counts("count", asked.counts),
+            )
             size = sweep_size(devices, counts, axes)
             self.post_message(Swept(number, (), size, axes, ended=False))
-            way = asked.whatif
-            kernels = (way.attention, way.tf32, way.temporal_attention, way.rms_norm)
-            options = (*kernels, way.placement, way.batch, way.hardware or None)
-            stage = way.stage if way.mode == "train" else "denoiser"
-            rows = sweep_rows(asked.document, devices, counts, way.mode, stage, axes, *options)
+            way = asked.question
+            way = replace(way, stage="denoiser") if way.mode == "generate" else way
+            rows = sweep_rows(asked.document, way, devices, counts, axes)
             self._pass_on(number, rows, size, axes)
         except UserError as error:
             words = f"{error.message}{'; ' + error.hint if error.hint else ''}"
@@ -393,11 +395,11 @@ class SweepScreen(Frame):
             planner_app(self).ask(self.question(self.rows[place]))
             planner_app(self).action_show("planner")
 
-    def question(self, row: Row) -> WhatIf:
+    def question(self, row: Row) -> Question:
         """The question whose answer is a row."""
         assert self._asked is not None
         count = row.count if row.plan is None else row.plan.job.count
-        asked = self._asked.whatif
+        asked = self._asked.question
         found = replace(asked, gpu=row.device, count=count)
         for setting in row.settings:
             path, _, value = setting.partition("=")

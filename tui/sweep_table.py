@@ -56,7 +56,7 @@ def first_axes(spec: OpenSpec, counts: Sequence[int]) -> str:
     """Settings to begin with: half, the same and twice the batch, as far as all `counts` can share them; nothing where
     that is no knob."""
     answer = spec.answer
-    if answer is None or answer.job is None or answer.whatif.mode != "train" or answer.whatif.stage != "denoiser":
+    if answer is None or answer.job is None or answer.question.mode != "train" or answer.question.stage != "denoiser":
         return ""
     job, batch = answer.job, answer.job.spec.train.batch
     batches = [

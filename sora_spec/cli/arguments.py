@@ -5,9 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from sora_spec.errors import UserError
 from sora_spec.language.overrides import is_override
+
+if TYPE_CHECKING:
+    from sora_spec.plan.job import Mode, Stage
+
+MODES: tuple[Mode, ...] = ("train", "generate")
+STAGES: tuple[Stage, ...] = ("denoiser", "vae")
+_Choice = TypeVar("_Choice", bound=str)
+
+
+def one_of(option: str, value: str, choices: Sequence[_Choice]) -> _Choice:
+    """The choice of that name. Raises UserError where there is none."""
+    for choice in choices:
+        if choice == value:
+            return choice
+    raise UserError(f"{option} {value} is none of {', '.join(choices)}")
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

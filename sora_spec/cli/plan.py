@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import gc
 import json
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sora_spec import output
-from sora_spec.cli.arguments import complete_spec, one_spec
+from sora_spec.cli.arguments import MODES, STAGES, complete_spec, one_of, one_spec
 from sora_spec.errors import UserError
 
 if TYPE_CHECKING:
     from sora_spec.graph.eager.ops.attention import Kernel
     from sora_spec.language.schema.spec import Spec
     from sora_spec.language.source import Document
-    from sora_spec.plan.job import Job, RmsNorm
+    from sora_spec.plan.job import Job, Question, RmsNorm
     from sora_spec.plan.planner import Plan
+    from sora_spec.plan.search.axes import Field
     from sora_spec.plan.search.sweep import Row
 
-_MODES, _STAGES = ("train", "generate"), ("denoiser", "vae")
-_FIELDS = ("batch", "frames", "resolution", "gpus")
+_FIELDS: tuple[Field, ...] = ("batch", "frames", "resolution", "gpus")
 _FORMATS = ("table", "csv", "json")
-_KERNELS = ("flash", "efficient", "math")
-_RMS_NORMS = ("fused", "composite")
+_KERNELS: tuple[Kernel, ...] = ("flash", "efficient", "math")
+_RMS_NORMS: tuple[RmsNorm, ...] = ("fused", "composite")
 
 
 def plan(
@@ -81,55 +81,43 @@ def plan(
     """
     # A short process that makes few cycles: looking for them is a fifth of its time.
     gc.disable()
-    _one_of("--mode", mode, _MODES)
-    _one_of("--stage", stage, _STAGES)
-    _one_of("--format", format, _FORMATS)
-    if attention:
-        _one_of("--attention", attention, _KERNELS)
-    if temporal_attention:
-        _one_of("--temporal-attention", temporal_attention, _KERNELS)
-    if rms_norm:
-        _one_of("--rms-norm", rms_norm, _RMS_NORMS)
-    asked = _Asked(
-        gpu, count, mode, stage, batch, one_at_a_time, attention, tf32, hardware, temporal_attention, rms_norm
+    from sora_spec.plan.job import Question
+    from sora_spec.plan.search.listing import number
+
+    asked = Question(
+        gpu=gpu,
+        hardware=hardware,
+        mode=one_of("--mode", mode, MODES),
+        stage=one_of("--stage", stage, STAGES),
+        placement="sequential" if one_at_a_time else "resident",
+        tf32=tf32,
+        attention=one_of("--attention", attention, _KERNELS) if attention else None,
+        temporal_attention=one_of("--temporal-attention", temporal_attention, _KERNELS) if temporal_attention else None,
+        rms_norm=one_of("--rms-norm", rms_norm, _RMS_NORMS) if rms_norm else None,
     )
-    _check_together(asked, sweep, solve, verify, check, as_json, format, bool(over), bool(plot))
+    one_of("--format", format, _FORMATS)
+    _check_together(asked, count, batch, sweep, solve, verify, check, as_json, format, bool(over), bool(plot))
     path, overrides = one_spec(arguments)
     document = _read(path, overrides)
     if sweep:
-        _sweep(document, asked, over or [], "json" if as_json else format, plot)
+        _sweep(document, asked, count, batch, over or [], "json" if as_json else format, plot)
         return
-    spec, job = _job(document, asked)
+    spec, job = _job(document, replace(asked, count=number("--count", count), batch=number("--batch", batch)))
     if verify:
         _verify(path, overrides, job, document, as_json)
         return
     if solve:
-        _one_of("--solve", solve, _FIELDS)
+        field = one_of("--solve", solve, _FIELDS)
         given = [option for option, text in (("--batch", batch), ("--count", count)) if text]
-        _solve(job, solve, spec, given, as_json)
+        _solve(job, field, spec, given, as_json)
         return
     _plan(job, spec, document, check, as_json)
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What the options say of the job, as they were written."""
-
-    gpu: str
-    count: str
-    mode: str
-    stage: str
-    batch: str
-    one_at_a_time: bool
-    attention: str
-    tf32: bool
-    hardware: str
-    temporal_attention: str
-    rms_norm: str
-
-
 def _check_together(
-    asked: _Asked,
+    asked: Question,
+    count: str,
+    batch: str,
     sweep: bool,
     solve: str,
     verify: bool,
@@ -145,7 +133,7 @@ def _check_together(
         raise UserError(f"{ways[0]} and {ways[1]} are two questions", "ask one at a time")
     if check and ways:
         raise UserError(f"--check and {ways[0]} are two questions", "leave one of the two out")
-    for option, given in (("--gpu", asked.gpu), ("--count", asked.count)) if not sweep else ():
+    for option, given in (("--gpu", asked.gpu), ("--count", count)) if not sweep else ():
         if "," in given:
             raise UserError(f"{option} {given} names several", "add --sweep, which plans them all")
     alone = (("--over", over), ("--plot", plot), ("--format", format != "table"))
@@ -154,18 +142,13 @@ def _check_together(
             raise UserError(f"{option} belongs to --sweep", "add --sweep, or leave it out")
     if as_json and format == "csv":
         raise UserError("--json and --format csv are two forms", "leave one of the two out")
-    generating = (("--batch", bool(asked.batch)), ("--one-at-a-time", asked.one_at_a_time))
+    generating = (("--batch", bool(batch)), ("--one-at-a-time", asked.placement == "sequential"))
     for option, given in generating if asked.mode == "train" else ():
         if given:
             key = "; a training's clips are train.batch" if option == "--batch" else ""
             raise UserError(f"{option} is about generating{key}", "add --mode generate, or leave it out")
     if asked.mode == "generate" and asked.stage != "denoiser":
         raise UserError("--stage is about training, and a generation runs every part", "leave --stage out")
-
-
-def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"{option} {value} is none of {', '.join(choices)}")
 
 
 def _read(path: str, overrides: list[str]) -> Document:
@@ -175,40 +158,18 @@ def _read(path: str, overrides: list[str]) -> Document:
     return load_document(find_spec_file(path), overrides)
 
 
-def _job(document: Document, asked: _Asked) -> tuple[Spec, Job]:
+def _job(document: Document, question: Question) -> tuple[Spec, Job]:
     """The spec as written, and the job that is asked of it."""
     from sora_spec.language.spec_errors import SpecErrors
     from sora_spec.plan.job import planned_job
     from sora_spec.plan.layout import asked_device, checked_for
-    from sora_spec.plan.search.listing import number
 
-    count = number("--count", asked.count)
-    checked, typed = checked_for(document, count)
+    checked, typed = checked_for(document, question.count)
     if not checked.ok:
         raise SpecErrors(checked.diagnostics)
     spec = checked.record()
-    return spec, planned_job(
-        spec,
-        asked_device(spec, asked.gpu, asked.hardware or None, typed),
-        count,
-        "generate" if asked.mode == "generate" else "train",
-        "vae" if asked.stage == "vae" else "denoiser",
-        "sequential" if asked.one_at_a_time else "resident",
-        number("--batch", asked.batch),
-        _kernel(asked.attention),
-        asked.tf32,
-        _kernel(asked.temporal_attention),
-        _rms_norm(asked.rms_norm),
-        typed,
-    )
-
-
-def _kernel(name: str) -> Kernel | None:
-    return next((kernel for kernel in _KERNELS if kernel == name), None)
-
-
-def _rms_norm(name: str) -> RmsNorm | None:
-    return next((way for way in _RMS_NORMS if way == name), None)
+    device = asked_device(spec, question.gpu, question.hardware or None, typed)
+    return spec, planned_job(spec, device, question, typed)
 
 
 def _plan(job: Job, spec: Spec, document: Document, check: bool, as_json: bool) -> None:
@@ -253,13 +214,13 @@ def _verify(path: str, overrides: list[str], job: Job, document: Document, as_js
     raise typer.Exit(0 if all(part["equal"] for part in found) else 1)
 
 
-def _solve(job: Job, field: str, spec: Spec, given: list[str], as_json: bool) -> None:
+def _solve(job: Job, field: Field, spec: Spec, given: list[str], as_json: bool) -> None:
     from sora_spec.plan.search.solve import check_free, solve
     from sora_spec.plan.show.report import arguments, headline
     from sora_spec.plan.show.values import solution_values
 
-    check_free(job, field, given)  # pyright: ignore[reportArgumentType]
-    found = solve(job, field, spec)  # pyright: ignore[reportArgumentType]
+    check_free(job, field, given)
+    found = solve(job, field, spec)
     if found is None:
         _unsolved(job, field, spec, as_json)
     elif as_json:
@@ -270,7 +231,7 @@ def _solve(job: Job, field: str, spec: Spec, given: list[str], as_json: bool) ->
     raise typer.Exit(0 if found is not None else 1)
 
 
-def _unsolved(job: Job, field: str, spec: Spec, as_json: bool) -> None:
+def _unsolved(job: Job, field: Field, spec: Spec, as_json: bool) -> None:
     """Why there is no such value, and what makes the job fit all the same."""
     from sora_spec.plan.planner import make_plan
     from sora_spec.plan.search.fixes import find_fixes
@@ -278,7 +239,7 @@ def _unsolved(job: Job, field: str, spec: Spec, as_json: bool) -> None:
     from sora_spec.plan.show.report import unsolved, unsolved_reason
     from sora_spec.plan.show.values import fix_values
 
-    plan, least = make_plan(job), least_of(job, field)  # pyright: ignore[reportArgumentType]
+    plan, least = make_plan(job), least_of(job, field)
     fixes = find_fixes(job, spec)
     if as_json:
         reason = unsolved_reason(field, least, plan)
@@ -288,26 +249,15 @@ def _unsolved(job: Job, field: str, spec: Spec, as_json: bool) -> None:
         output.data(unsolved(field, least, plan, fixes))
 
 
-def _sweep(document: Document, asked: _Asked, over: list[str], format: str, plot: str) -> None:
+def _sweep(
+    document: Document, asked: Question, count: str, batch: str, over: list[str], format: str, plot: str
+) -> None:
     from sora_spec.plan.search.listing import listed_counts, number
     from sora_spec.plan.search.sweep import parse_axes, render, sweep
 
     axes = parse_axes(over)
-    rows = sweep(
-        document,
-        _names(document, asked.gpu, [axis.path for axis in axes]),
-        listed_counts("--count", asked.count),
-        "generate" if asked.mode == "generate" else "train",
-        "vae" if asked.stage == "vae" else "denoiser",
-        axes,
-        asked.hardware or None,
-        _kernel(asked.attention),
-        asked.tf32,
-        _kernel(asked.temporal_attention),
-        _rms_norm(asked.rms_norm),
-        "sequential" if asked.one_at_a_time else "resident",
-        number("--batch", asked.batch),
-    )
+    names, counts = _names(document, asked.gpu, [axis.path for axis in axes]), listed_counts("--count", count)
+    rows = sweep(document, replace(asked, batch=number("--batch", batch)), names, counts, axes)
     if plot:
         _plot(rows, document, plot)
     output.data(render(rows, format))

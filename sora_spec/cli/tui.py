@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sora_spec import output, signals
-from sora_spec.cli.arguments import complete_spec, split_arguments
+from sora_spec.cli.arguments import MODES, STAGES, complete_spec, one_of, split_arguments
 from sora_spec.errors import UserError
 
 if TYPE_CHECKING:
-    from sora_spec.plan.question import WhatIf
+    from sora_spec.plan.job import Question
 
-_MODES, _STAGES = ("train", "generate"), ("denoiser", "vae")
+
 _SCREENS = ("planner", "compare", "sweep", "spec", "runs", "help")
 _SMALLEST, _LARGEST = (20, 8), (400, 200)
 
@@ -49,46 +49,41 @@ def tui(
     `--json` exits with 0 if every spec fits, 1 if one does not, like `plan`.
     """
     specs, overrides = split_arguments(arguments or [])
-    _one_of("--mode", mode, _MODES)
-    _one_of("--stage", stage, _STAGES)
-    _one_of("--screen", screen, _SCREENS)
-    whatif = _question(overrides, gpu, count, mode, stage, hardware)
+    way = {"mode": one_of("--mode", mode, MODES), "stage": one_of("--stage", stage, STAGES)}
+    one_of("--screen", screen, _SCREENS)
+    question = _question(overrides, gpu, count, hardware, way)
     if not specs:
         from sora_spec.language.packaged import packaged_names
 
         specs = packaged_names()
     if as_json:
-        _print_json(specs, whatif)
+        _print_json(specs, question)
         return
     if svg:
         _draw(
-            specs, whatif, screen, svg, _extent(size), [key for key in keys.split(",") if key], theme, ascii_only, runs
+            specs,
+            question,
+            screen,
+            svg,
+            _extent(size),
+            [key for key in keys.split(",") if key],
+            theme,
+            ascii_only,
+            runs,
         )
         return
-    _open(specs, whatif, screen, theme, ascii_only, runs)
+    _open(specs, question, screen, theme, ascii_only, runs)
 
 
-def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"{option} {value} is none of {', '.join(choices)}")
-
-
-def _question(overrides: list[str], gpu: str, count: str, mode: str, stage: str, hardware: str) -> WhatIf:
+def _question(overrides: list[str], gpu: str, count: str, hardware: str, way: dict[str, Any]) -> Question:
     from sora_spec.plan.devices.hardware import find_device
-    from sora_spec.plan.question import whatif_from
+    from sora_spec.plan.question import question_from
+    from sora_spec.plan.search.listing import number
 
-    if count and (not count.isdecimal() or len(count) > 4 or not 1 <= int(count) <= 4096):
-        raise UserError(f"--count {count} is not a number from 1 to 4096")
+    devices = number("--count", count)
     if gpu or hardware:
         find_device(gpu or "cpu", hardware or None)
-    return whatif_from(
-        overrides,
-        gpu=gpu,
-        count=int(count) if count else None,
-        mode="generate" if mode == "generate" else "train",
-        stage="vae" if stage == "vae" else "denoiser",
-        hardware=hardware,
-    )
+    return question_from(overrides, gpu=gpu, count=devices, hardware=hardware, **way)
 
 
 def _extent(size: str) -> tuple[int, int]:
@@ -101,23 +96,25 @@ def _extent(size: str) -> tuple[int, int]:
     return extent
 
 
-def _print_json(specs: list[str], whatif: WhatIf) -> None:
+def _print_json(specs: list[str], question: Question) -> None:
     """What the screen would show, for scripts: no Textual is needed."""
     from sora_spec.plan.question import snapshot_values
 
-    values = [snapshot_values(spec, whatif) for spec in specs]
+    values = [snapshot_values(spec, question) for spec in specs]
     output.data(json.dumps({"version": 1, "specs": values}, indent=2))
     if not all(value["standing"] in ("yes", "tight") for value in values):
         raise typer.Exit(1)
 
 
-def _app(specs: list[str], whatif: WhatIf, screen: str, theme: str, ascii_only: bool, runs: str, first: bool) -> Any:
+def _app(
+    specs: list[str], question: Question, screen: str, theme: str, ascii_only: bool, runs: str, first: bool
+) -> Any:
     from sora_spec.tui.app import SoraSpecApp
     from sora_spec.tui.session import open_session
     from sora_spec.tui.signs import unicode_allowed
 
     app = SoraSpecApp(
-        open_session(specs, whatif),
+        open_session(specs, question),
         ascii_only=ascii_only or not unicode_allowed(),
         screen=screen,
         run_folders=(Path(runs or "runs"),),
@@ -130,7 +127,7 @@ def _app(specs: list[str], whatif: WhatIf, screen: str, theme: str, ascii_only: 
     return app
 
 
-def _open(specs: list[str], whatif: WhatIf, screen: str, theme: str, ascii_only: bool, runs: str) -> None:
+def _open(specs: list[str], question: Question, screen: str, theme: str, ascii_only: bool, runs: str) -> None:
     import os
     import sys
 
@@ -144,7 +141,7 @@ def _open(specs: list[str], whatif: WhatIf, screen: str, theme: str, ascii_only:
         os.environ.pop(name, None)
     # Collections while the first screen is built would be a tenth of the start; the app turns them on again.
     gc.disable()
-    app = _app(specs, whatif, screen, theme, ascii_only, runs, first=True)
+    app = _app(specs, question, screen, theme, ascii_only, runs, first=True)
     app.plan_first()
     take_any_byte()
     outlive_the_terminal()
@@ -161,7 +158,7 @@ def _open(specs: list[str], whatif: WhatIf, screen: str, theme: str, ascii_only:
 
 def _draw(
     specs: list[str],
-    whatif: WhatIf,
+    question: Question,
     screen: str,
     file: str,
     extent: tuple[int, int],
@@ -172,6 +169,6 @@ def _draw(
 ) -> None:
     from sora_spec.tui.headless import draw
 
-    app = _app(specs, whatif, screen, theme, ascii_only, runs, first=False)
+    app = _app(specs, question, screen, theme, ascii_only, runs, first=False)
     draw(app, file, extent, keys)
     output.note(f"{screen} as {extent[0]}x{extent[1]} in {file}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from sora_spec.errors import UserError
 from sora_spec.graph import Setting
@@ -30,18 +30,15 @@ _NETWORK = ("denoiser", "denoiser_step", "sampler_step")
 _BLOCK = 512  # bytes: the unit of CUDA's caching allocator
 
 
-@dataclass(frozen=True)
-class Job:
-    """A spec on a machine."""
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """What is done, and how, beside what a spec says."""
 
-    spec: Spec
-    device: Device
-    count: int
-    mode: Mode
+    mode: Mode = "train"
     stage: Stage = "denoiser"
     placement: Placement = "resident"
     batch: int | None = None
-    """Clips generated at a time; as `sora-spec generate` chooses when left out."""
+    """Clips generated at a time; as `sora-spec generate` chooses when None."""
     attention: Kernel | None = None
     """An attention kernel in place of the one that PyTorch picks; `flash` for the network, the others everywhere."""
     tf32: bool = False
@@ -49,7 +46,59 @@ class Job:
     temporal_attention: Kernel | None = None
     """The network's attention kernel across frames, where it is another one than across space."""
     rms_norm: RmsNorm | None = None
-    """RMS norm as one kernel or written out; as PyTorch does it on the device when left out."""
+    """RMS norm as one kernel or written out; as PyTorch does it on the device when None."""
+
+
+@dataclass(frozen=True)
+class Question(Way):
+    """What is asked of a spec: everything that `sora-spec plan` takes as an argument."""
+
+    gpu: str = ""
+    """Device of the table; the spec's when empty."""
+    count: int | None = None
+    """Number of devices; the spec's when None."""
+    hardware: str = ""
+    """File of the user's own devices."""
+    overrides: tuple[tuple[str, str], ...] = ()
+    """Dotted paths of the spec and the YAML that stands in their place, in the order in which they were given."""
+
+    def having(self, path: str, value: str) -> Question:
+        """With one more override, in place of what was said about the same path and what lies inside it."""
+        return replace(self, overrides=(*self.without(path).overrides, (path, value)))
+
+    def without(self, path: str) -> Question:
+        """Without what was said about a path and what lies inside it."""
+        kept = [pair for pair in self.overrides if not f"{pair[0]}.".startswith(f"{path}.")]
+        return replace(self, overrides=tuple(kept))
+
+    def given(self, path: str) -> str | None:
+        """The YAML that was given for a path."""
+        return dict(self.overrides).get(path)
+
+    def on(self, count: int, job: Job) -> Question:
+        """On another number of devices than `job`, said where it was said before."""
+        if "hardware.count" in job.typed:
+            return self.having("hardware.count", str(count))
+        return replace(self, count=count)
+
+    @property
+    def way(self) -> dict[str, Any]:
+        """What a job takes from it as it stands."""
+        return {field.name: getattr(self, field.name) for field in fields(Way)}
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The overrides as `key=value` arguments."""
+        return tuple(f"{path}={value}" for path, value in self.overrides)
+
+
+@dataclass(frozen=True)
+class Job(Way):
+    """A spec on a machine."""
+
+    spec: Spec
+    device: Device
+    count: int
     typed: frozenset[str] = NOTHING
     """Paths of what arguments said (`layout.typed_paths`), which nothing overrules."""
 
@@ -177,37 +226,24 @@ def with_clip(spec: Spec, **sides: int) -> Spec:
     return spec.model_copy(update={"clip": spec.clip.model_copy(update=sides)})
 
 
-def planned_job(
-    spec: Spec,
-    device: Device,
-    count: int | None = None,
-    mode: Mode = "train",
-    stage: Stage = "denoiser",
-    placement: Placement = "resident",
-    batch: int | None = None,
-    attention: Kernel | None = None,
-    tf32: bool = False,
-    temporal_attention: Kernel | None = None,
-    rms_norm: RmsNorm | None = None,
-    typed: frozenset[str] = NOTHING,
-) -> Job:
-    """The job that a user means. Without `count` the spec's ranks, or its number of devices where it names no ranks;
-    a generation runs on one.
+def planned_job(spec: Spec, device: Device, question: Question = Question(), typed: frozenset[str] = NOTHING) -> Job:
+    """The job that a question means, on a spec that holds its overrides. Without `count` the spec's ranks, or its
+    number of devices where it names no ranks; a generation runs on one.
 
     Raises:
         UserError: the stage has nothing to train, two values that were given do not fit, the batch cannot be shared by
             the devices, or a kernel does not run there.
     """
-    if mode == "train" and stage == "vae" and not is_trainable(spec.vae):
+    trains = question.mode == "train"
+    if trains and question.stage == "vae" and not is_trainable(spec.vae):
         raise UserError(f"{spec.name}: a VAE of kind {spec.vae.kind!r} has nothing to train", "plan --stage denoiser")
-    devices = device_count(spec, count, mode == "train", typed)
-    if mode == "train":
-        spec = with_count(spec, devices, stage, typed)
-    options = (placement, batch, attention, tf32, temporal_attention, rms_norm)
-    job = Job(spec, device, devices, mode, stage, *options, typed)
-    if placement == "sequential" and "export.offload" in typed and not spec.export.offload:
+    devices = device_count(spec, question.count, trains, typed)
+    if trains:
+        spec = with_count(spec, devices, question.stage, typed)
+    job = Job(spec, device, devices, typed, **question.way)
+    if job.placement == "sequential" and "export.offload" in typed and not spec.export.offload:
         raise UserError("--one-at-a-time and export.offload=false say two things", "leave one of the two out")
-    if tf32 and "train.tf32" in typed and not spec.train.tf32:
+    if job.tf32 and "train.tf32" in typed and not spec.train.tf32:
         raise UserError("--tf32 and train.tf32=false say two things", "leave one of the two out")
     check_kernels(job)
     return job

@@ -21,7 +21,7 @@ from sora_spec.language.loading import load_spec
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.plan import find_device
-from sora_spec.plan.job import planned_job
+from sora_spec.plan.job import Question, planned_job
 from sora_spec.plan.memory.overhead import conv_workspace
 
 SPECS = Path(__file__).parents[2] / "specs"
@@ -54,7 +54,7 @@ def predicted(spec: Spec, component: Component, batch: int) -> int:
 
 
 def inside_the_plan(spec: Spec, component: Component, batch: int, real: int) -> None:
-    job = planned_job(spec, find_device("cpu"), 1, "generate")
+    job = planned_job(spec, find_device("cpu"), Question(count=1, mode="generate"))
     work = job.work(component, batch, "fp32")
     (scratch,) = conv_workspace(job.device, work)
     tensors = work.peak.activation_bytes

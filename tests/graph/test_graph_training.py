@@ -22,7 +22,7 @@ from sora_spec.builders.verify.allocator import memory_changes
 from sora_spec.language.loading import load_spec
 from sora_spec.language.schema.spec import Spec
 from sora_spec.plan.devices.machine import this_cpu
-from sora_spec.plan.job import planned_job
+from sora_spec.plan.job import Question, planned_job
 from sora_spec.plan.planner import Plan, make_plan
 from sora_spec.train.data.digits import DigitsRecipe, write_digits
 from sora_spec.train.data.loader import load_batches
@@ -127,7 +127,7 @@ def test_steps_take_what_the_plan_says(
     monkeypatch.setattr(task, "_encode", marked("encode", task._encode))
     optimizer = trainer.trained.optimizer
     monkeypatch.setattr(optimizer, "step", marked(UPDATE, optimizer.step))
-    plan = make_plan(planned_job(spec, this_cpu(torch.get_num_threads()), 1))
+    plan = make_plan(planned_job(spec, this_cpu(torch.get_num_threads()), Question(count=1)))
     order = trainer.order(0)
     batches = load_batches(task.dataset, order, 0)
     first, second = [phase_peaks(trainer, partial(trainer.step, number, batches, order)) for number in range(2)]

@@ -19,7 +19,7 @@ from sora_spec.language.packaged import packaged_names
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.plan.devices.hardware import find_device
 from sora_spec.plan.interval import total
-from sora_spec.plan.job import planned_job
+from sora_spec.plan.job import Question, planned_job
 from sora_spec.plan.memory.generate_phases import decode_calls
 from sora_spec.plan.planner import make_plan
 from sora_spec.plan.show.breakdown import TITLES
@@ -105,7 +105,7 @@ def test_the_sampler_calls_the_network_as_often_as_planned(arguments: list[str])
     planned = sampler_calls(spec)
     assert planned.low == planned.likely == planned.high == len(network.batches) == count_steps(spec)
     device = find_device("h100")
-    job = planned_job(spec, device, mode="generate")
+    job = planned_job(spec, device, Question(mode="generate"))
     assert set(network.batches) == {4 if job.guided else 2}
     assert evaluations(spec) == len(network.batches) * (2 if job.guided else 1)
 
@@ -156,13 +156,13 @@ def test_a_clip_is_decoded_in_the_planned_pieces(frames: int, patch: int, asked:
     shape = (1, *derive_shapes(spec).latent)
     Pipeline(spec, decoder, decoder).decode(np.zeros(shape, np.float32))
     assert decoder.frames == pieces
-    job = planned_job(spec, find_device("h100"), mode="generate", batch=1)
+    job = planned_job(spec, find_device("h100"), Question(mode="generate", batch=1))
     assert decode_calls(job) == pytest.approx(frames / pieces[0])
     plan = make_plan(job)
     same = load_spec(
         "opendit-video", [*changes, "clip.height=64", "clip.width=64", f"export.decode_frames={pieces[0]}"]
     )
-    assert plan.phases == make_plan(planned_job(same, find_device("h100"), mode="generate", batch=1)).phases
+    assert plan.phases == make_plan(planned_job(same, find_device("h100"), Question(mode="generate", batch=1))).phases
     assert engine_profile(spec, "vae_decoder").opt["latents"][2] == pieces[0]
 
 
@@ -171,9 +171,9 @@ def test_as_many_clips_at_a_time_as_the_program_takes() -> None:
 
     assert pipeline.default_batch is default_batch
     for name in packaged_names():
-        assert planned_job(load_record(name), find_device("h100"), mode="generate").generated == default_batch(
-            load_spec(name)
-        )
+        assert planned_job(
+            load_record(name), find_device("h100"), Question(mode="generate")
+        ).generated == default_batch(load_spec(name))
 
 
 def test_training_shows_and_crops_what_is_planned() -> None:
@@ -203,7 +203,7 @@ def test_tree_and_bar_count_a_term_in_the_same_part(name: str) -> None:
     stages = [("train", "denoiser"), ("generate", "denoiser")]
     stages += [("train", "vae")] if spec.vae.kind != "identity" else []
     for mode, stage in stages:
-        job = planned_job(spec, device, None, mode, stage)  # pyright: ignore[reportArgumentType]
+        job = planned_job(spec, device, Question(mode=mode, stage=stage))  # pyright: ignore[reportArgumentType]
         for phase in make_plan(job).phases:
             for group, stretch in BAR_OF_TREE.items():
                 tree = total(term.bytes for term in phase.terms if term.meaning.group == group)

@@ -22,7 +22,7 @@ from sora_spec.language.packaged import find_spec_file
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.source import Document, load_document
 from sora_spec.plan import find_device, make_plan
-from sora_spec.plan.job import planned_job
+from sora_spec.plan.job import Question, planned_job
 from sora_spec.plan.search.sweep import parse_axes, render, sweep
 from sora_spec.plan.show.values import plan_values
 
@@ -155,7 +155,7 @@ def test_mistakes_are_told(arguments: list[str], message: str) -> None:
 def test_a_sweep_shares_the_numbers_of_single_plans() -> None:
     document, spec = loaded("tiny-latte", [])
     axes = parse_axes(["train.batch=8,16", "train.precision=fp32,bf16"])
-    rows = sweep(document, ["rtx4090", "h100"], [None], "train", "denoiser", axes)
+    rows = sweep(document, Question(), ["rtx4090", "h100"], [None], axes)
     assert len(rows) == 8
     alone = make_plan(planned_job(spec, find_device("h100")))
     row = next(r for r in rows if r.device == "h100" and r.settings == ("train.batch=16", "train.precision=fp32"))
@@ -169,7 +169,7 @@ def test_a_sweep_shares_the_numbers_of_single_plans() -> None:
 
 def test_a_sweep_tells_why_a_row_has_no_plan() -> None:
     document, _ = loaded("tiny-latte", [])
-    rows = sweep(document, ["rtx4090"], [None], "train", "denoiser", parse_axes(["backbone.heads=4,5"]))
+    rows = sweep(document, Question(), ["rtx4090"], [None], parse_axes(["backbone.heads=4,5"]))
     assert rows[0].plan is not None
     assert rows[1].plan is None
     assert "192" in rows[1].problem
@@ -251,7 +251,7 @@ def test_kernels_across_frames_and_of_norms_are_part_of_the_question() -> None:
 )
 def test_only_axes_with_flash_take_its_scratch(attention: Any, temporal: Any, rows: int) -> None:
     spec = load_record("latte", ["train.precision=bf16", "train.batch=8", "parallel.shard=1"])
-    job = planned_job(spec, find_device("h100"), 1, attention=attention, temporal_attention=temporal)
+    job = planned_job(spec, find_device("h100"), Question(count=1, attention=attention, temporal_attention=temporal))
     terms = {term.name: term.bytes.likely for phase in make_plan(job).phases for term in phase.terms}
     assert terms.get("attention workspace", 0) == rows * 16 * 4 * (96 + 1)  # 16 heads of 72 channels, rounded to 96
 

@@ -27,7 +27,7 @@ from sora_spec.language.tiles import cut_of
 from sora_spec.language.yaml_tree import MapNode
 from sora_spec.plan import Job, Plan, device_names, find_device, make_plan
 from sora_spec.plan.interval import Interval
-from sora_spec.plan.job import Mode, Stage, planned_job
+from sora_spec.plan.job import Mode, Question, Stage, planned_job
 from sora_spec.plan.planner import times_of
 from sora_spec.plan.search.changes import changed
 from sora_spec.plan.search.clip_sizes import frame_counts
@@ -84,7 +84,7 @@ class Asked(NamedTuple):
     def of(self, spec: Spec, **options: Any) -> Job:
         """The same job of another spec."""
         device, batch = find_device(self.gpu), options.pop("batch", self.batch)
-        return planned_job(spec, device, mode=self.mode, stage=self.stage, batch=batch, **options)
+        return planned_job(spec, device, Question(mode=self.mode, stage=self.stage, batch=batch, **options))
 
 
 @st.composite
@@ -267,10 +267,12 @@ def _typed(found: Asked, overrides: Sequence[str], options: Sequence[str], devic
         planned_job(
             checked.record(),
             device,
-            int(count) if count else None,
-            found.mode,
-            found.stage,
-            batch=int(batch) if batch else found.batch,
+            Question(
+                count=int(count) if count else None,
+                mode=found.mode,
+                stage=found.stage,
+                batch=int(batch) if batch else found.batch,
+            ),
         )
     )
 
@@ -379,7 +381,7 @@ def test_the_command_the_sweep_and_the_process_give_the_same_plan(found: Asked) 
     if found.batch is None:
         pairs = [text.partition("=") for text in found.overrides]
         axes = [Axis(path, (value,)) for path, _, value in pairs]
-        (row,) = sweep(document_of(found.name), [found.gpu], [None], found.mode, found.stage, axes)
+        (row,) = sweep(document_of(found.name), Question(mode=found.mode, stage=found.stage), [found.gpu], [None], axes)
         assert row.plan is not None
         assert (row.plan.phases, row.plan.times) == (plan.phases, plan.times)
 
@@ -415,7 +417,8 @@ def test_models_and_records_have_the_same_plan_and_the_same_fixes(name: str, mod
     record, model = record_of(document_of(name)), load_spec(name)
     device = find_device("rtx3090")
     jobs = [
-        planned_job(spec, device, 1, mode) for spec in (record, model, spec_from_values(model.model_dump(mode="json")))
+        planned_job(spec, device, Question(count=1, mode=mode))
+        for spec in (record, model, spec_from_values(model.model_dump(mode="json")))
     ]
     plans = [make_plan(job) for job in jobs]
     assert plans[0].phases == plans[1].phases == plans[2].phases

@@ -20,10 +20,10 @@ import pytest
 from sora_spec.plan import planner
 from sora_spec.plan.devices import hardware
 from sora_spec.plan.interval import Interval, exactly
-from sora_spec.plan.job import Job
+from sora_spec.plan.job import Job, Question
 from sora_spec.plan.memory.terms import Phase, Term, hold
 from sora_spec.plan.planner import Times
-from sora_spec.plan.question import Advice, Answer, WhatIf
+from sora_spec.plan.question import Advice, Answer
 from sora_spec.plan.search.fastest import Fastest
 from sora_spec.plan.search.fixes import Fix
 from sora_spec.plan.search.solve import Solution
@@ -57,8 +57,8 @@ def make_app() -> Callable[..., SoraSpecApp]:
     """An app on files of the folder."""
 
     def made(*specs: str, **settings: Any) -> SoraSpecApp:
-        whatif = settings.pop("whatif", WhatIf())
-        return SoraSpecApp(open_session(specs or ("video.yaml", "image.yaml", "wrong.yaml"), whatif), **settings)
+        question = settings.pop("question", Question())
+        return SoraSpecApp(open_session(specs or ("video.yaml", "image.yaml", "wrong.yaml"), question), **settings)
 
     return made
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from textual.widgets import DataTable
 
-from sora_spec.plan.question import WhatIf, command_line
+from sora_spec.plan.job import Question
+from sora_spec.plan.question import command_line
 from sora_spec.tui.charts import Chart
 from sora_spec.tui.compare import DRAWINGS, CompareScreen
 from sora_spec.tui.headless import settled
@@ -55,7 +56,7 @@ def test_two_specs_differ_as_the_command_says(make_app, drive) -> None:
         assert set(printed["fields"]) <= set(shown)
         assert shown["train.batch"] == printed["fields"]["train.batch"]
 
-    drive(make_app("video.yaml", "image.yaml", whatif=WhatIf(gpu="rtx4090")), scene)
+    drive(make_app("video.yaml", "image.yaml", question=Question(gpu="rtx4090")), scene)
 
 
 def test_d_shows_every_line_and_marks_those_that_differ(make_app, drive) -> None:
@@ -83,7 +84,7 @@ def test_one_spec_with_a_question_stands_beside_itself(make_app, drive) -> None:
     async def scene(pilot: Any) -> None:
         screen = await compared(pilot, 1)
         assert screen.query_one("#note").display
-        app.ask(app.spec.whatif.having("train.batch", "64"))
+        app.ask(app.spec.question.having("train.batch", "64"))
         await settled(app)
         screen = await compared(pilot, 2)
         assert not screen.query_one("#note").display
@@ -98,10 +99,10 @@ def test_m_pins_what_the_planner_asks_and_delete_takes_it_back(make_app, drive, 
     async def scene(pilot: Any) -> None:
         for batch in ("64", "128"):
             await pilot.press("1")
-            app.ask(app.spec.whatif.having("train.batch", batch))
+            app.ask(app.spec.question.having("train.batch", batch))
             await settled(app)
             await pilot.press("m")
-        app.ask(app.spec.whatif.having("train.batch", "16"))
+        app.ask(app.spec.question.having("train.batch", "16"))
         await settled(app)
         screen = await compared(pilot, 3)
         assert lines(screen)["train.batch"] == ["64", "128", "16"]
@@ -109,7 +110,7 @@ def test_m_pins_what_the_planner_asks_and_delete_takes_it_back(make_app, drive, 
         assert rows == ["A video batch=64 (pinned)", "B video batch=128 (pinned)", "C video batch=16"]
         found = {line.name: line.values for line in screen.lines}
         for number, column in enumerate(screen.columns):
-            asked = printed(command_line("video.yaml", column.answer.whatif))
+            asked = printed(command_line("video.yaml", column.answer.question))
             assert found["device_bytes"][number] == asked["memory"]["device_bytes"]["likely"]
             assert found["total_seconds"][number] == asked["time"]["total_seconds"]["likely"]
         screen.query_one(RowList).focus()

@@ -40,9 +40,9 @@ def test_a_damaged_text_has_an_answer(seed: int) -> None:
 
 
 def make_whatif(chance: random.Random) -> Any:
-    from sora_spec.plan.question import WhatIf
+    from sora_spec.plan.job import Question
 
-    return WhatIf(mode=chance.choice(("train", "generate")), stage=chance.choice(("denoiser", "vae")))
+    return Question(mode=chance.choice(("train", "generate")), stage=chance.choice(("denoiser", "vae")))
 
 
 def edit(app: Any, drive: Any, until: Any, count: int, seed: int) -> None:

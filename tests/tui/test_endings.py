@@ -112,13 +112,13 @@ def test_names_and_texts_are_neither_markup_nor_orders_to_the_terminal(tmp_path:
     (tmp_path / f"{name}.yaml").write_text(text.replace("kind: ddpm", 'kind: "[bold]k\\e[31m"'))
     (tmp_path / "runs" / name / "denoiser").mkdir(parents=True)
     (tmp_path / "runs" / name / "spec.yaml").write_text(text.replace("name: tiny-dit", "name: [red]"))
-    from sora_spec.plan.question import WhatIf
+    from sora_spec.plan.job import Question
     from sora_spec.tui.app import SoraSpecApp
     from sora_spec.tui.headless import picture
     from sora_spec.tui.session import open_session
 
     for screen, shown in (("spec", "`[bold]k"), ("runs", r"[red]x\x1b]52;c;aa\x07\u202eb")):
-        session = open_session([str(tmp_path / f"{name}.yaml")], WhatIf())
+        session = open_session([str(tmp_path / f"{name}.yaml")], Question())
         app = SoraSpecApp(session, screen=screen, run_folders=(tmp_path / "runs",))
         drawn = asyncio.run(picture(app, (200, 50)))
         assert not set(drawn) & {"\x1b", "\x07", "\u202e"}

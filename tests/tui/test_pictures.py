@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sora_spec.plan.question import WhatIf
+from sora_spec.plan.job import Question
 from sora_spec.tui.welcome import Welcome
 
 SIZES = ((80, 24), (120, 32), (200, 50))
@@ -21,13 +21,13 @@ def named(value: Any) -> str:
     return value if isinstance(value, str) else "x".join(map(str, value))
 
 
-TOO_MUCH = WhatIf(gpu="rtx4090").having("train.batch", "256")
+TOO_MUCH = Question(gpu="rtx4090").having("train.batch", "256")
 
-SCENES: dict[str, tuple[str, tuple[str, ...], WhatIf, list[str]]] = {
+SCENES: dict[str, tuple[str, tuple[str, ...], Question, list[str]]] = {
     "no": ("planner", ("video.yaml", "image.yaml", "wrong.yaml"), TOO_MUCH, ["t", "down", "down"]),
-    "generate": ("planner", ("video.yaml", "image.yaml"), WhatIf(mode="generate", gpu="rtx4090"), []),
-    "wrong": ("spec", ("wrong.yaml",), WhatIf(), []),
-    "help": ("help", ("image.yaml",), WhatIf(), []),
+    "generate": ("planner", ("video.yaml", "image.yaml"), Question(mode="generate", gpu="rtx4090"), []),
+    "wrong": ("spec", ("wrong.yaml",), Question(), []),
+    "help": ("help", ("image.yaml",), Question(), []),
 }
 
 
@@ -42,13 +42,13 @@ LOOKS = [
 @pytest.mark.parametrize(("size", "theme"), LOOKS, ids=named)
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_screen_looks_as_it_did(scene: str, size: tuple[int, int], theme: str, photograph, make_app) -> None:
-    screen, specs, whatif, keys = SCENES[scene]
-    photograph(make_app(*specs, whatif=whatif, screen=screen), size, theme, keys)
+    screen, specs, question, keys = SCENES[scene]
+    photograph(make_app(*specs, question=question, screen=screen), size, theme, keys)
 
 
 @pytest.mark.parametrize("size", [(60, 20), (240, 70)], ids=named)
 def test_the_planner_at_the_ends_of_its_range(size: tuple[int, int], photograph, make_app) -> None:
-    photograph(make_app("video.yaml", "image.yaml", whatif=TOO_MUCH), size, "textual-dark", [])
+    photograph(make_app("video.yaml", "image.yaml", question=TOO_MUCH), size, "textual-dark", [])
 
 
 def test_a_knob_asks_for_a_value(photograph, make_app) -> None:
@@ -56,13 +56,13 @@ def test_a_knob_asks_for_a_value(photograph, make_app) -> None:
 
 
 def test_without_unicode(photograph, make_app) -> None:
-    app = make_app("video.yaml", "wrong.yaml", whatif=TOO_MUCH, ascii_only=True)
+    app = make_app("video.yaml", "wrong.yaml", question=TOO_MUCH, ascii_only=True)
     photograph(app, (80, 24), "textual-dark", [])
 
 
 def test_without_colour(photograph, make_app, monkeypatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    photograph(make_app("video.yaml", "wrong.yaml", whatif=TOO_MUCH), (80, 24), "textual-dark", [])
+    photograph(make_app("video.yaml", "wrong.yaml", question=TOO_MUCH), (80, 24), "textual-dark", [])
 
 
 def test_the_first_start_explains_itself(photograph, make_app) -> None:

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 
 from sora_spec.language.source import load_document
+from sora_spec.plan.job import Question
 from sora_spec.plan.knobs.all_knobs import KNOBS, situation_of
-from sora_spec.plan.question import WhatIf, answer_values, command_line
+from sora_spec.plan.question import answer_values, command_line
 from sora_spec.tui.headless import settled
 from sora_spec.tui.numbers import gib
 from sora_spec.tui.planner import KnobRows, PlannerScreen
 from sora_spec.tui.rows import Lines, RowList
 from sora_spec.tui.tree import Breakdown
 
-QUESTIONS = {"train": WhatIf(), "generate": WhatIf(mode="generate"), "VAE": WhatIf(stage="vae")}
+QUESTIONS = {"train": Question(), "generate": Question(mode="generate"), "VAE": Question(stage="vae")}
 
 
 def texts(rows: RowList) -> list[str]:
@@ -40,21 +41,21 @@ async def to_knob(pilot: Any, key: str) -> bool:
 
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_every_knob_asks_what_the_command_line_prints(question: str, make_app, drive, printed) -> None:
-    app = make_app("video.yaml", whatif=QUESTIONS[question])
+    app = make_app("video.yaml", question=QUESTIONS[question])
     turned: list[str] = []
 
     async def turn(pilot: Any, key: str) -> None:
-        before = app.spec.whatif
+        before = app.spec.question
         await pilot.press("right_square_bracket")
-        if app.spec.whatif == before:
+        if app.spec.question == before:
             await pilot.press("left_square_bracket")
-        assert app.spec.whatif != before
+        assert app.spec.question != before
         await settled(app)
         verdict = texts(app.screen.query_one("#verdict", Lines))
         if app.spec.answer.plan is None:
             assert "NO PLAN" in verdict[0]
         else:
-            asked = printed(command_line("video.yaml", app.spec.whatif))
+            asked = printed(command_line("video.yaml", app.spec.question))
             assert answer_values(app.spec.answer, app.spec.advice) == asked
             memory = asked["memory"]
             numbers = f"{gib(memory['device_bytes']['likely'])} of {gib(memory['capacity_bytes'])} GiB"
@@ -62,7 +63,7 @@ def test_every_knob_asks_what_the_command_line_prints(question: str, make_app, d
             turned.append(key)
         await pilot.press("u")
         await settled(app)
-        assert app.spec.whatif == before
+        assert app.spec.question == before
 
     async def scene(pilot: Any) -> None:
         for knob in KNOBS:
@@ -82,20 +83,20 @@ def test_arrows_clicks_and_typed_values_turn_a_knob(make_app, drive) -> None:
         assert await to_knob(pilot, "batch")
         await pilot.press("right")
         await settled(app)
-        assert app.spec.whatif.given("train.batch") == "48"
+        assert app.spec.question.given("train.batch") == "48"
         await pilot.press("left")
         await settled(app)
-        assert app.spec.whatif.given("train.batch") == "32"
+        assert app.spec.question.given("train.batch") == "32"
         rows = app.screen.query_one(KnobRows)
         y = rows.cursor + 1 - rows.scroll_offset.y
         await pilot.click(rows, offset=(rows.size.width - 2, y))
         await settled(app)
-        assert app.spec.whatif.given("train.batch") == "48"
+        assert app.spec.question.given("train.batch") == "48"
         await pilot.press("enter")
         await pilot.pause()
         await pilot.press("home", *["delete"] * 4, *"256", "enter")
         await settled(app)
-        assert app.spec.whatif.given("train.batch") == "256"
+        assert app.spec.question.given("train.batch") == "256"
 
     drive(app, scene)
 
@@ -119,7 +120,7 @@ def test_the_clip_is_typed_as_people_say_it(key, typed, expected, make_app, driv
         await pilot.pause()
         await pilot.press("home", *["delete"] * 10, *typed, "enter")
         await settled(app)
-        assert {path: app.spec.whatif.given(path) for path in expected} == expected
+        assert {path: app.spec.question.given(path) for path in expected} == expected
         assert app.spec.answer.plan is not None
 
     drive(app, scene)
@@ -134,14 +135,14 @@ def test_a_wrong_value_is_told_and_changes_nothing(make_app, drive) -> None:
         await pilot.pause()
         await pilot.press("home", *["delete"] * 4, *"many", "enter")
         await pilot.pause()
-        assert app.spec.whatif == WhatIf()
+        assert app.spec.question == Question()
         assert any("many" in str(note.title) for note in app._notifications)
 
     drive(app, scene)
 
 
 def test_a_fix_applied_fits_and_is_the_plan_it_promised(make_app, drive, printed) -> None:
-    app = make_app("video.yaml", whatif=WhatIf(gpu="rtx4090").having("train.batch", "256"))
+    app = make_app("video.yaml", question=Question(gpu="rtx4090").having("train.batch", "256"))
 
     async def scene(pilot: Any) -> None:
         assert app.spec.standing == "no"
@@ -150,7 +151,7 @@ def test_a_fix_applied_fits_and_is_the_plan_it_promised(make_app, drive, printed
         await settled(app)
         assert app.spec.standing in ("yes", "tight")
         assert app.spec.answer.plan.needed == fix.plan.needed
-        values = printed(command_line("video.yaml", app.spec.whatif))
+        values = printed(command_line("video.yaml", app.spec.question))
         assert values["fits"]
         assert values["memory"]["device_bytes"]["likely"] == round(fix.plan.needed.likely)
         await pilot.press("u")
@@ -161,7 +162,7 @@ def test_a_fix_applied_fits_and_is_the_plan_it_promised(make_app, drive, printed
         assert app.spec.standing in ("yes", "tight")
         await pilot.press("r")
         await settled(app)
-        assert app.spec.whatif == WhatIf(gpu="rtx4090").having("train.batch", "256")
+        assert app.spec.question == Question(gpu="rtx4090").having("train.batch", "256")
 
     drive(app, scene)
 
@@ -226,7 +227,7 @@ def test_the_tree_adds_up_to_the_verdict_in_every_phase(make_app, drive) -> None
 
 
 def test_flops_and_parameters_of_the_tree_are_those_of_the_plan(make_app, drive) -> None:
-    app = make_app("video.yaml", whatif=WhatIf(count=1).having("parallel.shard", "1").having("train.batch", "1"))
+    app = make_app("video.yaml", question=Question(count=1).having("parallel.shard", "1").having("train.batch", "1"))
 
     async def scene(_: Any) -> None:
         values = answer_values(app.spec.answer, app.spec.advice)
@@ -242,7 +243,7 @@ def test_flops_and_parameters_of_the_tree_are_those_of_the_plan(make_app, drive)
 
 def test_the_command_is_shown_and_put_on_the_clipboard(make_app, drive) -> None:
     app = make_app(
-        "video.yaml", whatif=WhatIf(gpu="h100", count=4).having("train.recompute", "{kind: blocks, every: 2}")
+        "video.yaml", question=Question(gpu="h100", count=4).having("train.recompute", "{kind: blocks, every: 2}")
     )
 
     async def scene(pilot: Any) -> None:
@@ -283,7 +284,7 @@ def test_the_plan_is_exported(form: str, make_app, drive, home, printed) -> None
 
 
 def test_the_whatif_is_written_with_comments_kept(make_app, drive, home, printed) -> None:
-    app = make_app("video.yaml", whatif=WhatIf(gpu="h100", count=4).having("train.batch", "64"))
+    app = make_app("video.yaml", question=Question(gpu="h100", count=4).having("train.batch", "64"))
     before = (home / "video.yaml").read_text()
 
     async def scene(pilot: Any) -> None:
@@ -292,7 +293,7 @@ def test_the_whatif_is_written_with_comments_kept(make_app, drive, home, printed
         await pilot.pause()
         await pilot.press("enter")
         await settled(app)
-        assert app.spec.whatif == WhatIf()
+        assert app.spec.question == Question()
         assert app.spec.answer.plan.needed == needed
 
     drive(app, scene)
@@ -306,7 +307,7 @@ def test_the_whatif_is_written_with_comments_kept(make_app, drive, home, printed
 
 
 def test_a_packaged_spec_is_never_written_over(make_app, drive, home) -> None:
-    app = make_app("tiny-dit", whatif=WhatIf().having("train.batch", "4"))
+    app = make_app("tiny-dit", question=Question().having("train.batch", "4"))
 
     async def scene(pilot: Any) -> None:
         await pilot.press("ctrl+s")

@@ -15,7 +15,8 @@ from textual.widgets import DataTable, Input, Static
 from sora_spec.errors import UserError
 from sora_spec.language.packaged import find_spec_file, packaged_names
 from sora_spec.language.source import load_document
-from sora_spec.plan.question import WhatIf, command_line, plan_of, whatif_from
+from sora_spec.plan.job import Question
+from sora_spec.plan.question import command_line, plan_of, question_from
 from sora_spec.plan.search.budget import best, parse_budget
 from sora_spec.plan.search.listing import listed_counts
 from sora_spec.plan.search.sweep import parse_axes, row_values, sweep_rows, swept_devices
@@ -235,8 +236,8 @@ def test_f_shows_only_what_fits(make_app, drive) -> None:
 
 
 def test_enter_asks_the_planner_for_the_row(make_app, drive, printed) -> None:
-    whatif = WhatIf(attention="efficient", overrides=(("train.steps", "1000"), ("train.batch", "24")))
-    app = make_app("video.yaml", whatif=whatif)
+    question = Question(attention="efficient", overrides=(("train.steps", "1000"), ("train.batch", "24")))
+    app = make_app("video.yaml", question=question)
 
     async def scene(pilot: Any) -> None:
         screen = await swept(pilot)
@@ -246,10 +247,10 @@ def test_enter_asks_the_planner_for_the_row(make_app, drive, printed) -> None:
         await pilot.press("enter")
         assert app.current_mode == "planner"
         await settled(app)
-        assert app.spec.whatif.gpu == row.device == "rtx4090"
-        assert app.spec.whatif.overrides == (("train.steps", "1000"), ("train.batch", "16"))
+        assert app.spec.question.gpu == row.device == "rtx4090"
+        assert app.spec.question.overrides == (("train.steps", "1000"), ("train.batch", "16"))
         values = row_values(row)
-        asked = printed(command_line("video.yaml", app.spec.whatif))
+        asked = printed(command_line("video.yaml", app.spec.question))
         assert asked["memory"]["device_bytes"] == values["device_bytes"]
         assert asked["time"]["total_seconds"] == values["total_seconds"]
         assert app.spec.answer.plan.needed == row.plan.needed
@@ -329,7 +330,7 @@ def test_another_question_sweeps_anew(make_app, drive) -> None:
         await type_axes(pilot, screen, gpus="h100", counts="8", over="train.batch=8,16")
         before = [row_values(row) for row in screen.rows]
         await pilot.press("1")
-        app.ask(app.spec.whatif.having("train.steps", "1000"))
+        app.ask(app.spec.question.having("train.steps", "1000"))
         await settled(app)
         await pilot.press("3")
         await swept(pilot)
@@ -347,7 +348,7 @@ def test_generation_sweeps_devices(make_app, drive) -> None:
         printed = json.loads(printed_rows("video.yaml", "--mode", "generate", "--gpu", "all", "--count", "1"))
         assert [row_values(row) for row in screen.rows] == printed
 
-    drive(make_app("video.yaml", whatif=WhatIf(mode="generate")), scene)
+    drive(make_app("video.yaml", question=Question(mode="generate")), scene)
 
 
 def test_a_wrong_spec_has_rows_that_say_why(make_app, drive) -> None:
@@ -386,7 +387,7 @@ def test_counts() -> None:
 @pytest.mark.parametrize("changes", [[], ["train.batch=6"], ["train.batch=1"]])
 def test_a_sweep_begins_with_rows_that_can_be_planned(name: str, changes: list[str]) -> None:
     """As many devices and such batches as share evenly; the first ones asked for are the spec's own."""
-    asked = whatif_from(changes, gpu="h100", count=1 if changes else None)
+    asked = question_from(changes, gpu="h100", count=1 if changes else None)
     answer = plan_of(load_document(find_spec_file(name)), asked)
     assert answer.job is not None, answer.problem
     spec: Any = SimpleNamespace(answer=answer)
@@ -394,5 +395,5 @@ def test_a_sweep_begins_with_rows_that_can_be_planned(name: str, changes: list[s
     assert answer.job.count in counts
     axes = parse_axes(split_axes(first_axes(spec, counts)))
     assert str(answer.job.spec.train.batch) in axes[0].values
-    rows = list(sweep_rows(answer.document, swept_devices(["h100"]), list(counts), "train", "denoiser", axes))
+    rows = list(sweep_rows(answer.document, Question(), swept_devices(["h100"]), list(counts), axes))
     assert all(row.plan is not None for row in rows), [row.problem for row in rows if row.plan is None]

@@ -12,7 +12,7 @@ from sora_spec.errors import UserError
 from sora_spec.language.packaged import packaged_names, packaged_path
 from sora_spec.language.source import parse_document
 from sora_spec.language.span import Text
-from sora_spec.plan.question import WhatIf
+from sora_spec.plan.job import Question
 from sora_spec.tui.headless import settled
 from sora_spec.tui.spec import Editor
 from sora_spec.tui.writing import with_values
@@ -100,7 +100,7 @@ def test_typing_plans_anew_and_saves(make_app, drive, until, home: Path) -> None
 
 
 def test_a_file_changed_elsewhere_is_read_and_never_lost(make_app, drive, until, home: Path) -> None:
-    app = make_app("video.yaml", screen="spec", whatif=WhatIf())
+    app = make_app("video.yaml", screen="spec", question=Question())
     file = home / "video.yaml"
 
     def elsewhere(batch: int) -> None:

@@ -21,7 +21,7 @@ from sora_spec.language.packaged import install_command
 from sora_spec.plan.devices.hardware import Device, find_device
 from sora_spec.plan.devices.machine import cpu_title
 from sora_spec.plan.interval import Interval
-from sora_spec.plan.job import Job, planned_job
+from sora_spec.plan.job import Job, Question, planned_job
 from sora_spec.plan.time.timing import compute_seconds, optimizer_seconds
 
 # Best of several runs after a warm-up.
@@ -195,7 +195,7 @@ def _full_device(found: Measured) -> Device:
 
 
 def _job(program: Program, device: Device) -> Job:
-    return planned_job(load_spec(program.spec), device, 1)
+    return planned_job(load_spec(program.spec), device, Question(count=1))
 
 
 def _fitting(program: Program, device: Device) -> Program:

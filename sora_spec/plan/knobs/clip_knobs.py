@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from sora_spec.errors import UserError
+from sora_spec.plan.job import Question
 from sora_spec.plan.knobs.field_knobs import help_at
 from sora_spec.plan.knobs.knob import Knob, Setting, Situation
-from sora_spec.plan.question import WhatIf
 from sora_spec.plan.search.changes import flow
 from sora_spec.plan.search.clip_sizes import frame_counts, sizes, with_frames
 
@@ -20,8 +20,8 @@ def _size_shown(at: Situation) -> str:
     return f"{at.spec.clip.height}×{at.spec.clip.width}"
 
 
-def _sized(at: Situation, size: tuple[int, int]) -> WhatIf:
-    return at.whatif.having("clip.height", str(size[0])).having("clip.width", str(size[1]))
+def _sized(at: Situation, size: tuple[int, int]) -> Question:
+    return at.question.having("clip.height", str(size[0])).having("clip.width", str(size[1]))
 
 
 def _size_settings(at: Situation) -> list[Setting]:
@@ -32,7 +32,7 @@ def _size_settings(at: Situation) -> list[Setting]:
     return [Setting(f"{h}×{w}", _sized(at, (h, w)), h * w) for h, w in sorted(set(near), key=lambda s: s[0] * s[1])]
 
 
-def _size_typed(at: Situation, text: str) -> WhatIf:
+def _size_typed(at: Situation, text: str) -> Question:
     both = re.fullmatch(r"(\d{1,5})\s*[x×X*, ]\s*(\d{1,5})", text)
     if both:
         return _sized(at, (int(both[1]), int(both[2])))
@@ -51,8 +51,8 @@ def _length_shown(at: Situation) -> str:
     return f"{clip.frames} frames" if clip.frames != 1 else "1 frame"
 
 
-def _length(at: Situation, frames: int) -> WhatIf:
-    changed = at.whatif
+def _length(at: Situation, frames: int) -> Question:
+    changed = at.question
     for path, value in with_frames(at.spec, frames).items():
         changed = changed.having(path, flow(value))
     return changed
@@ -70,7 +70,7 @@ def _length_settings(at: Situation) -> list[Setting]:
     return [Setting(f"{n} frames" if n != 1 else "1 frame", _length(at, n), n) for n in sorted(chosen)]
 
 
-def _length_typed(at: Situation, text: str) -> WhatIf:
+def _length_typed(at: Situation, text: str) -> Question:
     found = re.fullmatch(r"(\d{1,5}(?:\.\d{1,3})?)\s*(s|sec|seconds|f|frames?)?", text)
     if not found:
         raise UserError(f"{text!r} is no length", "frames such as 81, or seconds such as 5s")
@@ -88,10 +88,10 @@ def _rate_shown(at: Situation) -> str:
     return f"{at.spec.clip.fps:g}"
 
 
-def _rate_typed(at: Situation, text: str) -> WhatIf:
+def _rate_typed(at: Situation, text: str) -> Question:
     if not re.fullmatch(r"\d{1,4}(\.\d{1,3})?", text) or not 0 < float(text) <= 1000:
         raise UserError(f"{text!r} is no frame rate", "frames a second, such as 16 or 23.976")
-    return at.whatif.having("clip.fps", text)
+    return at.question.having("clip.fps", text)
 
 
 CLIP_KNOBS: tuple[Knob, ...] = (
@@ -113,7 +113,7 @@ CLIP_KNOBS: tuple[Knob, ...] = (
     Knob(
         *("fps", "frames a second", help_at("clip.fps")),
         shown=_rate_shown,
-        settings=lambda at: [Setting(f"{n}", at.whatif.having("clip.fps", str(n)), n) for n in RATES],
+        settings=lambda at: [Setting(f"{n}", at.question.having("clip.fps", str(n)), n) for n in RATES],
         place=lambda at: at.spec.clip.fps,
         typed=_rate_typed,
         applies=lambda at: at.spec.temporal.kind != "none",

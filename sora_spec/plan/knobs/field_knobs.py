@@ -67,7 +67,7 @@ def field_knob(
         ]
 
     def settings(at: Situation) -> list[Setting]:
-        return [Setting(words.get(value, _bare(value)), at.whatif.having(path, value)) for value in values(at)]
+        return [Setting(words.get(value, _bare(value)), at.question.having(path, value)) for value in values(at)]
 
     def shown(at: Situation) -> str:
         value: Any = at.spec

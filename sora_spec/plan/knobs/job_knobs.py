@@ -6,19 +6,19 @@ from dataclasses import replace
 
 from sora_spec.language.facts import is_trainable
 from sora_spec.plan.devices.hardware import device_names
+from sora_spec.plan.job import Question
 from sora_spec.plan.knobs.field_knobs import help_at
 from sora_spec.plan.knobs.knob import Knob, Setting, Situation, trains_denoiser, whole_number
-from sora_spec.plan.question import WhatIf
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
 
 
 def _job_settings(at: Situation) -> list[Setting]:
-    found = [Setting("train denoiser", replace(at.whatif, mode="train", stage="denoiser"))]
+    found = [Setting("train denoiser", replace(at.question, mode="train", stage="denoiser"))]
     if is_trainable(at.spec.vae):
-        found.append(Setting("train VAE", replace(at.whatif, mode="train", stage="vae")))
-    return [*found, Setting("generate", replace(at.whatif, mode="generate", stage="denoiser"))]
+        found.append(Setting("train VAE", replace(at.question, mode="train", stage="vae")))
+    return [*found, Setting("generate", replace(at.question, mode="generate", stage="denoiser"))]
 
 
 def _job_shown(at: Situation) -> str:
@@ -28,16 +28,16 @@ def _job_shown(at: Situation) -> str:
 
 
 def _gpu_settings(at: Situation) -> list[Setting]:
-    names, typed = device_names(at.whatif.hardware or None), "hardware.gpu" in at.job.typed
+    names, typed = device_names(at.question.hardware or None), "hardware.gpu" in at.job.typed
     return [
-        Setting(name, at.whatif.having("hardware.gpu", name) if typed else replace(at.whatif, gpu=name))
+        Setting(name, at.question.having("hardware.gpu", name) if typed else replace(at.question, gpu=name))
         for name in names
     ]
 
 
-def _count(at: Situation, count: int) -> WhatIf:
+def _count(at: Situation, count: int) -> Question:
     """Other devices: how they share the weights is worked out anew; groups of ranks stay where they divide them."""
-    parallel, asked = at.job.spec.parallel, at.whatif.without("parallel.shard")
+    parallel, asked = at.job.spec.parallel, at.question.without("parallel.shard")
     if count % (parallel.sequence * parallel.replicate):
         asked = asked.without("parallel.sequence").without("parallel.replicate")
     return asked.on(count, at.job)
@@ -56,12 +56,12 @@ def _batch_now(at: Situation) -> int:
     return at.job.generated if at.job.mode == "generate" else at.job.clips_per_step
 
 
-def _batch(at: Situation, batch: int) -> WhatIf:
+def _batch(at: Situation, batch: int) -> Question:
     if at.job.mode == "generate":
-        return replace(at.whatif, batch=batch)
+        return replace(at.question, batch=batch)
     if at.job.stage == "vae":
-        return at.whatif.having("vae.training.batch", str(batch))
-    changed = at.whatif.having("train.batch", str(batch))
+        return at.question.having("vae.training.batch", str(batch))
+    changed = at.question.having("train.batch", str(batch))
     if at.spec.train.micro_batch is not None:
         changed = changed.having("train.micro_batch", str(max(1, batch // _share(at))))
     return changed
@@ -80,8 +80,8 @@ def _batch_settings(at: Situation) -> list[Setting]:
     return [Setting(str(n), _batch(at, n), n) for n in shared]
 
 
-def _passes(at: Situation, passes: int) -> WhatIf:
-    changed = at.whatif.having("train.accumulation", str(passes))
+def _passes(at: Situation, passes: int) -> Question:
+    changed = at.question.having("train.accumulation", str(passes))
     if at.spec.train.micro_batch is not None:
         micro = at.spec.train.batch * passes // max(1, _share(at) * passes * passes // at.job.accumulation)
         changed = changed.having("train.micro_batch", str(max(1, micro)))

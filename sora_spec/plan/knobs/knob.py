@@ -1,6 +1,6 @@
 """What a knob is: a value in words, its settings from low to high, and typed values.
 
-A setting is a whole `WhatIf`, so that turning a knob is asking another question.
+A setting is a whole `Question`, so that turning a knob is asking another question.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sora_spec.errors import UserError
-from sora_spec.plan.job import Job
-from sora_spec.plan.question import Answer, WhatIf
+from sora_spec.plan.job import Job, Question
+from sora_spec.plan.question import Answer
 
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
@@ -22,7 +22,7 @@ class Setting(NamedTuple):
     """One setting of a knob."""
 
     words: str
-    whatif: WhatIf
+    question: Question
     order: float = 0.0
     """Place on the scale of a knob of numbers; knobs of choices count them."""
 
@@ -31,7 +31,7 @@ class Setting(NamedTuple):
 class Situation:
     """What a knob sees: the question, and the last spec and job that could be made of it."""
 
-    whatif: WhatIf
+    question: Question
     spec: Spec
     """As written, overrides included."""
     job: Job
@@ -48,12 +48,12 @@ class Knob:
     settings: Callable[[Situation], Sequence[Setting]]
     place: Callable[[Situation], float] | None = None
     """Where the present value stands on the scale; None for a knob of choices."""
-    typed: Callable[[Situation, str], WhatIf] | None = None
+    typed: Callable[[Situation, str], Question] | None = None
     """The question for a typed value; raises UserError. None where only choices make sense."""
     applies: Callable[[Situation], bool] = lambda _: True
     """Whether it has an effect on the job."""
 
-    def step(self, situation: Situation, way: Literal[-1, 1]) -> WhatIf | None:
+    def step(self, situation: Situation, way: Literal[-1, 1]) -> Question | None:
         """The next setting up or down; None at the end."""
         settings = self.settings(situation)
         if not settings:
@@ -62,12 +62,12 @@ class Knob:
             words = [setting.words for setting in settings]
             shown = self.shown(situation)
             index = words.index(shown) + way if shown in words else 0
-            return settings[index].whatif if 0 <= index < len(settings) else None
+            return settings[index].question if 0 <= index < len(settings) else None
         scale, here = [setting.order for setting in settings], self.place(situation)
         index = bisect_right(scale, here) if way > 0 else bisect_left(scale, here) - 1
-        return settings[index].whatif if 0 <= index < len(settings) else None
+        return settings[index].question if 0 <= index < len(settings) else None
 
-    def enter(self, situation: Situation, text: str) -> WhatIf:
+    def enter(self, situation: Situation, text: str) -> Question:
         """The question for a typed value.
 
         Raises:
@@ -76,7 +76,7 @@ class Knob:
         text = text.strip()
         for setting in self.settings(situation):
             if setting.words.lower() == text.lower():
-                return setting.whatif
+                return setting.question
         if self.typed is None:
             choices = ", ".join(setting.words for setting in self.settings(situation))
             raise UserError(f"{self.label}: {text!r} is none of its settings", choices)
@@ -87,7 +87,7 @@ def situation_of(answer: Answer) -> Situation | None:
     """What knobs see of an answer; None where there was no plan."""
     if answer.plan is None or answer.spec is None:
         return None
-    return Situation(answer.whatif, answer.spec, answer.plan.job)
+    return Situation(answer.question, answer.spec, answer.plan.job)
 
 
 def trains_denoiser(at: Situation) -> bool:
@@ -115,10 +115,12 @@ def on_cuda(at: Situation) -> bool:
     return at.job.device.kind == "cuda"
 
 
-def whole_number(low: int, high: int, make: Callable[[Situation, int], WhatIf]) -> Callable[[Situation, str], WhatIf]:
+def whole_number(
+    low: int, high: int, make: Callable[[Situation, int], Question]
+) -> Callable[[Situation, str], Question]:
     """How a whole number is typed."""
 
-    def typed(at: Situation, text: str) -> WhatIf:
+    def typed(at: Situation, text: str) -> Question:
         if not text.isdecimal() or not low <= int(text) <= high:
             raise UserError(f"{text!r} is not a number from {low} to {high}")
         return make(at, int(text))

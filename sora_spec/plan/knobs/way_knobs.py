@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from sora_spec.language.facts import vae_facts
-from sora_spec.plan.job import RmsNorm, has_frame_attention, has_rms_norm
+from sora_spec.plan.job import Question, RmsNorm, has_frame_attention, has_rms_norm
 from sora_spec.plan.knobs.field_knobs import field_at, field_knob, help_at, kinds_at
 from sora_spec.plan.knobs.knob import (
     Knob,
@@ -19,7 +19,6 @@ from sora_spec.plan.knobs.knob import (
     trains,
     trains_denoiser,
 )
-from sora_spec.plan.question import WhatIf
 from sora_spec.recipe.sampling import frames_per_decode
 
 if TYPE_CHECKING:
@@ -37,13 +36,13 @@ _KERNELS: tuple[Kernel, ...] = ("flash", "efficient", "math")
 
 def _attention_settings(at: Situation) -> list[Setting]:
     kernels = _kernels(at)
-    found = [Setting("auto", replace(at.whatif, attention=None))]
-    return found + [Setting(name, replace(at.whatif, attention=name)) for name in kernels]
+    found = [Setting("auto", replace(at.question, attention=None))]
+    return found + [Setting(name, replace(at.question, attention=name)) for name in kernels]
 
 
 def _temporal_settings(at: Situation) -> list[Setting]:
-    found = [Setting("auto", replace(at.whatif, temporal_attention=None))]
-    return found + [Setting(name, replace(at.whatif, temporal_attention=name)) for name in _kernels(at)]
+    found = [Setting("auto", replace(at.question, temporal_attention=None))]
+    return found + [Setting(name, replace(at.question, temporal_attention=name)) for name in _kernels(at)]
 
 
 def _kernels(at: Situation) -> list[Kernel]:
@@ -53,28 +52,28 @@ def _kernels(at: Situation) -> list[Kernel]:
 
 
 def _rms_norm_settings(at: Situation) -> list[Setting]:
-    found = [Setting("auto", replace(at.whatif, rms_norm=None))]
+    found = [Setting("auto", replace(at.question, rms_norm=None))]
     ways: tuple[RmsNorm, ...] = ("fused", "composite") if on_cuda(at) else ("composite",)
-    return found + [Setting(name, replace(at.whatif, rms_norm=name)) for name in ways]
+    return found + [Setting(name, replace(at.question, rms_norm=name)) for name in ways]
 
 
 def _placement_settings(at: Situation) -> list[Setting]:
-    resident = replace(at.whatif, placement="resident")
+    resident = replace(at.question, placement="resident")
     resident = resident.having("export.offload", "false") if at.spec.export.offload else resident
-    alone = at.whatif if at.job.offloads else replace(at.whatif.without("export.offload"), placement="sequential")
+    alone = at.question if at.job.offloads else replace(at.question.without("export.offload"), placement="sequential")
     return [Setting("all resident", resident), Setting("one part at a time", alone)]
 
 
 def _tf32_settings(at: Situation) -> list[Setting]:
-    off = replace(at.whatif, tf32=False)
+    off = replace(at.question, tf32=False)
     off = off.having("train.tf32", "false") if at.job.spec.train.tf32 else off
-    on = at.whatif if at.job.allows_tf32 else replace(at.whatif, tf32=True)
+    on = at.question if at.job.allows_tf32 else replace(at.question, tf32=True)
     return [Setting("off", off), Setting("on", on)]
 
 
-def _layout(at: Situation, shard: int, sequence: int, replicate: int) -> WhatIf:
+def _layout(at: Situation, shard: int, sequence: int, replicate: int) -> Question:
     """Ranks laid out anew; their number stays."""
-    changed = at.whatif.on(at.job.count, at.job)
+    changed = at.question.on(at.job.count, at.job)
     for path, value in (("shard", shard), ("sequence", sequence), ("replicate", replicate)):
         changed = changed.having(f"parallel.{path}", str(value))
     return changed
@@ -120,10 +119,10 @@ def _ema_now(at: Situation) -> float:
 def _ema_settings(at: Situation) -> list[Setting]:
     decay = _ema_now(at) or 0.9999
     path = _ema_path(at)
-    off = Setting("off", at.whatif.having(path, "0"))
+    off = Setting("off", at.question.having(path, "0"))
     if at.job.stage == "vae" or field_at(at.spec, "train.ema_device") is None:
-        return [off, Setting("on", at.whatif.having(path, f"{decay:g}"))]
-    kept = at.whatif.having(path, f"{decay:g}")
+        return [off, Setting("on", at.question.having(path, f"{decay:g}"))]
+    kept = at.question.having(path, f"{decay:g}")
     return [
         off,
         Setting("in host memory", kept.having("train.ema_device", "cpu")),
@@ -150,7 +149,7 @@ def _recompute_shown(at: Situation) -> str:
 
 
 def _recompute_settings(at: Situation) -> list[Setting]:
-    ask = partial(at.whatif.having, "train.recompute")
+    ask = partial(at.question.having, "train.recompute")
     found = [Setting("nothing", ask("{kind: none}"))]
     kinds = kinds_at(at.spec, "train.recompute")
     found += [Setting(kind, ask(f"{{kind: {kind}}}")) for kind in kinds if kind not in ("none", "blocks")]
@@ -166,7 +165,7 @@ def _precision_knob() -> Knob:
     def settings(at: Situation) -> list[Setting]:
         path = _precision_path(at)
         names = (field_at(at.spec, path) or {}).get("enum", ("fp32", "bf16"))
-        return [Setting(name, at.whatif.having(path, name)) for name in names]
+        return [Setting(name, at.question.having(path, name)) for name in names]
 
     def shown(at: Situation) -> str:
         return at.spec.export.precision if at.job.mode == "generate" else at.job.precision
@@ -179,26 +178,26 @@ def _decode_settings(at: Situation) -> list[Setting]:
     frames, unit = at.spec.clip.frames, at.spec.patch.time
     powers = {2**power for power in range(10) if 2**power <= frames and 2**power % unit == 0}
     counts = sorted({frames_per_decode(at.spec, frames), *powers})
-    return [Setting(str(n), at.whatif.having("export.decode_frames", str(n)), n) for n in counts]
+    return [Setting(str(n), at.question.having("export.decode_frames", str(n)), n) for n in counts]
 
 
 WAY_KNOBS: tuple[Knob, ...] = (
     _precision_knob(),
     Knob(
         *("attention", "attention", "The attention kernel; `auto` is the one that PyTorch picks."),
-        shown=lambda at: at.whatif.attention or "auto",
+        shown=lambda at: at.question.attention or "auto",
         settings=_attention_settings,
         applies=on_cuda,
     ),
     Knob(
         *("temporal_attention", "across frames", "The attention kernel across frames; `auto` is that across space."),
-        shown=lambda at: at.whatif.temporal_attention or "auto",
+        shown=lambda at: at.question.temporal_attention or "auto",
         settings=_temporal_settings,
         applies=lambda at: on_cuda(at) and runs_network(at) and has_frame_attention(at.spec),
     ),
     Knob(
         *("rms_norm", "RMS norm", "In one kernel (`fused`) or written out (`composite`); `auto` is PyTorch's way."),
-        shown=lambda at: at.whatif.rms_norm or "auto",
+        shown=lambda at: at.question.rms_norm or "auto",
         settings=_rms_norm_settings,
         applies=lambda at: on_cuda(at) and runs_network(at) and has_rms_norm(at.spec),
     ),

@@ -69,7 +69,7 @@ def decode_work(job: Job) -> Workload | None:
         space = job.spec.vae.compression.space
         sides |= {"height": tiles.tile_height * space, "width": tiles.tile_width * space}
     part = with_clip(job.spec, **sides) if sides else job.spec
-    return Job(part, job.device, job.count, job.mode, job.stage).work("vae_decode", 1)
+    return Job(part, job.device, job.count, mode=job.mode, stage=job.stage).work("vae_decode", 1)
 
 
 def decode_calls(job: Job) -> float:

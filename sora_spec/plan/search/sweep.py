@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sora_spec.errors import UserError
 from sora_spec.language.overrides import apply_override
 from sora_spec.language.source import Document
 from sora_spec.plan.devices.hardware import Device, device_names, find_device
-from sora_spec.plan.job import Mode, Placement, RmsNorm, Stage, planned_job
+from sora_spec.plan.job import Question, planned_job
 from sora_spec.plan.layout import NOTHING, checked_for
 from sora_spec.plan.planner import Plan, make_plan
 from sora_spec.plan.search.listing import listed
@@ -22,7 +22,6 @@ from sora_spec.plan.show.report import GIB, duration
 from sora_spec.plan.show.values import whole
 
 if TYPE_CHECKING:
-    from sora_spec.graph.eager.ops.attention import Kernel
     from sora_spec.language.schema.spec import Spec
 
 MOST_ROWS = 20_000
@@ -58,42 +57,19 @@ def parse_axes(texts: Sequence[str]) -> list[Axis]:
     return axes
 
 
-class _Way(NamedTuple):
-    """What every row has in common beside the spec, in the order in which `planned_job` takes it."""
-
-    mode: Mode
-    stage: Stage
-    placement: Placement
-    batch: int | None
-    attention: Kernel | None
-    tf32: bool
-    temporal_attention: Kernel | None
-    rms_norm: RmsNorm | None
-
-
 def sweep(
     document: Document,
+    question: Question,
     devices: Sequence[str],
     counts: Sequence[int | None],
-    mode: Mode,
-    stage: Stage,
     axes: Sequence[Axis],
-    hardware: str | None = None,
-    attention: Kernel | None = None,
-    tf32: bool = False,
-    temporal_attention: Kernel | None = None,
-    rms_norm: RmsNorm | None = None,
-    placement: Placement = "resident",
-    batch: int | None = None,
 ) -> list[Row]:
     """Every combination, settings outermost: those share their graphs. Without names, every row on its spec's device.
 
     Raises:
         UserError: a device that is not in the table, two values for one thing, or too many combinations.
     """
-    found = swept_devices(devices, hardware)
-    options = (attention, tf32, temporal_attention, rms_norm, placement, batch, hardware)
-    return list(sweep_rows(document, found, counts, mode, stage, axes, *options))
+    return list(sweep_rows(document, question, swept_devices(devices, question.hardware or None), counts, axes))
 
 
 def swept_devices(names: Sequence[str], hardware: str | None = None) -> list[Device]:
@@ -133,18 +109,10 @@ def _check_apart(devices: Sequence[Device], counts: Sequence[int | None], axes: 
 
 def sweep_rows(
     document: Document,
+    question: Question,
     devices: Sequence[Device],
     counts: Sequence[int | None],
-    mode: Mode,
-    stage: Stage,
     axes: Sequence[Axis],
-    attention: Kernel | None = None,
-    tf32: bool = False,
-    temporal_attention: Kernel | None = None,
-    rms_norm: RmsNorm | None = None,
-    placement: Placement = "resident",
-    batch: int | None = None,
-    hardware: str | None = None,
 ) -> Iterator[Row]:
     """The rows of `sweep` one by one, as they are planned. Without devices, every row on its spec's own.
 
@@ -152,7 +120,6 @@ def sweep_rows(
         UserError: two values for one thing, or too many combinations.
     """
     sweep_size(devices, counts, axes)
-    way = _Way(mode, stage, placement, batch, attention, tf32, temporal_attention, rms_norm)
     for settings in product(*[[f"{axis.path}={value}" for value in axis.values] for axis in axes]):
         spec, typed, problem = _spec(document, settings, counts)
         for count, device in product(counts, devices or (None,)):
@@ -161,17 +128,11 @@ def sweep_rows(
                 yield Row(name, count, settings, None, problem)
                 continue
             try:
-                plan = _plan(spec, device, count, way, typed, hardware)
+                here = device or find_device(spec.hardware.gpu, question.hardware or None)
+                plan = make_plan(planned_job(spec, here, replace(question, count=count), typed))
                 yield Row(plan.device.name, plan.job.count, settings, plan, "")
             except UserError as error:
                 yield Row(name, count, settings, None, error.message)
-
-
-def _plan(
-    spec: Spec, device: Device | None, count: int | None, way: _Way, typed: frozenset[str], hardware: str | None
-) -> Plan:
-    device = device or find_device(spec.hardware.gpu, hardware)
-    return make_plan(planned_job(spec, device, count, *way, typed))
 
 
 def _spec(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sora_spec.errors import UserError
 from sora_spec.plan.devices.hardware import find_device
-from sora_spec.plan.job import Mode, planned_job
+from sora_spec.plan.job import Mode, Question, planned_job
 from sora_spec.plan.layout import NOTHING
 from sora_spec.plan.planner import Plan, make_plan
 from sora_spec.plan.search.changes import flow
@@ -65,7 +65,7 @@ def _costs(
     spec: Spec, gpu: str, mode: Mode, hardware: str | None, typed: frozenset[str]
 ) -> dict[str, float | str | None]:
     try:
-        plan = make_plan(planned_job(spec, find_device(gpu, hardware), mode=mode, typed=typed))
+        plan = make_plan(planned_job(spec, find_device(gpu, hardware), Question(mode=mode), typed))
     except UserError as error:
         return {"problem": error.message}
     return costs_of(plan)

@@ -40,7 +40,7 @@ def contrast(answers: Sequence[Answer]) -> tuple[Line, ...]:
 
 
 def _asked(answer: Answer) -> dict[str, str]:
-    asked, job = answer.whatif, answer.job
+    asked, job = answer.question, answer.job
     placement = "" if asked.mode == "train" or asked.placement == "resident" else " one part at a time"
     found = {
         "verdict": {"yes": "fits", "tight": "tight", "no": "does not fit"}.get(answer.standing, "no plan"),

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from sora_spec.language.diagnostics import Diagnostic
 from sora_spec.plan.interval import Interval, total
-from sora_spec.plan.job import Job
+from sora_spec.plan.job import Job, Question
 from sora_spec.plan.memory.components import Components
 from sora_spec.plan.memory.meaning import Stretch
 from sora_spec.plan.planner import Plan, Times
-from sora_spec.plan.question import Answer, WhatIf
+from sora_spec.plan.question import Answer
 from sora_spec.plan.show.breakdown import Row, breakdown
 
 
@@ -49,7 +49,7 @@ class TimeRow:
 class Snapshot:
     """An answer for the screen. Everything behind `plan` is None or empty where there is no plan."""
 
-    whatif: WhatIf
+    question: Question
     standing: str
     """`yes`, `tight`, `no` or `errors`."""
     diagnostics: tuple[Diagnostic, ...]
@@ -76,12 +76,12 @@ class Snapshot:
 
 def snapshot_of(answer: Answer) -> Snapshot:
     """The answer, aggregated."""
-    bare = Snapshot(answer.whatif, answer.standing, answer.diagnostics, answer.problem, answer.hint)
+    bare = Snapshot(answer.question, answer.standing, answer.diagnostics, answer.problem, answer.hint)
     plan = answer.plan
     if plan is None:
         return bare
     return Snapshot(
-        **{name: getattr(bare, name) for name in ("whatif", "standing", "diagnostics", "problem", "hint")},
+        **{name: getattr(bare, name) for name in ("question", "standing", "diagnostics", "problem", "hint")},
         plan=plan,
         needed=plan.needed,
         capacity=plan.device.memory_bytes,

@@ -14,7 +14,7 @@ from sora_spec.cli.main import app
 from sora_spec.language.loading import load_spec
 from sora_spec.plan.devices.hardware import find_device
 from sora_spec.plan.devices.probing import FULL, Measured, Program, Reached, efficiency, entry, reached
-from sora_spec.plan.job import planned_job
+from sora_spec.plan.job import Question, planned_job
 from sora_spec.plan.planner import make_plan
 from sora_spec.plan.time.timing import compute_seconds
 
@@ -43,7 +43,7 @@ def test_the_interval_holds_what_was_measured(shares: list[float]) -> None:
 
 
 def test_a_plan_on_the_entry_gives_the_measured_time_back(tmp_path: Path) -> None:
-    job = planned_job(load_spec("tiny-latte"), full(), 1)  # pyright: ignore[reportArgumentType]
+    job = planned_job(load_spec("tiny-latte"), full(), Question(count=1))  # pyright: ignore[reportArgumentType]
     work = job.work(CALL.component, CALL.batch, CALL.precision)
     seconds = 2.5 * compute_seconds(work.rows, job.device, "fp32").likely  # as if 40 % had been reached
     found = reached(CALL, job.device, seconds)

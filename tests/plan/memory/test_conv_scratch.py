@@ -11,7 +11,7 @@ import pytest
 
 from sora_spec.language.loading import load_spec
 from sora_spec.plan import Plan, find_device, make_plan
-from sora_spec.plan.job import planned_job
+from sora_spec.plan.job import Question, planned_job
 from sora_spec.plan.search.fixes import find_fixes
 
 SPECS = Path(__file__).parents[3] / "specs"
@@ -24,7 +24,11 @@ BASE = ["condition.precision=fp32", "export.precision=bf16"]
 
 def generation(changes: list[str], device: Any = "h100") -> Plan:
     found = find_device(device) if isinstance(device, str) else device
-    return make_plan(planned_job(load_spec(SPECS / "stdit.yaml", [*BASE, *changes]), found, 1, "generate", batch=1))
+    return make_plan(
+        planned_job(
+            load_spec(SPECS / "stdit.yaml", [*BASE, *changes]), found, Question(count=1, mode="generate", batch=1)
+        )
+    )
 
 
 def scratch(plan: Plan, phase: str = "decode") -> Any:
@@ -69,7 +73,7 @@ def test_the_scratch_is_that_of_the_widest_convolution_at_full_size() -> None:
 
 def test_three_dimensions_have_no_such_kernel() -> None:
     spec = load_spec(SPECS / "tiny-causal3d.yaml")
-    plan = make_plan(planned_job(spec, find_device("h100"), 1, "generate"))
+    plan = make_plan(planned_job(spec, find_device("h100"), Question(count=1, mode="generate")))
     assert all(term.name != "convolution workspace" for phase in plan.phases for term in phase.terms)
 
 

@@ -11,13 +11,13 @@ from sora_spec.errors import UserError
 from sora_spec.graph import count, graph_from_spec, memory
 from sora_spec.language.loading import load_spec
 from sora_spec.plan import find_device, make_plan
-from sora_spec.plan.job import Job, planned_job
+from sora_spec.plan.job import Job, Question, planned_job
 from sora_spec.plan.planner import bare_phases
 from sora_spec.plan.show.values import plan_values
 
 
 def job_of(name: str, *overrides: str, batch: int | None = 2) -> Job:
-    return planned_job(load_spec(name, overrides), find_device("rtx4090"), mode="generate", batch=batch)
+    return planned_job(load_spec(name, overrides), find_device("rtx4090"), Question(mode="generate", batch=batch))
 
 
 def phase_bytes(job: Job, phase: str, tag: str = "exact") -> float:

@@ -12,7 +12,7 @@ from sora_spec.language.loading import load_spec
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.plan import Plan, find_device, make_plan
-from sora_spec.plan.job import planned_job
+from sora_spec.plan.job import Question, planned_job
 from sora_spec.plan.memory.terms import Phase
 from sora_spec.plan.search.changes import changed
 from sora_spec.plan.show.values import plan_values
@@ -23,7 +23,7 @@ GENTLE = settings(max_examples=10, deadline=None)
 
 
 def plan(spec: Spec, device: Any = DEVICE) -> Plan:
-    return make_plan(planned_job(spec, device, spec.parallel.ranks))
+    return make_plan(planned_job(spec, device, Question(count=spec.parallel.ranks)))
 
 
 def ranked(name: str, **fields: Any) -> Spec:

@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from sora_spec.builders.verify.allocator import memory_changes
 from sora_spec.language.loading import load_spec
 from sora_spec.plan.devices.machine import this_cpu
-from sora_spec.plan.job import planned_job
+from sora_spec.plan.job import Question, planned_job
 from sora_spec.plan.planner import make_plan
 from sora_spec.train.data.digits import DigitsRecipe, write_digits
 from sora_spec.train.data.loader import load_batches
@@ -83,7 +83,7 @@ def test_steps_take_what_the_plan_says(
     identity = ["vae={kind: identity}", "patch.space=8", "backbone.learn_sigma=false", "objective={kind: interpolant}"]
     more = ["sampler={kind: euler}", f"train.data={clips}", "train.batch=4", "train.workers=0", *changes]
     spec = load_spec(name, [*identity, *more])
-    plan = make_plan(planned_job(spec, this_cpu(torch.get_num_threads()), 1))
+    plan = make_plan(planned_job(spec, this_cpu(torch.get_num_threads()), Question(count=1)))
     with started_ranks(spec, "cpu", spec.train.precision) as ranks:
         trainer = Trainer(build_task(spec, "denoiser", None, ranks), ranks)
         optimizer = trainer.trained.optimizer

@@ -13,7 +13,7 @@ from sora_spec.builders.vae.from_spec import build_vae
 from sora_spec.language.loading import load_spec
 from sora_spec.language.tiles import cut_of
 from sora_spec.plan import find_device, make_plan
-from sora_spec.plan.job import planned_job
+from sora_spec.plan.job import Question, planned_job
 from sora_spec.plan.memory.generate_phases import decode_calls, decode_work
 from sora_spec.plan.planner import Plan
 from sora_spec.plan.search.fixes import find_fixes
@@ -25,7 +25,7 @@ STREAMED, TILED = "vae.streaming=true", "vae.tiling={kind: spatial, tile: 128, o
 
 
 def plan(changes: list[str], device: Any = GPU, **job: Any) -> Plan:
-    return make_plan(planned_job(load_spec(SPECS / "tiny-causal3d.yaml", changes), device, 1, **job))
+    return make_plan(planned_job(load_spec(SPECS / "tiny-causal3d.yaml", changes), device, Question(count=1, **job)))
 
 
 def phase(found: Plan, name: str) -> Any:
@@ -81,13 +81,13 @@ def test_where_the_vae_does_not_fit_it_is_cut_and_then_fits(mode: Any) -> None:
     room = int(1.1 * max(each.device.likely for each in others))
     assert room < found.needed.likely, "it must be the VAE that does not fit"
     spec, small = load_spec(SPECS / "tiny-causal3d.yaml", LONG), replace(GPU, memory_bytes=room)
-    fixes = find_fixes(planned_job(spec, small, 1, mode), spec)
+    fixes = find_fixes(planned_job(spec, small, Question(count=1, mode=mode)), spec)
     assert fixes
     pieces = [fix for fix in fixes if any("vae.tiling" in each or "vae.streaming" in each for each in fix.overrides)]
     assert pieces
     for fix in fixes:
         applied = load_spec(SPECS / "tiny-causal3d.yaml", [*LONG, *fix.overrides])
-        assert make_plan(planned_job(applied, small, fix.count, mode)).fits
+        assert make_plan(planned_job(applied, small, Question(count=fix.count, mode=mode))).fits
 
 
 def test_pieces_and_frames_of_a_clip_are_what_generate_decodes() -> None:

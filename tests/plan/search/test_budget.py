@@ -13,6 +13,7 @@ import pytest
 from sora_spec.errors import UserError
 from sora_spec.language.packaged import find_spec_file
 from sora_spec.language.source import load_document
+from sora_spec.plan.job import Question
 from sora_spec.plan.search.budget import Budget, best, parse_budget
 from sora_spec.plan.search.sweep import Row, parse_axes, row_values, sweep, sweep_rows, swept_devices
 
@@ -22,7 +23,7 @@ GIB = 2**30
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
-    return sweep(load_document(find_spec_file("dit")), ["all"], [1, 8], "train", "denoiser", parse_axes(AXES))
+    return sweep(load_document(find_spec_file("dit")), Question(), ["all"], [1, 8], parse_axes(AXES))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def printed() -> list[dict[str, Any]]:
 
 def test_rows_one_by_one_are_those_of_the_command(rows: list[Row], printed: list[dict[str, Any]]) -> None:
     document = load_document(find_spec_file("dit"))
-    single = list(sweep_rows(document, swept_devices(["all"]), [1, 8], "train", "denoiser", parse_axes(AXES)))
+    single = list(sweep_rows(document, Question(), swept_devices(["all"]), [1, 8], parse_axes(AXES)))
     assert [row_values(row) for row in single] == printed
     assert [row_values(row) for row in rows] == printed
 

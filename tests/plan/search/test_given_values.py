@@ -13,10 +13,10 @@ from sora_spec.language.loading import load_record, load_spec
 from sora_spec.language.packaged import find_spec_file
 from sora_spec.language.source import load_document
 from sora_spec.plan.devices.hardware import find_device
-from sora_spec.plan.job import planned_job
+from sora_spec.plan.job import Question, planned_job
 from sora_spec.plan.layout import laid_out, with_count
 from sora_spec.plan.planner import make_plan
-from sora_spec.plan.question import WhatIf, command_line, plan_of, whatif_from
+from sora_spec.plan.question import command_line, plan_of, question_from
 from sora_spec.plan.search.sweep import parse_axes, sweep
 from tests.plan.test_plan_command import _run
 
@@ -149,7 +149,7 @@ def test_rows_of_a_sweep_are_labelled_with_what_was_planned(arguments: list[str]
     assert [(row["gpu"], row["count"]) for row in found] == rows
     document = load_document(find_spec_file("dit"))
     if "--count" in arguments and "parallel.shard" in arguments[1]:
-        planned = sweep(document, ["a100-80gb"], [8], "train", "denoiser", parse_axes([arguments[1]]))
+        planned = sweep(document, Question(), ["a100-80gb"], [8], parse_axes([arguments[1]]))
         assert [row.plan.job.spec.parallel.shard for row in planned if row.plan] == [1, 2]
 
 
@@ -171,7 +171,7 @@ def test_a_sweep_of_generations_keeps_its_clips_and_placement() -> None:
 
 def test_a_generation_says_how_many_devices_it_computes() -> None:
     spec, device = load_record("dit"), find_device("a100-80gb")
-    one, eight = (make_plan(planned_job(spec, device, count, "generate")) for count in (None, 8))
+    one, eight = (make_plan(planned_job(spec, device, Question(count=count, mode="generate"))) for count in (None, 8))
     assert (one.job.count, eight.job.count) == (1, 8)
     assert eight.times.total_seconds == one.times.total_seconds  # side by side
     assert eight.times.gpu_hours.likely == pytest.approx(8 * one.times.gpu_hours.likely)
@@ -216,26 +216,26 @@ def test_what_if_answers_as_the_command_does() -> None:
         (["train.batch=4"], {"count": 1}, (1, 1)),
         (["hardware.count=4"], {}, (4, 4)),
     ]:
-        job = plan_of(document, whatif_from(overrides, gpu="a100-80gb", **settings)).job
+        job = plan_of(document, question_from(overrides, gpu="a100-80gb", **settings)).job
         assert job is not None
         assert (job.count, job.spec.parallel.shard) == wanted
-    refused = plan_of(document, whatif_from(["hardware.count=4"], count=2))
+    refused = plan_of(document, question_from(["hardware.count=4"], count=2))
     assert "two numbers of devices" in refused.problem
 
 
 def test_what_if_knows_the_kernels_of_the_command() -> None:
     document = load_document(find_spec_file("latte"))
-    asked = WhatIf(gpu="h100", temporal_attention="math", attention="efficient")
+    asked = Question(gpu="h100", temporal_attention="math", attention="efficient")
     line = command_line("latte", asked).split()
     assert line[line.index("--temporal-attention") + 1] == "math"
     done = _run(*line[1:], "--json")
     answer = plan_of(document, asked)
     assert answer.plan is not None
     assert json.loads(done.stdout)["memory"]["device_bytes"]["likely"] == round(answer.plan.needed.likely)
-    plain = plan_of(document, WhatIf(gpu="h100", attention="efficient"))
+    plain = plan_of(document, Question(gpu="h100", attention="efficient"))
     assert plain.plan is not None
     assert plain.plan.needed != answer.plan.needed
-    assert "--rms-norm composite" in command_line("x", WhatIf(rms_norm="composite"))
+    assert "--rms-norm composite" in command_line("x", Question(rms_norm="composite"))
 
 
 def test_two_specs_are_compared_on_the_devices_that_they_name() -> None:
@@ -262,21 +262,21 @@ def test_every_kernel_has_a_knob_that_asks_what_the_command_asks() -> None:
     from sora_spec.plan.knobs.all_knobs import knobs_for, situation_of
 
     document = load_document(find_spec_file("tiny-causal3d"))  # attention across frames, and norms of queries and keys
-    at = situation_of(plan_of(document, WhatIf(gpu="h100")))
+    at = situation_of(plan_of(document, Question(gpu="h100")))
     assert at is not None
     knobs = {knob.key: knob for knob in knobs_for(at)}
     seen = set[str]()
     for key in ("attention", "temporal_attention", "rms_norm"):
         for setting in knobs[key].settings(at)[1:]:
-            answer = plan_of(document, setting.whatif)
+            answer = plan_of(document, setting.question)
             assert answer.plan is not None, answer.problem
-            line = command_line("tiny-causal3d", setting.whatif).split()
+            line = command_line("tiny-causal3d", setting.question).split()
             done = json.loads(_run(*line[1:], "--json").stdout)
             assert done["memory"]["device_bytes"]["likely"] == round(answer.plan.needed.likely)
             seen.add(line[-2])
     assert seen == {"--attention", "--temporal-attention", "--rms-norm"}
     for overrides, gone in ((["temporal.kind=joint"], "temporal_attention"), (["backbone.qk_norm=false"], "rms_norm")):
-        without = situation_of(plan_of(document, whatif_from(overrides, gpu="h100")))
+        without = situation_of(plan_of(document, question_from(overrides, gpu="h100")))
         assert without is not None
         assert gone not in {knob.key for knob in knobs_for(without)}
 
@@ -286,11 +286,11 @@ def test_the_knob_of_the_parts_shows_what_runs_and_turns_it() -> None:
 
     document = load_document(find_spec_file("latte"))
     for overrides in ([], ["export.offload=true"], ["export.offload=false"]):
-        at = situation_of(plan_of(document, whatif_from(overrides, gpu="h100", mode="generate")))
+        at = situation_of(plan_of(document, question_from(overrides, gpu="h100", mode="generate")))
         assert at is not None
         knob = next(knob for knob in knobs_for(at) if knob.key == "placement")
         assert knob.shown(at) == ("one part at a time" if overrides == ["export.offload=true"] else "all resident")
         for setting, offloads in zip(knob.settings(at), (False, True), strict=True):
-            turned = plan_of(document, setting.whatif)
+            turned = plan_of(document, setting.question)
             assert turned.job is not None, turned.problem
             assert turned.job.offloads is offloads

@@ -11,7 +11,8 @@ import pytest
 
 from sora_spec.language.packaged import find_spec_file
 from sora_spec.language.source import load_document
-from sora_spec.plan.question import Answer, WhatIf, plan_of
+from sora_spec.plan.job import Question
+from sora_spec.plan.question import Answer, plan_of
 from sora_spec.plan.search.axes import AXES, MOST_POINTS, spread
 from sora_spec.plan.show.contrast import contrast
 from sora_spec.plan.show.curves import curve
@@ -24,8 +25,8 @@ def command(*arguments: str) -> Any:
     return json.loads(run.stdout)
 
 
-def answer(name: str, whatif: WhatIf | None = None) -> Answer:
-    return plan_of(load_document(find_spec_file(name)), whatif or WhatIf())
+def answer(name: str, question: Question | None = None) -> Answer:
+    return plan_of(load_document(find_spec_file(name)), question or Question())
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_a_point_is_what_the_command_prints(spec: str, knob: Any, argument: str)
 
 
 def test_generation_turns_its_batch_and_has_no_devices_to_turn() -> None:
-    job = answer("latte", WhatIf(mode="generate")).job
+    job = answer("latte", Question(mode="generate")).job
     assert job is not None
     points = {point.x: point for point in curve(job, "batch")}
     printed = command("plan", "latte", "--mode", "generate", "--batch", "2", "--json")
@@ -84,7 +85,7 @@ def test_columns_equal_the_commands_diff() -> None:
 
 
 def test_three_questions_side_by_side() -> None:
-    found = [answer("dit"), answer("dit", WhatIf(gpu="h100", overrides=(("train.batch", "512"),))), answer("latte")]
+    found = [answer("dit"), answer("dit", Question(gpu="h100", overrides=(("train.batch", "512"),))), answer("latte")]
     lines = {line.name: line for line in contrast(found)}
     assert lines["train.batch"].values == ("256", "512", "40")
     assert lines["devices"].values == ("8 × a100-80gb", "8 × h100", "8 × a100-80gb")
@@ -96,8 +97,8 @@ def test_three_questions_side_by_side() -> None:
 
 
 def test_a_question_without_an_answer_has_its_column() -> None:
-    wrong = answer("dit", WhatIf(overrides=(("backbone.heads", "7"),)))
-    unshared = answer("dit", WhatIf(count=3))
+    wrong = answer("dit", Question(overrides=(("backbone.heads", "7"),)))
+    unshared = answer("dit", Question(count=3))
     lines = {line.name: line for line in contrast([answer("dit"), wrong, unshared])}
     assert lines["verdict"].values[1:] == ("no plan", "no plan")
     assert "heads" in str(lines["problem"].values[1])

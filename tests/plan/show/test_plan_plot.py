@@ -13,6 +13,7 @@ import pytest
 from sora_spec.errors import UserError
 from sora_spec.language.packaged import find_spec_file
 from sora_spec.language.source import load_document
+from sora_spec.plan.job import Question
 from sora_spec.plan.search.sweep import Row, parse_axes, sweep
 from sora_spec.plan.show.plot import plot_sweep
 
@@ -22,7 +23,7 @@ GIB = 2**30
 
 def rows_of(name: str, gpus: list[str], over: list[str], counts: list[int | None] | None = None) -> list[Row]:
     document = load_document(find_spec_file(name))
-    return sweep(document, gpus, counts or [None], "train", "denoiser", parse_axes(over))
+    return sweep(document, Question(), gpus, counts or [None], parse_axes(over))
 
 
 def axis(root: ElementTree.Element, unit: str) -> Callable[[float], float]:

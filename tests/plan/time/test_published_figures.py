@@ -27,7 +27,7 @@ def test_the_table_of_dit(size: str) -> None:
     for patch, (millions, giga_macs) in patches.items():
         values = {"backbone.depth": depth, "backbone.width": width, "backbone.heads": heads, "patch.space": patch}
         spec = changed(load_spec("dit"), values)
-        denoiser = make_plan(Job(spec, find_device("cpu"), 1, "generate")).components.denoiser
+        denoiser = make_plan(Job(spec, find_device("cpu"), 1, mode="generate")).components.denoiser
         assert denoiser.parameters is not None
         assert denoiser.forward_macs is not None
         assert round(denoiser.parameters / 1e6) == millions
@@ -37,14 +37,14 @@ def test_the_table_of_dit(size: str) -> None:
 
 def test_dit_at_512() -> None:
     spec = changed(load_spec("dit"), {"clip.height": 512, "clip.width": 512})
-    denoiser = make_plan(Job(spec, find_device("cpu"), 1, "generate")).components.denoiser
+    denoiser = make_plan(Job(spec, find_device("cpu"), 1, mode="generate")).components.denoiser
     assert denoiser.forward_macs is not None
     assert denoiser.forward_macs / 1e9 == pytest.approx(524.60, rel=3e-4)
 
 
 def test_halves_of_the_sd_vae() -> None:
     # diffusers counts 34.16 M in the encoder and 49.49 M in the decoder of AutoencoderKL.
-    parts = make_plan(Job(load_spec("dit"), find_device("cpu"), 1, "generate")).components
+    parts = make_plan(Job(load_spec("dit"), find_device("cpu"), 1, mode="generate")).components
     assert parts.vae_encoder.parameters == 34_163_664
     assert parts.vae_decoder.parameters == 49_490_199
 
@@ -53,7 +53,7 @@ def test_a_latte_training_run() -> None:
     # Latte-XL/2, 16 x 256², 5 clips a GPU, TF32, math attention: 69,840 MiB allocated, 75,756 reserved, 0.592 s on
     # H200. That run also held DDP's buckets (2,570 MiB), which `train` does not.
     spec = changed(load_spec("latte"), {"parallel.shard": 1, "train.batch": 5})
-    plan = make_plan(Job(spec, find_device("h200"), 1, "train", attention="math", tf32=True))
+    plan = make_plan(Job(spec, find_device("h200"), 1, attention="math", tf32=True))
     mib = 2**20
     assert plan.allocated.likely + 2_570 * mib == pytest.approx(69_840 * mib, rel=0.02)
     assert plan.reserved.low < 75_756 * mib < plan.reserved.high
@@ -64,7 +64,7 @@ def test_sharded_states_as_fsdp_mem_tracker_sees_them() -> None:
     # DiT-B/2 over 8 ranks: SHARDED_PARAM 62.14, OPT 124.28, block gathered 20.27 MiB in bf16. What is reduced:
     # `test_shards.py`.
     values = {"backbone.depth": 12, "backbone.width": 768, "backbone.heads": 12, "train.precision": "bf16"}
-    plan = make_plan(Job(changed(load_spec("dit"), values), find_device("a100-80gb"), 8, "train"))
+    plan = make_plan(Job(changed(load_spec("dit"), values), find_device("a100-80gb"), 8))
     terms = {term.name: term.bytes.likely / 2**20 for term in plan.phases[1].terms}
     sharded = sum(size for name, size in terms.items() if name.startswith("denoiser weights"))
     assert sharded == pytest.approx(62.14, abs=0.1)
@@ -79,7 +79,7 @@ RUNS: list[dict[str, Any]] = YAML(typ="safe").load(PUBLISHED.read_text())["runs"
 
 def _plan(run: dict[str, Any]) -> Any:
     job = Job(
-        load_record(run["spec"], run["set"]), find_device(run["device"]), 1, run["mode"], **run.get("settings", {})
+        load_record(run["spec"], run["set"]), find_device(run["device"]), 1, mode=run["mode"], **run.get("settings", {})
     )
     return make_plan(job)
 
