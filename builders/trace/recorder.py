@@ -32,8 +32,10 @@ class Recorder(MemoryTrace):
     module begins or ends its number is noted.
     """
 
-    def __init__(self, outside: str) -> None:
+    def __init__(self, outside: str, selective: bool) -> None:
         super().__init__()
+        self._always_watched = selective
+        """Selective recomputation runs under a dispatch mode of its own."""
         self.sums: set[int] = set()
         """Ops that PyTorch runs in place when nothing watches it, if the storage that they add to dies with them."""
         self.strides: dict[int, tuple[int, ...]] = {}
@@ -95,7 +97,8 @@ class Recorder(MemoryTrace):
         """See `MemoryTrace.recorded`."""
         number = len(self.tape.ops) - 1
         node: Any = torch._C._current_autograd_node() if self.tape.backward else None
-        if op.name == "add" and (self._linear or self._sums_gradients(op, node)):
+        biased = self._linear and not self._always_watched
+        if op.name == "add" and (biased or self._sums_gradients(op, node)):
             self.sums.add(number)
         self._makers.update((use[0], id(node)) for use in op.outputs)
         if op.name == "convolution":
@@ -158,7 +161,7 @@ def record(spec: Spec, component: Component, setting: Setting) -> Recording:
     """
     ready = prepare_component(spec, component, setting, torch.device("meta"))
     root = _ROOTS.get(component, "vae")
-    recorder = Recorder(_OUTSIDE.get(component, root))
+    recorder = Recorder(_OUTSIDE.get(component, root), setting.recompute == "selective")
     modules = {root: ready.module, **ready.beside}
     if setting.accumulates:
         for parameter in ready.module.parameters():

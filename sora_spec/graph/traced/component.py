@@ -55,7 +55,7 @@ class TracedDenoiser:
 
     def __init__(self, weights: Weights, spec: Spec, setting: Setting, blocks: int) -> None:
         self.tape, self.spec, self.blocks = weights.tape, spec, blocks
-        self.setting = replace(setting, rounding=1, threads=0)
+        self.setting = replace(setting, rounding=1)
         self.graph = self._graph(self.setting.batch)
         self.held: dict[int, Tensor] = {}
         for number, resident in enumerate(self.graph.residents):
@@ -90,7 +90,8 @@ class TracedDenoiser:
                 alive.pop(number, None)
             given_now = [_seen(alive[use[0]], use) for use in op.inputs if use[0] in alive]
             with self._part(self.tape, op.region):
-                made = run(op.name, given_now or [tensors[0]], [use[1:] for use in op.outputs], op.flops)
+                layouts = [use[1:] for use in op.outputs]
+                made = run(op.name, given_now or [tensors[0]], layouts, op.flops, op.workspace_bytes)
             self.tape.ops[-1].read_bytes = op.read_bytes
             alive.update(zip([use[0] for use in op.outputs], made, strict=True))
             del given_now, made

@@ -81,8 +81,9 @@ def _set_workspaces(tape: Tape, strides: dict[str, list[int]], setting: Setting)
         if f"{number}" in strides:
             op.workspace_bytes = _of_convolution(op, given, tuple(strides[f"{number}"]), tape)
         elif op.name.startswith(NAMES["cpu"]):
-            q, k = given[op.backward : 2 + op.backward]
-            op.workspace_bytes = attention_workspace(q, k, "cpu", op.backward, tape.threads)
+            backward = op.name.endswith("_backward")  # a forward kernel is run in the backward pass to recompute
+            q, k = given[backward : 2 + backward]
+            op.workspace_bytes = attention_workspace(q, k, "cpu", backward, tape.threads)
 
 
 def _of_convolution(op: Op, given: list[Tensor], strides: tuple[int, ...], tape: Tape) -> int:
