@@ -86,7 +86,8 @@ def _named_after(target: Path, temporary: Path) -> Generator[None]:
         yield
     except OSError as error:
         if isinstance(error.filename, str) and str(temporary) in error.filename:
-            error.filename, error.filename2 = error.filename.replace(str(temporary), str(target)), None
+            # A new one, since PyAV's own errors let no name be set.
+            raise OSError(error.errno, error.strerror, error.filename.replace(str(temporary), str(target))) from error
         raise
 
 
