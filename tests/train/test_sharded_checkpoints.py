@@ -99,7 +99,8 @@ def trained(spec_path: str, folder: Path, full: bool, rank: int) -> None:
             raise OSError(errno.ENOSPC, "No space left on device", str(writer.path))
         return original(writer, *arguments)
 
-    FileSystemWriter.write_data = write
+    kind: Any = FileSystemWriter
+    kind.write_data = write
     run = folder / "run"
     try:
         train_stage(load_spec(spec_path), run, device="cpu", resume=RunFolder.is_run(run))
