@@ -72,7 +72,7 @@ def _traced(spec: Spec, component: Component, setting: Setting) -> Graph:
 
     if component.startswith("vae"):
         return traced_graph(spec, component, setting)
-    blocks = _blocks(spec, setting if component == "denoiser_step" else replace(setting, recompute="none"))
+    blocks = _blocks(spec, setting)
     return traced_graph(spec, component, setting, blocks.count, blocks.repeat)
 
 
