@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
 
 from sora_spec import output
 from sora_spec.disk.checkpoints import State, read_state
 from sora_spec.disk.run_folder import RunFolder, StageFolder
 from sora_spec.errors import UserError
 from sora_spec.os_errors import refusal
+from sora_spec.train.batch import Batch
 from sora_spec.train.checkpoint import CheckpointWriter, load_checkpoint
-from sora_spec.train.data.loader import Batch, load_batches
+from sora_spec.train.data.loader import load_batches
 from sora_spec.train.data.order import BatchOrder
 from sora_spec.train.interrupt import StopRequest
+from sora_spec.train.launched import HostCopy, Launched, NotFiniteError, StepResult
 from sora_spec.train.measuring import Measurement
 from sora_spec.train.metrics import MetricsLog
 from sora_spec.train.preflight import Preflight, write_plan
 from sora_spec.train.ranks import Ranks
 from sora_spec.train.task import Task
-from sora_spec.train.trainer import NotFiniteError, StepResult, Trainer
+from sora_spec.train.trainer import Trainer
 
 _NOTE_SECONDS = 30.0  # between lines of progress where there is no terminal for a bar
 
@@ -37,6 +43,15 @@ class Outcome:
     loss: float | None
     """That of the last line of metrics; None when none was written."""
     seconds: float
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """A step, counted from 0, whose numbers are on their way."""
+
+    step: int
+    launched: Launched
+    copy: HostCopy
 
 
 class Loop:
@@ -56,6 +71,8 @@ class Loop:
         self.log: MetricsLog | None = None
         self.measurement: Measurement | None = None
         self.last_loss: float | None = None
+        self._behind = 1 if ranks.device.type == "cuda" else 0
+        """Steps that the device may still be at work on while it is given the next: its queue never runs dry."""
 
     def load(self, checkpoint: Path, clips: int) -> None:
         """Begin at a checkpoint that was found whole; nothing is written. `clips`: seen by then.
@@ -149,20 +166,34 @@ class Loop:
         label = f"training the {settings.stage}, steps {first + 1} to {settings.own.steps}"
         noted = time.perf_counter()
         with output.progress(label, settings.own.steps - first) as advance:
+            flying, stopping = deque[_Flight](), False
             for step in range(first, settings.own.steps):
-                result = self._one(step, batches, order)
-                advance(1)
-                advance.describe(f"loss {result.terms['loss']:.4f}")
-                if not sys.stderr.isatty() and time.perf_counter() - noted > _NOTE_SECONDS:
-                    noted = time.perf_counter()
-                    output.note(f"step {step + 1} of {settings.own.steps}, loss {result.terms['loss']:.4f}")
-                if self._after(step + 1, stop):
+                flying.append(self._launch(step, batches, order, stop))
+                while len(flying) > (0 if stopping or self._is_due(step + 1) else self._behind):
+                    loss, asked = self._land(flying.popleft())
+                    stopping = stopping or asked
+                    advance(1)
+                    advance.describe(f"loss {loss:.4f}")
+                    if not sys.stderr.isatty() and time.perf_counter() - noted > _NOTE_SECONDS:
+                        noted = time.perf_counter()
+                        output.note(f"step {self.state.step} of {settings.own.steps}, loss {loss:.4f}")
+                if self._after(step + 1, stop, stopping):
                     return True
         return False
 
-    def _one(self, step: int, batches: Iterator[Batch], order: BatchOrder) -> StepResult:
+    def _launch(self, step: int, batches: Iterator[Batch], order: BatchOrder, stop: StopRequest) -> _Flight:
+        """Give the device a step, and send its numbers home with word of whether a rank is asked to stop."""
+        make = partial(self.trainer.step, step, batches, order)
+        launched = make() if self.measurement is None else self.measurement.step(step + 1, make)
+        asked = self.ranks.mean_of(float(stop.requested or self.writer.failed))
+        return _Flight(step, launched, HostCopy(torch.cat([launched.values, asked])))
+
+    def _land(self, flight: _Flight) -> tuple[float, bool]:
+        """Take in a step that has ended: its loss, and whether a rank was asked to stop by then."""
+        *values, asked = flight.copy.read()
+        step = flight.step
         try:
-            result = self._measured(step + 1, lambda: self.trainer.step(step, batches, order))
+            result = flight.launched.result(values)
         except NotFiniteError as error:
             self.writer.settle()
             newest = self.folder.latest()
@@ -174,11 +205,10 @@ class Loop:
             ) from None
         self.state.step = step + 1
         self.state.clips = (self.state.clips or 0) + self.settings.own.batch
+        if self.measurement is not None:
+            self.measurement.note(result)
         self._record(result)
-        return result
-
-    def _measured(self, step: int, make: Callable[[], StepResult]) -> StepResult:
-        return make() if self.measurement is None else self.measurement.step(step, make)
+        return result.terms["loss"], asked > 0
 
     def _tell(self, status: str) -> None:
         """Renew what is known of memory and time."""
@@ -205,10 +235,15 @@ class Loop:
             self.log.write({"step": state.step, **means, "lr": result.lr, "clips": state.clips})
         state.window, state.window_steps = {}, 0
 
-    def _after(self, step: int, stop: StopRequest) -> bool:
+    def _is_due(self, step: int) -> bool:
+        """Whether something is made of the weights after `step`: all is then to be known of the steps up to it."""
+        train = self.settings.train
+        every = (self.settings.own.steps, train.checkpoint_every, train.sample_every)
+        return any(number and step % number == 0 for number in every)
+
+    def _after(self, step: int, stop: StopRequest, stopping: bool) -> bool:
         """Sample, measure and save as `step` demands; True when the run is to stop here."""
         settings, last = self.settings, step == self.settings.own.steps
-        stopping = self.ranks.any(stop.requested or self.writer.failed)
         if settings.train.sample_every and step % settings.train.sample_every == 0 and not stopping:
             self._check_place()
             self._with_average(self._show)

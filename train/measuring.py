@@ -20,8 +20,9 @@ from sora_spec.builders.verify.allocator import watched
 from sora_spec.disk.run_folder import StageFolder, write_atomically
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.show.values import whole
+from sora_spec.train.launched import Launched, StepResult
 from sora_spec.train.preflight import Preflight
-from sora_spec.train.trainer import StepResult, Trainer
+from sora_spec.train.trainer import Trainer
 
 CONTRACT = 1
 """Version of the form, which `sora_spec.disk.run_folder` describes."""
@@ -39,8 +40,8 @@ class Measurement:
     def __init__(self, trainer: Trainer, found: Preflight, remaining: int) -> None:
         self.trainer, self.found = trainer, found
         self.cuda = trainer.ranks.device.type == "cuda"
-        self.chosen = min(1, remaining - 1)
-        self.made = 0
+        self.chosen = min(2, remaining)
+        self.begun = self.made = 0
         self.of_step: int | None = None
         self.peak_bytes: int | None = None
         self.seconds: deque[float] = deque(maxlen=_NEWEST)
@@ -51,16 +52,20 @@ class Measurement:
         """Whether there is something to tell for the first time: memory, and the time of a warm step."""
         return self.made == _WARM + 1
 
-    def step(self, number: int, make: Callable[[], StepResult]) -> StepResult:
-        """Make step `number`, counted from 1, and look at it."""
-        if self.made == self.chosen and not self.cuda and self.trainer.ranks.is_main:
+    def step(self, number: int, make: Callable[[], Launched]) -> Launched:
+        """Make step `number`, counted from 1, and look at its memory."""
+        self.begun += 1
+        if self.begun == self.chosen and not self.cuda and self.trainer.ranks.is_main:
             # The step begins so itself; done before, the profiler need not complain of memory that it never saw.
             self.trainer.trained.optimizer.zero_grad(set_to_none=True)
             held = resident_bytes(self.trainer)
             found = watched(make)
-            result, self.of_step, self.peak_bytes = found.result, number, held + found.most
-        else:
-            result = make()
+            self.of_step, self.peak_bytes = number, held + found.most
+            return found.result
+        return make()
+
+    def note(self, result: StepResult) -> None:
+        """Take in the time of a step that has ended."""
         if self.made >= _WARM or not self.seconds:
             if self.made <= _WARM:
                 self.seconds.clear()
@@ -68,7 +73,6 @@ class Measurement:
             self.seconds.append(result.seconds - result.data_seconds)
             self.waits.append(result.data_seconds)
         self.made += 1
-        return result
 
     def values(self, status: str, step: int) -> dict[str, Any]:
         """What `measured.json` holds after `step` optimiser steps."""

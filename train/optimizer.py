@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from sora_spec.language.schema.training import AdamW
-from sora_spec.train.shards import whole
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -30,14 +29,13 @@ def build_adamw(module: nn.Module, settings: AdamW, device: torch.device) -> tor
     )
 
 
-def clip_gradients(module: nn.Module, limit: float | None) -> float:
-    """Norm of all gradients before clipping; they are scaled down to `limit` when it is exceeded."""
+def clip_gradients(module: nn.Module, limit: float | None) -> Tensor:
+    """Norm of all gradients before clipping, where they lie; they are scaled down to `limit` when it is exceeded."""
     parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-    value = float(whole(norm))
-    if limit is not None and math.isfinite(value):
+    if limit is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-    return value
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from sora_spec.errors import UserError
 from sora_spec.language.schema.spec import Spec
@@ -37,21 +37,24 @@ class Ranks:
         if self.world > 1:
             dist.barrier()
 
-    def mean(self, values: list[float]) -> list[float]:
-        """Mean of each value over all ranks."""
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean of each value over all ranks, on the device, which is not waited for. `values` are lost."""
         if self.world == 1:
             return values
-        summed = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(summed)
-        return (summed / self.world).tolist()
+        dist.all_reduce(values)
+        return values / self.world
+
+    def mean_of(self, value: float) -> Tensor:
+        """Mean of one number over all ranks: (1,) float64, on the device."""
+        return self.mean(torch.full((1,), value, dtype=torch.float64, device=self.device))
 
     def of_main(self, value: float) -> float:
         """The value that the first rank has."""
-        return value if self.world == 1 else self.mean([value * self.is_main])[0] * self.world
+        return value if self.world == 1 else self.mean_of(value * self.is_main).item() * self.world
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is set on at least one rank."""
-        return self.mean([float(flag)])[0] > 0
+        return self.mean_of(float(flag)).item() > 0
 
 
 def pick_device(name: str | None) -> torch.device:

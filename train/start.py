@@ -18,6 +18,7 @@ from sora_spec.plan.show.values import plan_values
 from sora_spec.train.begin import check_data, check_run, make_run, record_run
 from sora_spec.train.data.loader import load_batches
 from sora_spec.train.from_run import start_from
+from sora_spec.train.launched import NotFiniteError
 from sora_spec.train.loop import Loop, Outcome
 from sora_spec.train.measuring import Measurement
 from sora_spec.train.preflight import preflight
@@ -25,7 +26,7 @@ from sora_spec.train.ranks import Ranks, started_ranks
 from sora_spec.train.resume import going_on
 from sora_spec.train.settings import stage_settings
 from sora_spec.train.task import Task
-from sora_spec.train.trainer import NotFiniteError, Trainer
+from sora_spec.train.trainer import Trainer
 
 _REHEARSED = 3
 """Steps of a rehearsal: one to warm up, one under the profiler, one to time."""
@@ -149,11 +150,13 @@ def try_stage(
         steps = min(_REHEARSED, settings.own.steps)
         measurement = Measurement(trainer, found, steps)
         try:
-            results = [measurement.step(step + 1, partial(trainer.step, step, batches, order)) for step in range(steps)]
+            for step in range(steps):
+                result = measurement.step(step + 1, partial(trainer.step, step, batches, order)).result()
+                measurement.note(result)
         except NotFiniteError as error:
             raise UserError(f"in the first steps {error}", "lower the learning rate") from None
         measured = measurement.values("rehearsed", 0)
-    result, own = results[-1], settings.own
+    own = settings.own
     facts = task.describe() | {
         "data": f"{len(task.dataset)} files of {settings.data}",
         "batch": f"{own.batch} clips a step: {order.micro_batch} × {ranks.world} ranks × {settings.accumulation}",

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from sora_spec.train.batch import Batch
 from sora_spec.train.data.clips import ClipDataset
-from sora_spec.train.data.loader import Batch
 from sora_spec.train.settings import Settings
 
 Terms = dict[str, Tensor]

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from sora_spec.errors import UserError
+from sora_spec.train.batch import Batch, to_device
 from sora_spec.train.checkpoint import Trained
-from sora_spec.train.data.loader import Batch
 from sora_spec.train.data.order import BatchOrder
 from sora_spec.train.ema import MovingAverage
+from sora_spec.train.launched import Launched, Moment, moment
 from sora_spec.train.optimizer import build_adamw, clip_gradients
 from sora_spec.train.ranks import Ranks
 from sora_spec.train.schedule import learning_rate
-from sora_spec.train.task import Task
-
-
-class NotFiniteError(Exception):
-    """Loss or gradient is infinite or not a number; the weights have not been touched."""
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What one step gave: terms are means over the global batch."""
-
-    terms: dict[str, float]
-    grad_norm: float
-    lr: float
-    data_seconds: float
-    seconds: float
-    """Of the whole step, waiting for data included."""
+from sora_spec.train.task import Task, Terms
 
 
 class Trainer:
@@ -61,34 +44,37 @@ class Trainer:
             )
         return BatchOrder(batch, self.settings.own.steps, first, self.ranks.rank, world, accumulation)
 
-    def step(self, step: int, batches: Iterator[Batch], order: BatchOrder) -> StepResult:
-        """Update number `step`, counted from 0. Raises NotFiniteError before the weights change."""
-        begin = time.perf_counter()
-        optimizer = self.trained.optimizer
-        lr = learning_rate(self.settings.own, step)
+    def step(self, step: int, batches: Iterator[Batch], order: BatchOrder) -> Launched:
+        """Give the device update number `step`, counted from 0. Nothing here waits for it."""
+        device, own, optimizer = self.ranks.device, self.settings.own, self.trained.optimizer
+        begin, waits, shares = moment(device), list[Moment](), list[Terms]()
+        lr = learning_rate(own, step)
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.zero_grad(set_to_none=True)
-        data_seconds, terms = 0.0, dict[str, float]()
         for micro in range(self.settings.accumulation):
-            waiting = time.perf_counter()
+            waits.append(moment(device))
             batch = next(batches)
-            data_seconds += time.perf_counter() - waiting
-            for name, value in self._backward(batch, step, order.positions(micro)).items():
-                terms[name] = terms.get(name, 0.0) + value / self.settings.accumulation
-        terms = dict(zip(terms, self.ranks.mean(list(terms.values())), strict=True))
-        limit = self.settings.own.clip_grad if step >= self.settings.clip_grad_from else None
-        norm = clip_gradients(self.trained.module, limit)
-        if not (math.isfinite(terms["loss"]) and math.isfinite(norm)):
-            raise NotFiniteError(f"the loss is {terms['loss']:g} and the gradient's norm {norm:g}")
+            waits.append(moment(device))
+            shares.append(self._backward(batch, step, order.positions(micro)))
+        norm = clip_gradients(self.trained.module, own.clip_grad if step >= self.settings.clip_grad_from else None)
         optimizer.step()
         if self.trained.average is not None:
             self.trained.average.update(step + 1)
-        return StepResult(terms, norm, lr, data_seconds, time.perf_counter() - begin)
+        names, means = self._means(shares)
+        values = torch.cat([means, to_device(norm, device).double().view(1)])
+        return Launched(names, values, lr, (begin, moment(device), *waits))
 
-    def _backward(self, batch: Batch, step: int, positions: Sequence[int]) -> dict[str, float]:
+    def _backward(self, batch: Batch, step: int, positions: Sequence[int]) -> Terms:
         """Add a micro-batch's share to the gradients: micro-batches are of one size, so their mean is the batch's."""
         terms = self.task.terms(batch, step, positions)
         (terms["loss"] / self.settings.accumulation).backward()
-        names, values = list(terms), torch.stack([value.detach().float() for value in terms.values()])
-        return dict(zip(names, values.tolist(), strict=True))
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _means(self, shares: Sequence[Terms]) -> tuple[tuple[str, ...], Tensor]:
+        """Names of the terms, and their means over the global batch, float64."""
+        stacked = [torch.stack([value.float() for value in share.values()]).double() for share in shares]
+        total = torch.zeros_like(stacked[0])
+        for values in stacked:
+            total = total + values / self.settings.accumulation
+        return tuple(shares[0]), self.ranks.mean(total)

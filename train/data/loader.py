@@ -16,34 +16,20 @@ from multiprocessing.connection import wait
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sora_spec import output
 from sora_spec.errors import UserError
+from sora_spec.train.batch import Pixels
 from sora_spec.train.data.clips import ClipDataset, Sample
 from sora_spec.train.data.order import BatchOrder
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One micro-batch: `frames` (B, T, Y, X, 3) uint8, `labels` (B,) int64, and what was damaged on the way."""
-
-    frames: Tensor
-    labels: Tensor
-    damaged: tuple[str, ...] = ()
-
-    def video(self, device: torch.device) -> Tensor:
-        """The clips as (B, 3, T, Y, X) float32 in [-1, 1] on `device`."""
-        frames = self.frames.to(device, non_blocking=True)
-        return frames.permute(0, 4, 1, 2, 3).float().div_(127.5).sub_(1.0).contiguous()
-
-
-def collate(samples: list[Sample]) -> Batch:
+def collate(samples: list[Sample]) -> Pixels:
     """Stack samples in the order they were asked for."""
     frames = torch.from_numpy(np.stack([sample.frames for sample in samples]))
     labels = torch.tensor([sample.label for sample in samples])
-    return Batch(frames, labels, tuple(text for sample in samples for text in sample.damaged))
+    return Pixels(frames, labels, tuple(text for sample in samples for text in sample.damaged))
 
 
 @dataclass(frozen=True)
@@ -62,7 +48,7 @@ class _Carrying:
             return error
 
 
-def _collate(samples: list[Sample | Exception]) -> Batch | Exception:
+def _collate(samples: list[Sample | Exception]) -> Pixels | Exception:
     failed = next((sample for sample in samples if isinstance(sample, Exception)), None)
     return failed or collate([sample for sample in samples if isinstance(sample, Sample)])
 
@@ -84,7 +70,7 @@ def _end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def load_batches(dataset: ClipDataset, order: BatchOrder, workers: int) -> Iterator[Batch]:
+def load_batches(dataset: ClipDataset, order: BatchOrder, workers: int) -> Iterator[Pixels]:
     """Micro-batches in `order`. Workers start with this call; with 0 of them the calling process decodes."""
     context = None
     if workers:
@@ -103,14 +89,14 @@ def load_batches(dataset: ClipDataset, order: BatchOrder, workers: int) -> Itera
     return _reporting(iter(loader))
 
 
-def _next(batches: Iterator[Batch | Exception]) -> Batch | Exception | None:
+def _next(batches: Iterator[Pixels | Exception]) -> Pixels | Exception | None:
     try:
         return next(batches, None)
     except (ConnectionError, EOFError) as error:  # as torch says it of a worker that ends between two messages
         raise RuntimeError("DataLoader worker (pid 0) exited unexpectedly in the middle of a message") from error
 
 
-def _reporting(batches: Iterator[Batch | Exception]) -> Iterator[Batch]:
+def _reporting(batches: Iterator[Pixels | Exception]) -> Iterator[Pixels]:
     while (batch := _next(batches)) is not None:
         if isinstance(batch, Exception):
             raise batch

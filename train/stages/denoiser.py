@@ -18,7 +18,6 @@ from sora_spec.builders.diffusion.noise import NoiseStream
 from sora_spec.builders.diffusion.samplers import Condition, sample
 from sora_spec.builders.diffusion.torch_arrays import TorchArrays
 from sora_spec.builders.vae.from_spec import VaeModule
-from sora_spec.builders.vae.interface import IdentityModule
 from sora_spec.builders.weights.digest import vae_digest
 from sora_spec.builders.weights.start import load_start
 from sora_spec.builders.weights.vae_run import load_named_vae, load_vae
@@ -28,9 +27,10 @@ from sora_spec.language.schema.condition import ClassCondition, TextCondition
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.recipe.training import SHOWN_SAMPLES
+from sora_spec.train.batch import Batch, to_device
 from sora_spec.train.data.clips import open_clips
-from sora_spec.train.data.loader import Batch
 from sora_spec.train.data.picture import Framing
+from sora_spec.train.latent_source import LatentSource
 from sora_spec.train.pictures import tile_clips
 from sora_spec.train.ranks import Cut, Ranks, apply_ranks
 from sora_spec.train.recompute import recompute_blocks
@@ -70,30 +70,25 @@ class DenoiserTask:
         self.null_label = self.module.null_label
         recompute_blocks(self.module.blocks, spec.train.recompute)
         apply_ranks(self.module, spec, self.settings.own.precision, ranks, Cut(parts=tuple(self.module.blocks)))
+        self.source = LatentSource(self.vae, spec.train.seed, ranks.device)
         self.loss = build_loss(spec)
+        self.loss.tables(ranks.device)  # made now: a copy to the device in the first step would wait for it
 
     def terms(self, batch: Batch, step: int, positions: Sequence[int]) -> Terms:
         """See `Task.terms`. Times and dropped labels are drawn for the global batch, noise for each sample."""
-        seed, device = self.settings.train.seed, self.ranks.device
+        seed, device, size = self.settings.train.seed, self.ranks.device, self.settings.own.batch
         chosen = torch.tensor(list(positions))
-        samples = [step * self.settings.own.batch + position for position in positions]
-        latents = self._encode(batch.video(device), samples)  # (B, C, F, H, W)
-        time = self.loss.draw_time(self.settings.own.batch, stream(seed, "time", step))[chosen]  # (B,)
+        samples = [step * size + position for position in positions]
+        latents = self.source.latents(batch, samples)  # (B, C, F, H, W)
+        time = self.loss.draw_time(size, stream(seed, "time", step))[chosen]  # (B,)
         noise = normal(seed, "noise", samples, latents.shape[1:])  # (B, C, F, H, W)
         labels = self._labels(batch.labels, step, chosen)  # (B,) or None
         network = partial(self._denoise, labels=labels)
-        terms = self.loss.terms(network, latents, time.to(device), noise.to(device))
+        terms = self.loss.terms(network, latents, to_device(time, device), to_device(noise, device))
         return {name: value.mean() if name == "loss" else value.detach().mean() for name, value in terms.items()}
 
     def _denoise(self, x: Tensor, time: Tensor, labels: Tensor | None) -> Tensor:
         return self.module(x, time, labels)
-
-    @torch.no_grad()
-    def _encode(self, video: Tensor, samples: Sequence[int]) -> Tensor:
-        if isinstance(self.vae, IdentityModule):
-            return video
-        shape = self.vae.latent_shape(video.shape)[1:]
-        return self.vae.encode(video, normal(self.settings.train.seed, "posterior", samples, shape).to(video.device))
 
     def _labels(self, labels: Tensor, step: int, chosen: Tensor) -> Tensor | None:
         """Labels with some replaced by the null label; None without a condition."""
@@ -102,11 +97,10 @@ class DenoiserTask:
             return None
         if condition.dropout > 0:
             assert self.null_label is not None
-            uniform = torch.rand(self.settings.own.batch, generator=stream(self.settings.train.seed, "dropout", step))[
-                chosen
-            ]
+            generator = stream(self.settings.train.seed, "dropout", step)
+            uniform = torch.rand(self.settings.own.batch, generator=generator)[chosen]
             labels = torch.where(uniform < condition.dropout, self.null_label, labels)
-        return labels.to(self.ranks.device)
+        return to_device(labels, self.ranks.device)
 
     def held(self) -> list[Tensor]:
         """See `Task.held`."""

@@ -23,8 +23,9 @@ from sora_spec.language.facts import is_trainable
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.schema.vae import ImageKlVae
 from sora_spec.recipe.training import SHOWN_RECONSTRUCTIONS, vae_crop
+from sora_spec.train.batch import Batch, Pixels, to_device
 from sora_spec.train.data.clips import FrameCache, open_clips
-from sora_spec.train.data.loader import Batch, collate
+from sora_spec.train.data.loader import collate
 from sora_spec.train.data.picture import Framing
 from sora_spec.train.latents import Measuring
 from sora_spec.train.ranks import Cut, Ranks, apply_ranks
@@ -59,13 +60,14 @@ class VaeTask:
 
     def terms(self, batch: Batch, step: int, positions: Sequence[int]) -> Terms:
         """See `Task.terms`."""
+        assert isinstance(batch, Pixels), "a VAE learns from pixels"
         samples = [step * self.settings.own.batch + position for position in positions]
         video = batch.video(self.ranks.device)  # (B, 3, T, Y, X)
         return self.loss(self.module, video, self._noise(video, samples))
 
     def _noise(self, video: Tensor, samples: Sequence[int]) -> Tensor:
         shape = self.module.latent_shape(video.shape)[1:]
-        return normal(self.settings.train.seed, "posterior", samples, shape).to(video.device)
+        return to_device(normal(self.settings.train.seed, "posterior", samples, shape), video.device)
 
     vae_digest = None
 
