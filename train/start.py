@@ -18,7 +18,7 @@ from sora_spec.plan.show.values import plan_values
 from sora_spec.train.begin import check_data, check_run, make_run, record_run
 from sora_spec.train.data.loader import load_batches
 from sora_spec.train.from_run import start_from
-from sora_spec.train.launched import NotFiniteError
+from sora_spec.train.launched import NotFiniteError, StepResult
 from sora_spec.train.loop import Loop, Outcome
 from sora_spec.train.measuring import Measurement
 from sora_spec.train.preflight import preflight
@@ -148,15 +148,15 @@ def try_stage(
         order = trainer.order(0)
         batches = load_batches(task.dataset, order, workers=0)
         steps = min(_REHEARSED, settings.own.steps)
-        measurement = Measurement(trainer, found, steps)
+        measurement, results = Measurement(trainer, found, steps), list[StepResult]()
         try:
             for step in range(steps):
-                result = measurement.step(step + 1, partial(trainer.step, step, batches, order)).result()
-                measurement.note(result)
+                results.append(measurement.step(step + 1, partial(trainer.step, step, batches, order)).result())
+                measurement.note(results[-1])
         except NotFiniteError as error:
             raise UserError(f"in the first steps {error}", "lower the learning rate") from None
         measured = measurement.values("rehearsed", 0)
-    own = settings.own
+    result, own = results[-1], settings.own
     facts = task.describe() | {
         "data": f"{len(task.dataset)} files of {settings.data}",
         "batch": f"{own.batch} clips a step: {order.micro_batch} × {ranks.world} ranks × {settings.accumulation}",
