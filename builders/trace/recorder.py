@@ -172,9 +172,8 @@ def record(spec: Spec, component: Component, setting: Setting) -> Recording:
     output, left = _run(ready, setting, recorder)
     tape = Tape()  # the module may live on for a while, and tell the recorder's when it dies
     watched = recorder.tape
-    tape.ops, tape.sizes, tape.born, tape.died, tape.regions = (
-        list(found) for found in (watched.ops, watched.sizes, watched.born, watched.died, watched.regions)
-    )
+    tape.ops, tape.regions = list(watched.ops), list(watched.regions)
+    tape.sizes, tape.born, tape.died = list(watched.sizes), list(watched.born), list(watched.died)
     forward_ops = next((index for index, op in enumerate(tape.ops) if op.backward), len(tape.ops))
     tape.died[:] = [len(tape.ops) if died is None else died for died in tape.died]  # what is left dies with the module
     return Recording(tape, residents, forward_ops, left, output, recorder.sums, recorder.strides)
