@@ -38,9 +38,12 @@ class Condition:
 
     def each(self, change: Callable[[Array], Array]) -> Condition:
         """`change` of every array."""
-        parts = (self.labels, self.tokens, self.mask, self.pooled)
+
+        def changed(part: Array | None) -> Array | None:
+            return None if part is None else change(part)
+
         null = None if self.null is None else self.null.each(change)
-        return Condition(*(None if part is None else change(part) for part in parts), null)
+        return Condition(changed(self.labels), changed(self.tokens), changed(self.mask), changed(self.pooled), null)
 
     def beside(self, other: Condition, xp: Arrays) -> Condition:
         """The samples of both, `other`'s last, in what this one has; without a mask `other` has this one's."""
