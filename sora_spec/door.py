@@ -94,8 +94,8 @@ def plan(
     document = _document(source, None)
     pairs = tuple((path, _text(path, value)) for path, value in (overrides or {}).items())
     placement = "sequential" if one_at_a_time else "resident"
-    way = {"mode": mode, "stage": stage, "placement": placement, "batch": batch}
-    answer = plan_of(document, Question(gpu, count, os.fspath(hardware), pairs, **way))
+    asked = Question(gpu, count, os.fspath(hardware), pairs, mode=mode, stage=stage, placement=placement, batch=batch)
+    answer = plan_of(document, asked)
     if answer.spec is None:
         raise SpecErrors(answer.diagnostics)
     if not isinstance(source, str | os.PathLike):
