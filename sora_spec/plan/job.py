@@ -48,6 +48,11 @@ class Way:
     rms_norm: RmsNorm | None = None
     """RMS norm as one kernel or written out; as PyTorch does it on the device when None."""
 
+    @property
+    def way(self) -> dict[str, Any]:
+        """All of it by name: what a job takes from a question, and a plan's memory depends on."""
+        return {field.name: getattr(self, field.name) for field in fields(Way)}
+
 
 @dataclass(frozen=True)
 class Question(Way):
@@ -80,11 +85,6 @@ class Question(Way):
         if "hardware.count" in job.typed:
             return self.having("hardware.count", str(count))
         return replace(self, count=count)
-
-    @property
-    def way(self) -> dict[str, Any]:
-        """What a job takes from it as it stands."""
-        return {field.name: getattr(self, field.name) for field in fields(Way)}
 
     @property
     def arguments(self) -> tuple[str, ...]:

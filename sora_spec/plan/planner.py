@@ -133,8 +133,7 @@ class _Machineless:
         self.job = job
         device = job.device
         places = (device.kind, device.capability >= 9)
-        kernels = (job.attention, job.temporal_attention, job.rms_norm)
-        self.key = (id(job.spec), places, job.mode, job.stage, job.placement, job.batch, kernels)
+        self.key = (id(job.spec), places, *job.way.values())
 
     def __hash__(self) -> int:
         return hash(self.key)
