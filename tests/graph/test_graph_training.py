@@ -26,6 +26,7 @@ from sora_spec.plan.job import Question, planned_job
 from sora_spec.plan.planner import Plan, make_plan
 from sora_spec.train.data.digits import DigitsRecipe, write_digits
 from sora_spec.train.data.loader import load_batches
+from sora_spec.train.latent_source import LatentSource
 from sora_spec.train.measuring import resident_bytes
 from sora_spec.train.ranks import Ranks
 from sora_spec.train.start import build_task
@@ -123,13 +124,12 @@ def test_steps_take_what_the_plan_says(
     name: str, changes: list[str], clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, trainer = ready(name, changes, clips, tmp_path)
-    task: Any = trainer.task
-    monkeypatch.setattr(task, "_encode", marked("encode", task._encode))
+    monkeypatch.setattr(LatentSource, "latents", marked("encode", LatentSource.latents))
     optimizer = trainer.trained.optimizer
     monkeypatch.setattr(optimizer, "step", marked(UPDATE, optimizer.step))
     plan = make_plan(planned_job(spec, this_cpu(torch.get_num_threads()), Question(count=1)))
     order = trainer.order(0)
-    batches = load_batches(task.dataset, order, 0)
+    batches = load_batches(trainer.task.dataset, order, 0)
     first, second = [phase_peaks(trainer, partial(trainer.step, number, batches, order)) for number in range(2)]
     expected = planned(plan)
     assert second == {phase: pytest.approx(expected[phase], rel=1e-4) for phase in (PASS, UPDATE)}
