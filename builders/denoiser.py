@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from sora_spec.builders.backbones.interface import Denoiser
 from sora_spec.builders.backbones.transformer import Layout, TransformerDenoiser
-from sora_spec.builders.blocks.adaln import Axis
 from sora_spec.errors import UserError
-from sora_spec.language.schema.backbone import (
-    AdaLnLora,
-    Alternating,
-    CrossAttention,
-    Factorized,
-    Joint,
-    Learned,
-    NoTemporal,
-    Transformer,
-)
+from sora_spec.language.facts import Axis, block_axes
+from sora_spec.language.rules.buildable import BUILDABLE
+from sora_spec.language.schema.backbone import AdaLnLora, CrossAttention, Learned, Transformer
 from sora_spec.language.schema.condition import ClassCondition, NoCondition, TextCondition
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.shapes import derive_shapes
@@ -44,17 +36,9 @@ def build_denoiser(spec: Spec) -> Denoiser:
 
 def _axes(spec: Spec, depth: int) -> tuple[Axis, ...]:
     """Axis of each block's attention."""
-    match spec.temporal:
-        case NoTemporal():
-            return ("space",) * depth
-        case Joint():
-            return ("joint",) * depth
-        case Alternating():
-            return tuple("time" if i % 2 else "space" for i in range(depth))
-        case Factorized():
-            return ("factorized",) * depth
-        case _:
-            raise _unbuildable(spec, "temporal.kind", spec.temporal.kind, "none, joint, alternating, factorized")
+    if spec.temporal.kind not in BUILDABLE["temporal"]:
+        raise _unbuildable(spec, "temporal.kind", spec.temporal.kind, ", ".join(BUILDABLE["temporal"]))
+    return block_axes(spec.temporal, depth)
 
 
 def _condition(spec: Spec, attends: bool) -> ClassCondition | TextCondition | None:

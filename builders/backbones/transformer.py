@@ -15,20 +15,19 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from sora_spec.builders.backbones.interface import Denoiser
-from sora_spec.builders.blocks.adaln import AdaLnBlock, Axis, Modulation
+from sora_spec.builders.blocks.adaln import AdaLnBlock, Modulation
 from sora_spec.builders.blocks.patch import PatchIn, PatchOut
 from sora_spec.builders.blocks.position import Rope3d, Rotation, rope_axes, spatial_table, temporal_table
 from sora_spec.builders.blocks.table import FixedTable
 from sora_spec.builders.conditions.label import LabelEmbedding
 from sora_spec.builders.conditions.text import PooledText, TextTokens
 from sora_spec.builders.conditions.time import TimeEmbedding
+from sora_spec.language.facts import Axis
 from sora_spec.language.schema.backbone import Conditioning, CrossAttention, Rope, Sincos, Temporal, Transformer
 from sora_spec.language.schema.clip import Patch
 from sora_spec.language.schema.condition import ClassCondition, TextCondition
 from sora_spec.language.shapes import Shapes
-
-LONGEST = 512
-"""Latent frames that the tables of time reach at least; a network takes clips of any length up to this."""
+from sora_spec.recipe.sampling import longest_clip
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Layout:
     @property
     def longest(self) -> int:
         """Token frames of the tables of time."""
-        return max(LONGEST // self.patch.time, self.shapes.grid[0])
+        return longest_clip(self.patch.time, self.shapes.grid[0])
 
 
 class TransformerDenoiser(Denoiser):

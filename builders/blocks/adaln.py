@@ -11,8 +11,8 @@ from torch.nn.functional import gelu
 
 from sora_spec.builders.blocks.attention import Attention, CrossAttention
 from sora_spec.builders.blocks.position import Rotation
+from sora_spec.language.facts import Axis as Axis
 
-Axis = Literal["space", "time", "joint", "factorized"]
 """Which tokens attend to each other: those of a frame, those of a place, all of a clip, or those of a frame and then,
 in a second attention of the same block, those of a place."""
 

@@ -15,11 +15,9 @@ from sora_spec.language.schema.condition import ClassCondition, NoCondition, Tex
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.shapes import derive_shapes, latent_frames
 from sora_spec.language.tiles import cut_of
-from sora_spec.recipe.sampling import frames_per_decode
+from sora_spec.recipe.sampling import frames_per_decode, longest_clip
 
 BATCH, FRAMES, PIXEL_FRAMES = "batch", "frames", "pixel_frames"
-MAX_LATENT_FRAMES = 512
-"""Latent frames that a graph promises to take; position tables hold at least as many."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +58,7 @@ def condition_ports(spec: Spec) -> tuple[Port, ...]:
 def frames_range(spec: Spec) -> Range:
     """Latent frames that the graphs of `spec` take: multiples of the patch."""
     unit = spec.patch.time
-    longest = max(MAX_LATENT_FRAMES // unit * unit, derive_shapes(spec).latent_frames)
-    return Range(min=unit, max=longest, multiple_of=unit)
+    return Range(min=unit, max=unit * longest_clip(unit, derive_shapes(spec).grid[0]), multiple_of=unit)
 
 
 def denoiser_contract(spec: Spec) -> Contract:

@@ -14,7 +14,6 @@ from sora_spec.graph.eager.ops.reduction import mean
 from sora_spec.graph.eager.ops.views import cat
 from sora_spec.graph.eager.tensor import Tensor
 from sora_spec.graph.ir import Graph, Repeat
-from sora_spec.graph.lower.blocks import block_axes
 from sora_spec.graph.lower.families import is_lowered
 from sora_spec.graph.lower.losses import build_loss
 from sora_spec.graph.lower.lpips import Lpips
@@ -23,8 +22,9 @@ from sora_spec.graph.lower.vae import build_vae, trained_vae
 from sora_spec.graph.lower.vae_loss import vae_loss
 from sora_spec.graph.lower.weights import Policy, Weights
 from sora_spec.graph.setting import Precision, Recompute, Setting, compute_dtype, new_tape
-from sora_spec.language.facts import is_trainable
+from sora_spec.language.facts import block_axes, is_trainable, pattern
 from sora_spec.language.shapes import derive_shapes
+from sora_spec.recipe.training import recompute_every, recomputed_blocks
 
 if TYPE_CHECKING:
     from sora_spec.graph.traced.component import TracedDenoiser
@@ -100,11 +100,11 @@ def _blocks(spec: Spec, setting: Setting) -> _Blocks:
     if spec.backbone.kind != "transformer":
         return _Blocks(0, frozenset(), None)
     depth, every = spec.backbone.depth, _recompute_every(spec, setting)
-    period = lcm(2 if spec.temporal.kind in ("alternating", "windowed") else 1, max(every, 1))
+    period = lcm(len(pattern(spec.temporal)), max(every, 1))
     times = (depth - 2 * period) // period
     repeat = None if setting.full or times < 2 else Repeat(period, 2 * period, times)
     count = depth if repeat is None else depth - period * (times - 1)
-    recomputed = frozenset(index for index in range(count) if every and index % every == 0)
+    recomputed = frozenset(recomputed_blocks(every, count))
     return _Blocks(count, recomputed, repeat)
 
 
@@ -116,8 +116,7 @@ def _recompute_every(spec: Spec, setting: Setting) -> int:
         case "blocks" | "selective":
             return 1
         case "spec":
-            recompute = spec.train.recompute
-            return recompute.every if recompute.kind == "blocks" else 0
+            return recompute_every(spec.train.recompute)
 
 
 def _network_policy(setting: Setting, trains: bool) -> Policy:

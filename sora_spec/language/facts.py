@@ -7,12 +7,17 @@ refusal that names it when it is asked for.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Literal, assert_never
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
+    from sora_spec.language.schema.backbone import Temporal
     from sora_spec.language.schema.vae import LearnedVae, StreamingVae, TrainableVae, Vae
+
+
+Axis = Literal["space", "time", "joint", "factorized"]
+"""What a block attends along: the places of a frame, the frames of a place, all tokens, or the first two in turn."""
 
 
 @dataclass(frozen=True)
@@ -66,3 +71,36 @@ def can_stream(vae: Vae) -> TypeIs[StreamingVae]:
 def is_trainable(vae: Vae) -> TypeIs[TrainableVae]:
     """Whether `train --stage vae` trains it, and it has the sections that this takes."""
     return vae_facts(vae).trains
+
+
+def pattern(temporal: Temporal) -> tuple[Axis, ...]:
+    """Axes of one block after another, which repeat over the depth; of windows, the axis within one."""
+    match temporal.kind:
+        case "none":
+            return ("space",)
+        case "joint":
+            return ("joint",)
+        case "alternating" | "inserted":
+            return ("space", "time")
+        case "factorized":
+            return ("factorized",)
+        case "windowed":
+            return ("space", "joint")
+        case kind:
+            assert_never(kind)
+
+
+def block_axes(temporal: Temporal, depth: int) -> tuple[Axis, ...]:
+    """Axis of each block's attention."""
+    axes = pattern(temporal)
+    return tuple(axes[index % len(axes)] for index in range(depth))
+
+
+def moves(temporal: Temporal) -> bool:
+    """Whether any block sees several frames."""
+    return pattern(temporal) != ("space",)
+
+
+def attends_across_frames(temporal: Temporal) -> bool:
+    """Whether there is attention across frames alone."""
+    return not {"time", "factorized"}.isdisjoint(pattern(temporal))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
 
 Interval = tuple[float, float]
+LONGEST = 512
+"""Latent frames that every network takes at least: its tables of time reach so far, and its exported graph."""
 TOKENS_PER_BATCH = 16_384
 """Tokens that a batch is filled up to when no batch size is asked for."""
 
@@ -77,10 +79,15 @@ def default_batch(spec: Spec) -> int:
 
     One for dopri5: its step follows the error of the whole batch, so a clip would depend on its neighbours.
     """
-    if spec.sampler.kind == "dopri5":
+    if network_calls(spec) is None:
         return 1
     low, high = spec.export.batch
     return max(low, min(high, TOKENS_PER_BATCH // derive_shapes(spec).tokens))
+
+
+def longest_clip(patch_time: int, token_frames: int) -> int:
+    """Token frames of the longest clip that a network takes whose own clip has `token_frames`."""
+    return max(LONGEST // patch_time, token_frames)
 
 
 def frames_per_decode(spec: Spec, frames: int) -> int:

@@ -8,6 +8,7 @@ from sora_spec.language.facts import is_trainable
 
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
+    from sora_spec.language.schema.training import Recompute
 
 SHOWN_SAMPLES = 8
 """Clips of a sample grid: generated while the denoiser is trained."""
@@ -29,6 +30,16 @@ def vae_crop(spec: Spec) -> Crop:
     assert is_trainable(vae)
     frames, side = vae.training.frames or clip.frames, vae.training.crop
     return Crop(frames, side or clip.height, side or clip.width)
+
+
+def recompute_every(recompute: Recompute) -> int:
+    """Every how manyth block keeps only its inputs; 0 for none."""
+    return recompute.every if recompute.kind == "blocks" else 0
+
+
+def recomputed_blocks(every: int, count: int) -> range:
+    """Which of `count` blocks keep only their inputs and run again in the backward pass."""
+    return range(0, count if every else 0, every or 1)
 
 
 def uses_fsdp(spec: Spec, precision: str, ranks: int) -> bool:

@@ -12,10 +12,12 @@ import pytest
 from sora_spec.builders.diffusion.noise import NoiseStream
 from sora_spec.builders.diffusion.samplers import NUMPY, Condition, count_steps, evaluations, sample
 from sora_spec.compile.bundle.contract import engine_profile
+from sora_spec.compile.run import pipeline
 from sora_spec.compile.run.pipeline import Pipeline
 from sora_spec.errors import UserError
 from sora_spec.language.loading import load_record, load_spec
 from sora_spec.language.packaged import packaged_names
+from sora_spec.language.rules.buildable import BUILDABLE
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.plan.devices.hardware import find_device
 from sora_spec.plan.interval import total
@@ -24,7 +26,6 @@ from sora_spec.plan.memory.generate_phases import decode_calls
 from sora_spec.plan.planner import make_plan
 from sora_spec.plan.show.breakdown import TITLES
 from sora_spec.plan.time.sampling import sampler_calls
-from sora_spec.recipe.sampling import default_batch
 from tests.plan.test_plan_command import _run
 
 
@@ -166,32 +167,34 @@ def test_a_clip_is_decoded_in_the_planned_pieces(frames: int, patch: int, asked:
     assert engine_profile(spec, "vae_decoder").opt["latents"][2] == pieces[0]
 
 
-def test_as_many_clips_at_a_time_as_the_program_takes() -> None:
-    from sora_spec.compile.run import pipeline
-
-    assert pipeline.default_batch is default_batch
-    for name in packaged_names():
-        assert planned_job(
-            load_record(name), find_device("h100"), Question(mode="generate")
-        ).generated == default_batch(load_spec(name))
-
-
-def test_training_shows_and_crops_what_is_planned() -> None:
-    from sora_spec.plan.memory import train_phases
-    from sora_spec.train import ranks
+def test_planner_and_programs_import_the_same_rules() -> None:
+    from sora_spec.builders.backbones import transformer
+    from sora_spec.builders.diffusion import guidance, samplers
+    from sora_spec.compile.bundle import contract
+    from sora_spec.graph import component
+    from sora_spec.graph.lower import transformer as lowered
+    from sora_spec.plan import job
+    from sora_spec.plan.memory import generate_phases, train_phases
+    from sora_spec.plan.time import sampling as planned
+    from sora_spec.train import ranks, recompute
     from sora_spec.train.stages import denoiser as denoiser_stage
     from sora_spec.train.stages import vae as vae_stage
 
-    assert denoiser_stage.SHOWN_SAMPLES == train_phases.SHOWN_SAMPLES
-    assert vae_stage.SHOWN_RECONSTRUCTIONS == train_phases.SHOWN_RECONSTRUCTIONS
-    for precision, offload, world in product(("fp32", "bf16"), (False, True), (1, 2)):
-        changes = [
-            f"train.precision={precision}",
-            f"parallel.offload={str(offload).lower()}",
-            f"parallel.shard={world}",
-        ]
-        spec = load_spec("tiny-dit", changes)
-        assert planned_job(spec, find_device("h100")).sharded == ranks.uses_fsdp(spec, precision, world)
+    assert samplers.network_calls is planned.network_calls
+    assert samplers.is_guided is guidance.is_guided is job.is_guided
+    assert pipeline.default_batch is job.default_batch
+    assert pipeline.frames_per_decode is generate_phases.frames_per_decode is contract.frames_per_decode
+    assert transformer.longest_clip is lowered.longest_clip is contract.longest_clip
+    assert recompute.recomputed_blocks is component.recomputed_blocks
+    assert ranks.uses_fsdp is job.uses_fsdp
+    assert denoiser_stage.SHOWN_SAMPLES is train_phases.SHOWN_SAMPLES
+    assert vae_stage.SHOWN_RECONSTRUCTIONS is train_phases.SHOWN_RECONSTRUCTIONS
+
+
+def test_every_kind_that_can_be_built_has_a_builder() -> None:
+    from sora_spec.builders.vae.from_spec import VAES
+
+    assert tuple(VAES) == BUILDABLE["vae"]
 
 
 BAR_OF_TREE = {"VAE": "VAE", "text": "text encoder", "messages": "messages", "machine": "other"}

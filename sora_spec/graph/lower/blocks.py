@@ -16,25 +16,10 @@ from sora_spec.graph.lower.sequence import Rotation, SequenceGroup, rotate
 from sora_spec.graph.lower.weights import Linear, Weights
 
 if TYPE_CHECKING:
-    from sora_spec.language.schema.backbone import Conditioning, Temporal, Transformer
+    from sora_spec.language.facts import Axis
+    from sora_spec.language.schema.backbone import Conditioning, Transformer
 
-Axis = Literal["space", "time", "joint", "factorized"]
 Modulation = Literal["zero", "single"]
-
-
-def block_axes(temporal: Temporal, depth: int) -> tuple[Axis, ...]:
-    """Axis of each block's attention."""
-    match temporal.kind:
-        case "none":
-            return ("space",) * depth
-        case "joint":
-            return ("joint",) * depth
-        case "alternating":
-            return tuple("time" if i % 2 else "space" for i in range(depth))
-        case "factorized":
-            return ("factorized",) * depth
-        case kind:
-            raise AssertionError(kind)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ from sora_spec.graph.eager.ops.views import cat, chunk, expand_to, narrow, rearr
 from sora_spec.graph.eager.tensor import Grads, Node, Tensor, attach, node_for, run_one
 
 if TYPE_CHECKING:
-    from sora_spec.graph.lower.blocks import Attention, Axis
+    from sora_spec.graph.lower.blocks import Attention
+    from sora_spec.language.facts import Axis
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines, one row for each token."""

@@ -14,18 +14,17 @@ from sora_spec.graph.eager.ops.pointwise import add, cast_to, made_from_nothing,
 from sora_spec.graph.eager.ops.views import chunk, narrow, rearrange, unbind, unsqueeze
 from sora_spec.graph.eager.recompute import checkpoint
 from sora_spec.graph.eager.tensor import Tensor
-from sora_spec.graph.lower.blocks import Axis, Block, Rotation, block_modulation, modulate, modulation_of
+from sora_spec.graph.lower.blocks import Block, Rotation, block_modulation, modulate, modulation_of
 from sora_spec.graph.lower.embeddings import LabelEmbedding, PooledText, TextTokens, TimeEmbedding
 from sora_spec.graph.lower.sequence import SequenceGroup, sequence_group
 from sora_spec.graph.lower.weights import Linear, Weights
 from sora_spec.language.shapes import Shapes, derive_shapes
+from sora_spec.recipe.sampling import longest_clip
 
 if TYPE_CHECKING:
+    from sora_spec.language.facts import Axis
     from sora_spec.language.schema.backbone import Transformer
     from sora_spec.language.schema.spec import Spec
-
-LONGEST = 512
-"""Latent frames that the tables of time reach at least."""
 
 
 class PatchOut:
@@ -121,7 +120,7 @@ class TransformerDenoiser:
 
     def _positions(self, weights: Weights, backbone: Transformer) -> None:
         frames, rows, columns = self.shapes.grid
-        longest = max(LONGEST // self.spec.patch.time, frames)
+        longest = longest_clip(self.spec.patch.time, frames)
         sincos, moves = backbone.position.kind == "sincos", set(self.axes) != {"space"}
         kind, width = weights.policy.weights, backbone.width
         self.pos_embed = None

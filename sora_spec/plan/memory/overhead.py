@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from sora_spec.language.facts import attends_across_frames, pattern
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.plan.devices.hardware import Device
 from sora_spec.plan.interval import Interval
@@ -90,14 +91,10 @@ def attention_workspace(
 def _attended(spec: Spec, samples: int) -> list[tuple[int, int]]:
     """How many sequences of how many tokens attention sees."""
     frames, rows, columns = derive_shapes(spec).grid
-    if spec.temporal.kind == "joint":
+    if pattern(spec.temporal) == ("joint",):
         return [(samples, frames * rows * columns)]
     spatial = (samples * frames, rows * columns)
-    return (
-        [spatial, (samples * rows * columns, frames)]
-        if spec.temporal.kind in ("alternating", "factorized")
-        else [spatial]
-    )
+    return [spatial, (samples * rows * columns, frames)] if attends_across_frames(spec.temporal) else [spatial]
 
 
 def fragmentation(device: Device, allocated: Interval) -> Term:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sora_spec.language.facts import moves
 from sora_spec.language.shapes import latent_frames, pixel_frames
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ def frame_counts(spec: Spec, most: int) -> list[int]:
     """Numbers of frames up to `most` that make whole tokens, ascending."""
     limit = latent_frames(spec, most)
     counts = [pixel_frames(spec, count) for count in range(spec.patch.time, limit + 1, spec.patch.time)]
-    if spec.temporal.kind == "none":
+    if not moves(spec.temporal):
         return [count for count in counts if count == spec.clip.frames]
     return [count for count in counts if _shares_tokens(spec, latent_frames(spec, count) // spec.patch.time, None)]
 

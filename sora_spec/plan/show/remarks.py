@@ -10,7 +10,7 @@ from sora_spec.plan.interval import Interval
 from sora_spec.plan.job import Job
 from sora_spec.plan.memory.text_encoders import unknown_encoder
 from sora_spec.plan.time.sampling import ADAPTIVE
-from sora_spec.recipe.sampling import frames_per_decode
+from sora_spec.recipe.sampling import frames_per_decode, network_calls
 
 
 def assumptions(job: Job) -> list[str]:
@@ -103,7 +103,7 @@ def _generation(job: Job) -> list[str]:
         found.append(
             f"a generation runs on one device; `--count {job.spec.hardware.count}` plans that many side by side"
         )
-    if job.spec.sampler.kind == "dopri5":
+    if network_calls(job.spec) is None:
         found.append(f"dopri5 calls the network {ADAPTIVE.low:g} to {ADAPTIVE.high:g} times")
     return found
 
