@@ -322,6 +322,8 @@ def detail_lines(spec: OpenSpec, branch: Row | OpRow | None, rows: int) -> list[
         given = spec.question.given(branch.path)
         return [Line((Cell("what if ", "accent"), Cell(f"{branch.path}={given}" if given else branch.path))), formula]
     text = spec.answered_document.text
+    if branch.line > len(text.starts()):  # typed over since: the tree is that of the last text that was planned
+        return [Line((Cell("the text has changed, and this is not planned anew yet", "dim"),)), formula]
     source = text.line(branch.line).strip()
     first = Line((Cell(f"line {branch.line} ", "accent"), Cell(source)))
     if rows < 8:
