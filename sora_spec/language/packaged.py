@@ -46,7 +46,7 @@ def install_command(extras: str = "") -> str:
     from importlib.metadata import PackageNotFoundError, distribution
 
     wanted = f"[{extras}]" if extras else ""
-    checkout = Path(__file__).resolve().parents[1]
+    checkout = Path(__file__).resolve().parents[2]
     if (checkout / "pyproject.toml").is_file():
         return f"pip install -e {shlex.quote(f'{checkout}{wanted}')}"
     origin: dict[str, Any] = {}

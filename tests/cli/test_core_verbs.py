@@ -389,7 +389,7 @@ def test_extras_are_added_to_where_the_installation_came_from(
     """The forms of a requirement are pip's; where a distribution came from is PEP 610's `direct_url.json`."""
     checkout = tmp_path / "check out"
     (checkout / "sora_spec").mkdir(parents=True)
-    monkeypatch.setattr(packaged, "__file__", str(checkout / "sora_spec" / "packaged.py"))
+    monkeypatch.setattr(packaged, "__file__", str(checkout / "sora_spec" / "language" / "packaged.py"))
     if place != "installed":
         (checkout / "pyproject.toml").touch()
     texts = {"direct_url.json": origin and json.dumps(origin)}
