@@ -24,11 +24,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from sora_spec.language.changes import changed
 from sora_spec.language.loading import load_record
 from sora_spec.language.source import load_document
 from sora_spec.plan import Job, device_names, find_device, make_plan
 from sora_spec.plan.job import Question
-from sora_spec.plan.search.changes import changed
 from sora_spec.plan.search.clip_sizes import sizes
 from sora_spec.plan.search.sweep import parse_axes, sweep
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from textual.keys import KEY_NAME_REPLACEMENTS, Keys, key_to_character
 from textual.message_pump import MessagePump
 from textual.screen import Screen
 from textual.widgets import Input, TextArea
 
 from sora_spec.disk.run_folder import write_atomically
 from sora_spec.errors import UserError
+from sora_spec.language.diagnostics import nearest
 
 if TYPE_CHECKING:
     from sora_spec.tui.app import SoraSpecApp
@@ -30,6 +33,21 @@ async def picture(app: SoraSpecApp, extent: tuple[int, int], keys: Sequence[str]
         steady(app)
         await settled(app)
         return app.export_screenshot(title="sora-spec")
+
+
+_MODIFIERS = {"ctrl", "shift", "alt", "super", "hyper", "meta"}
+
+
+def check_key(name: str) -> None:
+    """Raise UserError for a name that no key has; `wait:MS` is a pause."""
+    *modifiers, key = name.split("+")
+    named = {*(each.value for each in Keys), *KEY_NAME_REPLACEMENTS.values()}
+    known = name in named or ((key in named or key_to_character(key)) and _MODIFIERS.issuperset(modifiers))
+    if not (known or len(name) == 1 or re.fullmatch(r"wait:\d{1,6}", name)):
+        match = nearest(name, named)
+        raise UserError(
+            f"there is no key {name}", f"did you mean {match}?" if match else "such as f, enter, down, ctrl+s"
+        )
 
 
 async def settled(app: SoraSpecApp, seconds: float = 120.0) -> None:

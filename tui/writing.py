@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from sora_spec.errors import UserError
+from sora_spec.language.changes import flow
 from sora_spec.language.source import Document, parse_document, plain
 from sora_spec.language.span import Text
 from sora_spec.language.yaml_tree import Entry, MapNode, Node, ScalarNode, read_tree
-from sora_spec.plan.search.changes import flow
 
 Values = Sequence[tuple[str, str]]
 """Dotted paths and the YAML that is to stand there."""

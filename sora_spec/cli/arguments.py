@@ -26,6 +26,12 @@ def one_of(option: str, value: str, choices: Sequence[_Choice]) -> _Choice:
     raise UserError(f"{option} {value} is none of {', '.join(choices)}")
 
 
+def check_svg(option: str, path: str) -> None:
+    """Refuse a file for a drawing whose name ends otherwise: programs go by it. Raises UserError."""
+    if path and Path(path).suffix.lower() != ".svg":
+        raise UserError(f"{option} draws SVG, and {path} ends otherwise", f"name it {Path(path).with_suffix('.svg')}")
+
+
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Specs and overrides. `a.b=c` is an override unless a file of that name exists."""
     specs, overrides = list[str](), list[str]()

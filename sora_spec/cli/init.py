@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -51,7 +52,7 @@ def init(
     text = starting_point(packaged, str(target), target.stem if named else None, schema_reference(target))
     _write(target, text, force)
     output.note(f"wrote {target}, which begins as {source}")
-    output.hint(f"sora-spec validate {target}; other starting points: sora-spec init --list")
+    output.hint(f"sora-spec validate {shlex.quote(str(target))}; other starting points: sora-spec init --list")
 
 
 def _write(target: Path, text: str, force: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sora_spec import output
-from sora_spec.cli.arguments import MODES, STAGES, complete_spec, one_of, one_spec
+from sora_spec.cli.arguments import MODES, STAGES, check_svg, complete_spec, one_of, one_spec
 from sora_spec.errors import UserError
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def plan(
         rms_norm=one_of("--rms-norm", rms_norm, _RMS_NORMS) if rms_norm else None,
     )
     one_of("--format", format, _FORMATS)
+    check_svg("--plot", plot)
     _check_together(asked, count, batch, sweep, solve, verify, check, as_json, format, bool(over), bool(plot))
     path, overrides = one_spec(arguments)
     document = _read(path, overrides)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sora_spec import output, signals
-from sora_spec.cli.arguments import MODES, STAGES, complete_spec, one_of, split_arguments
+from sora_spec.cli.arguments import MODES, STAGES, check_svg, complete_spec, one_of, split_arguments
 from sora_spec.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def tui(
     runs: Annotated[str, typer.Option(metavar="FOLDER", help="Where the Runs screen looks for runs.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print every spec's answer and leave.")] = False,
     screen: Annotated[str, typer.Option(metavar="|".join(_SCREENS), help="The screen to begin with.")] = "planner",
-    svg: Annotated[str, typer.Option(metavar="FILE", help="Draw the screen into a file and leave.")] = "",
-    size: Annotated[str, typer.Option(metavar="COLUMNSxROWS", help="Of the picture.")] = "120x32",
+    svg: Annotated[str, typer.Option(metavar="FILE.svg", help="Draw the screen into a file and leave.")] = "",
+    size: Annotated[str, typer.Option(metavar="COLUMNSxROWS", help="Of the picture; 120x32 when left out.")] = "",
     keys: Annotated[str, typer.Option(metavar="KEY,KEY,…", help="Keys pressed before the picture is drawn.")] = "",
     theme: Annotated[str, typer.Option(metavar="NAME", help="A theme of Textual, such as textual-light.")] = "",
     ascii_only: Annotated[bool, typer.Option("--ascii", help="Draw with ASCII alone.")] = False,
@@ -51,6 +51,7 @@ def tui(
     specs, overrides = split_arguments(arguments or [])
     way = {"mode": one_of("--mode", mode, MODES), "stage": one_of("--stage", stage, STAGES)}
     one_of("--screen", screen, _SCREENS)
+    _check_together(as_json, svg, size, keys)
     question = _question(overrides, gpu, count, hardware, way)
     if not specs:
         from sora_spec.language.packaged import packaged_names
@@ -60,17 +61,7 @@ def tui(
         _print_json(specs, question)
         return
     if svg:
-        _draw(
-            specs,
-            question,
-            screen,
-            svg,
-            _extent(size),
-            [key for key in keys.split(",") if key],
-            theme,
-            ascii_only,
-            runs,
-        )
+        _draw(specs, question, screen, svg, _extent(size or "120x32"), _pressed(keys), theme, ascii_only, runs)
         return
     _open(specs, question, screen, theme, ascii_only, runs)
 
@@ -84,6 +75,25 @@ def _question(overrides: list[str], gpu: str, count: str, hardware: str, way: di
     if gpu or hardware:
         find_device(gpu or "cpu", hardware or None)
     return question_from(overrides, gpu=gpu, count=devices, hardware=hardware, **way)
+
+
+def _check_together(as_json: bool, svg: str, size: str, keys: str) -> None:
+    """Options that would have no effect are refused."""
+    if as_json and svg:
+        raise UserError("--json and --svg are two forms", "leave one of the two out")
+    for option, given in (("--size", size), ("--keys", keys)) if not svg else ():
+        if given:
+            raise UserError(f"{option} is about a picture", "add --svg FILE.svg, or leave it out")
+    check_svg("--svg", svg)
+
+
+def _pressed(text: str) -> list[str]:
+    from sora_spec.tui.headless import check_key
+
+    keys = [key for key in text.split(",") if key]
+    for key in keys:
+        check_key(key)
+    return keys
 
 
 def _extent(size: str) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from sora_spec.plan.memory import generate_phases, train_phases
 from sora_spec.plan.memory.components import Components, components_of
 from sora_spec.plan.memory.overhead import context, fragmentation, within_room
 from sora_spec.plan.memory.terms import Phase
-from sora_spec.plan.show.remarks import assumptions, not_counted
+from sora_spec.plan.remarks import assumptions, not_counted
 from sora_spec.plan.time.sampling import sampler_calls
 from sora_spec.plan.time.timing import StepTime, compute_seconds, train_step
 

@@ -92,6 +92,29 @@ def test_an_option_that_was_given_nothing_is_not_left_out(call, arguments: tuple
     assert result.err.startswith(f"error: {option} is given, but empty")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("tui dit --json --svg a.svg", "error: --json and --svg are two forms\n"),
+        ("tui dit --size 120x30", "error: --size is about a picture\nhint: add --svg FILE.svg"),
+        ("tui dit --json --keys f", "error: --keys is about a picture\nhint: add --svg FILE.svg"),
+        ("tui dit --svg a.png", "error: --svg draws SVG, and a.png ends otherwise\nhint: name it a.svg\n"),
+        ("plan dit --sweep --plot a", "error: --plot draws SVG, and a ends otherwise\nhint: name it a.svg\n"),
+    ],
+)
+def test_what_a_picture_cannot_be_is_refused(call, arguments: str, message: str) -> None:
+    result = call(*arguments.split())
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(message)
+    assert not list(Path().glob("a*.[sp][vn]g"))
+
+
+def test_the_line_after_a_new_spec_can_be_pasted(call, tmp_path: Path) -> None:
+    path = tmp_path / "two words.yaml"
+    line = call("init", str(path)).err.partition("hint: ")[2].partition(";")[0]
+    assert shlex.split(line) == ["sora-spec", "validate", str(path)]
+
+
 def test_validate_good_specs(call) -> None:
     result = call("validate", "dit", "sit", "train.steps=3")
     assert (result.code, result.out, result.err) == (0, "", "ok  dit\nok  sit\n")

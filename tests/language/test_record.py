@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from sora_spec.language.changes import changed, overrides_between
 from sora_spec.language.grammar import check_tree, language
 from sora_spec.language.loading import check, dump_spec, load_record, load_spec
 from sora_spec.language.overrides import apply_override
@@ -23,7 +24,6 @@ from sora_spec.language.schema.section import Section
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.source import load_document, parse_document
 from sora_spec.language.span import Text
-from sora_spec.plan.search.changes import changed, overrides_between
 
 RELAXED = settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.too_slow], database=None)
 

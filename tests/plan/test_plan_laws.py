@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sora_spec.cli.main import run
 from sora_spec.errors import UserError
 from sora_spec.graph import Setting, graph_from_spec, memory
+from sora_spec.language.changes import changed
 from sora_spec.language.loading import check, load_spec, record_of, spec_from_values
 from sora_spec.language.overrides import apply_override
 from sora_spec.language.packaged import find_spec_file, packaged_names
@@ -29,7 +30,6 @@ from sora_spec.plan import Job, Plan, device_names, find_device, make_plan
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.job import Mode, Question, Stage, planned_job
 from sora_spec.plan.planner import times_of
-from sora_spec.plan.search.changes import changed
 from sora_spec.plan.search.clip_sizes import frame_counts
 from sora_spec.plan.search.fastest import find_fastest, seconds_per_clip
 from sora_spec.plan.search.fixes import find_fixes

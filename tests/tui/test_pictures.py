@@ -5,11 +5,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+from textual.binding import Binding
 
+from sora_spec.errors import UserError
 from sora_spec.plan.job import Question
+from sora_spec.tui.app import SoraSpecApp
+from sora_spec.tui.compare import CompareScreen
+from sora_spec.tui.headless import check_key
+from sora_spec.tui.planner import PlannerScreen
+from sora_spec.tui.sweep import SweepScreen
 from sora_spec.tui.welcome import Welcome
 
 SIZES = ((80, 24), (120, 32), (200, 50))
@@ -72,3 +80,19 @@ def test_the_first_start_explains_itself(photograph, make_app) -> None:
         await app.push_screen(Welcome())
 
     photograph(app, (80, 24), "textual-dark", [], greet)
+
+
+@pytest.mark.parametrize(("name", "hint"), [("entr", "did you mean enter?"), ("strg+c", ""), ("ctrl+gibberish", "")])
+def test_a_key_that_there_is_not_is_refused(name: str, hint: str) -> None:
+    with pytest.raises(UserError, match=f"there is no key {re.escape(name)}") as refused:
+        check_key(name)
+    assert hint in (refused.value.hint or "")
+
+
+def test_keys_that_bindings_name_are_known() -> None:
+    owners = [PlannerScreen, SweepScreen, CompareScreen, SoraSpecApp]
+    bindings = [binding for owner in owners for binding in owner.BINDINGS if isinstance(binding, Binding)]
+    names = {key for binding in bindings for key in binding.key.split(",")}
+    assert len(names) > 20
+    for name in (*names, "?", "shift+tab", "wait:10", "slash"):
+        check_key(name)

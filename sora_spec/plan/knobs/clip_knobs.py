@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from sora_spec.errors import UserError
+from sora_spec.language.changes import flow
 from sora_spec.language.facts import moves
 from sora_spec.plan.job import Question
 from sora_spec.plan.knobs.field_knobs import help_at
 from sora_spec.plan.knobs.knob import Knob, Setting, Situation
-from sora_spec.plan.search.changes import flow
 from sora_spec.plan.search.clip_sizes import frame_counts, sizes, with_frames
 
 SIDES = (64, 96, 128, 160, 192, 224, 256, 320, 360, 384, 432, 480, 512, 576, 640, 720, 768, 1024, 1080, 1440, 2160)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
+from sora_spec.language.changes import flow
 from sora_spec.language.grammar import language, resolve
 from sora_spec.plan.knobs.knob import Knob, Setting, Situation
-from sora_spec.plan.search.changes import flow
 
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec

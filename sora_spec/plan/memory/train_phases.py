@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sora_spec.graph.passes.shard import MASTER, part_numel
 from sora_spec.graph.passes.state import adamw_temporary_bytes
+from sora_spec.language.changes import changed
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.language.tiles import streams
 from sora_spec.plan.job import Job, with_clip
@@ -25,7 +26,6 @@ from sora_spec.plan.memory.resident import (
 from sora_spec.plan.memory.sharded import ShardedPeak, left_gathered, sharded_peak
 from sora_spec.plan.memory.terms import Phase, Term, hold, some
 from sora_spec.plan.memory.workload import Peak, Workload
-from sora_spec.plan.search.changes import changed
 from sora_spec.recipe.training import SHOWN_RECONSTRUCTIONS, SHOWN_SAMPLES, vae_crop
 
 if TYPE_CHECKING:

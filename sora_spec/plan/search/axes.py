@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from sora_spec.errors import UserError
+from sora_spec.language.changes import changed
 from sora_spec.language.facts import moves
 from sora_spec.language.rules.problem import counted
 from sora_spec.plan.job import Job
 from sora_spec.plan.layout import with_count
-from sora_spec.plan.search.changes import changed
 from sora_spec.plan.search.clip_sizes import frame_counts, sizes, with_frames, with_size
 
 Field = Literal["frames", "batch", "gpus", "resolution"]

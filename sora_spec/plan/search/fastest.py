@@ -14,11 +14,12 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sora_spec.errors import UserError
+from sora_spec.language.changes import overrides_between
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.job import Job
 from sora_spec.plan.planner import Plan, make_plan, times_of
 from sora_spec.plan.search.axes import with_values
-from sora_spec.plan.search.changes import options_between, overrides_between, overrides_for
+from sora_spec.plan.search.changes import options_between, overrides_for
 from sora_spec.plan.search.solve import solve
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sora_spec.language.changes import changed
 from sora_spec.language.loading import load_spec
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.plan import Plan, find_device, make_plan
 from sora_spec.plan.job import Question, planned_job
 from sora_spec.plan.memory.terms import Phase
-from sora_spec.plan.search.changes import changed
 from sora_spec.plan.show.values import plan_values
 
 DEVICE = find_device("h100")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from sora_spec.language.changes import changed
 from sora_spec.language.loading import load_record, load_spec
 from sora_spec.plan import Job, find_device, make_plan
-from sora_spec.plan.search.changes import changed
 
 # arXiv 2212.09748, table 4: depth, width, heads; patch → parameters in millions, GFLOPs (multiply-accumulates).
 DIT = {
