@@ -16,6 +16,8 @@ class Pixels:
     frames: Tensor
     labels: Tensor
     damaged: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
+    """One for each clip where the condition is text; none elsewhere."""
 
     def video(self, device: torch.device) -> Tensor:
         """The clips as (B, 3, T, Y, X) float32 in [-1, 1] on `device`."""

@@ -144,7 +144,7 @@ def check_same_data(run: RunFolder, source: str, before: State, now: State, chan
 
     Raises UserError; gives the change that is to be noted.
     """
-    data, why = Change(DATA, before.data, now.data), "other files, other labels or another order"
+    data, why = Change(DATA, before.data, now.data), "other files, labels or captions, or another order"
     if before.data == now.data and before.sizes is not None:
         data, why = Change(DATA, before.sizes, now.sizes), "the files have the old names, but not as many bytes"
     if data.before == data.after or accepted(run.history_path, before.stage, before.step, data):

@@ -7,7 +7,8 @@ from fractions import Fraction
 from typing import Any
 
 from sora_spec.errors import UserError
-from sora_spec.language.schema.condition import ClassCondition
+from sora_spec.language.schema.condition import ClassCondition, TextCondition
+from sora_spec.train.data.captions import all_captions
 from sora_spec.train.data.clips import exact_fps, label_source
 from sora_spec.train.data.entries import Source
 from sora_spec.train.data.labels import number_names
@@ -27,7 +28,7 @@ class Check:
     rows: list[Row]
     """One per file, in the order of their paths."""
     refusal: UserError | None = None
-    """Why `train` would not take the labels."""
+    """Why `train` would not take the labels or captions."""
 
     @property
     def passed(self) -> bool:
@@ -54,6 +55,8 @@ def check_source(source: str, spec_path: str | None) -> Check:
     numbering, refusal = None, None
     try:
         numbering = label_source(read, condition) if condition is not None else _numbering(read)
+        if isinstance(condition, TextCondition):
+            all_captions(read)
     except UserError as error:
         refusal = error
     missing = find_missing(read)
@@ -61,7 +64,8 @@ def check_source(source: str, spec_path: str | None) -> Check:
     tried = [index for index in range(len(read.entries)) if index not in gone]
     found = scan(read.entries.chosen(tried), frames, fps, short, stills)
     classes = condition.classes if isinstance(condition, ClassCondition) else None
-    report = make_report(read, missing, found, numbering, classes)
+    captioned = any(read.entries.captions) if condition is None else isinstance(condition, TextCondition)
+    report = make_report(read, missing, found, numbering, classes, captioned)
     rows = [_usable(file, read, tried[place]) for place, file in zip(found.kept, found.files, strict=True)]
     rows += [{"path": each.path, "line": each.line, "problem": each.reason} for each in report.skipped]
     return Check(report, sorted(rows, key=lambda row: (row["path"], row["line"] or 0)), refusal)
@@ -86,6 +90,7 @@ def _usable(file: FileInfo, read: Source, index: int) -> Row:
         "path": str(file.path),
         "line": entries.lines[index] or None,
         "label": entries.labels[index],
+        "caption": entries.captions[index],
         "width": file.width,
         "height": file.height,
         "frames": file.frames,
@@ -106,6 +111,7 @@ def table(check: Check) -> str:
         first = ", ".join(report.ignored.examples[reason][:3]) + (", …" if count > 3 else "")
         lines.append(f"not looked at: {count} × {reason}: {first}")
     lines += report.remarks
+    lines += [] if report.captions is None else [report.captions.in_words()]
     lines += report.summary()[:1]
     return "\n".join([*map(on_one_line, lines), f"{report.clips + report.stills} of {report.named} files can be used"])
 

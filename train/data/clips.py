@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sora_spec.errors import UserError
-from sora_spec.language.schema.condition import ClassCondition, Condition
+from sora_spec.language.schema.condition import ClassCondition, Condition, TextCondition
+from sora_spec.train.data.captions import all_captions
 from sora_spec.train.data.container import UnusableFileError
 from sora_spec.train.data.decode import Pixels, clip_ticks, decode_file, decode_frames, looped_ticks, shown_at
 from sora_spec.train.data.labels import number_labels
@@ -40,6 +41,8 @@ class Sample:
     label: int
     damaged: tuple[str, ...] = ()
     """Files that could not be read in this one's place, with the reason."""
+    caption: str | None = None
+    """As the source has it; None where the condition is no text."""
 
 
 class FrameCache:
@@ -92,6 +95,8 @@ class ClipDataset:
     seed: int
     classes: list[str] | None = None
     """Class names in label order; None without labels."""
+    captions: list[str] | None = None
+    """One for each file where the condition is text; None elsewhere."""
     report: DataReport | None = None
     """What became of every file of the source."""
     loop: bool = False
@@ -117,7 +122,8 @@ class ClipDataset:
             except UnusableFileError as error:
                 damaged.append(str(error))
                 continue
-            return Sample(number, frames, self.labels[index], tuple(damaged))
+            caption = None if self.captions is None else self.captions[index]
+            return Sample(number, frames, self.labels[index], tuple(damaged), caption)
         raise UserError(f"{_ATTEMPTS} damaged files in a row, the last one: {damaged[-1]}", "check the data on disk")
 
     def _clip(self, index: int, uniform: tuple[float, ...]) -> Pixels:
@@ -145,14 +151,16 @@ class ClipDataset:
         return self.__dict__ | {"cache": FrameCache(self.cache.limit_bytes), "report": None}
 
     def fingerprint(self) -> str:
-        """Digest of what decides the samples: files in order with their lengths and labels. Folders may move."""
-        facts = [
+        """Digest of what decides the samples: files in order with lengths, labels and captions. Folders may move."""
+        facts: list[Any] = [
             # A plain file has no seventh fact about itself, so that data sets of plain files keep their digest.
             (file.path.name, file.frames, str(file.rate), file.first, file.end, file.width, file.height)
             + ((file.manner,) if file.manner else ())
             + (label,)
             for file, label in zip(self.files, self.labels, strict=True)
         ]
+        if self.captions is not None:
+            facts.append(self.captions)
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def sizes(self) -> str:
@@ -176,15 +184,16 @@ def exact_fps(fps: float) -> Fraction:
 
 
 def open_clips(spec: Spec, source: str, framing: Framing, frames: int, labelled: bool = True) -> ClipDataset:
-    """Scan `source` for clips of `frames` at the spec's rate, with labels where the condition is a class.
+    """Scan `source` for clips of `frames` at the spec's rate, with labels or captions as the condition wants them.
 
-    `labelled`: labels are used; without, a source that has none, or others, will do.
+    `labelled`: these are used; without, a source that has none, or others, will do.
 
-    Raises UserError when the source is missing, has no usable file, or its labels do not fit the spec.
+    Raises UserError when the source is missing, has no usable file, or its labels or captions do not fit the spec.
     """
     read = read_source(source)
     fps = exact_fps(spec.clip.fps)
     numbering = label_source(read, spec.condition, labelled)
+    captions = all_captions(read) if labelled and isinstance(spec.condition, TextCondition) else None
     missing = find_missing(read)
     refuse_all_missing(read, missing)
     gone = set(missing)
@@ -192,13 +201,21 @@ def open_clips(spec: Spec, source: str, framing: Framing, frames: int, labelled:
     asked = read.entries.chosen(tried) if gone else read.entries
     found = scan(asked, frames, fps, spec.train.short, spec.train.stills)
     classes = spec.condition.classes if isinstance(spec.condition, ClassCondition) else None
-    report = make_report(read, missing, found, numbering if labelled else None, classes)
+    report = make_report(read, missing, found, numbering if labelled else None, classes, captions is not None)
     refuse_unusable(report)
     numbers, names = numbering if numbering is not None else ([0] * len(read.entries), None)
-    labels = [numbers[tried[place]] for place in found.kept]
-    loop = spec.train.short == "loop"
+    kept = [tried[place] for place in found.kept]
     return ClipDataset(
-        found.files, labels, framing, frames, fps, spec.train.seed, names if labelled else None, report, loop
+        found.files,
+        [numbers[index] for index in kept],
+        framing,
+        frames,
+        fps,
+        spec.train.seed,
+        names if labelled else None,
+        None if captions is None else [captions[index] for index in kept],
+        report,
+        loop=spec.train.short == "loop",
     )
 
 

@@ -43,10 +43,10 @@ class Entries(Sequence[Entry]):
         self._labels: dict[str, str] = {}
 
     def add(self, path: str, label: str | None = None, caption: str | None = None, line: int = 0) -> None:
-        """Append a file. An empty label or caption is none; equal labels are kept once."""
+        """Append a file. An empty label is none, and so is a blank caption; equal labels are kept once."""
         self.paths.append(path)
         self.labels.append(self._labels.setdefault(label, label) if label else None)
-        self.captions.append(caption or None)
+        self.captions.append(caption if caption and not caption.isspace() else None)
         self.lines.append(line)
 
     def file(self, index: int) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sora_spec.errors import UserError
+from sora_spec.train.data.captions import check_encodable
 from sora_spec.train.data.entries import Entries, Source
 from sora_spec.train.data.list_text import encoding_of, in_words, opened
 from sora_spec.train.data.rows import Columns, Paths, choose_columns, label_text
@@ -57,7 +58,9 @@ class _Items:
                 f"{where}: no path: {path_key} is {path!r}", "every line needs the path of a video or image"
             )
         if caption is not None and not isinstance(caption, str):
-            raise UserError(f"{where}: caption {caption!r} is not text")
+            raise UserError(f"{where}: caption {caption!r} is not text", 'a caption is a string: "caption": "a cat"')
+        if caption is not None:
+            check_encodable(caption, where)
         label = label_text(item[label_key], where) if label_key else None
         self.source.entries.add(self._paths.read(path, line), label, caption, line)
 

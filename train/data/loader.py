@@ -29,7 +29,8 @@ def collate(samples: list[Sample]) -> Pixels:
     """Stack samples in the order they were asked for."""
     frames = torch.from_numpy(np.stack([sample.frames for sample in samples]))
     labels = torch.tensor([sample.label for sample in samples])
-    return Pixels(frames, labels, tuple(text for sample in samples for text in sample.damaged))
+    captions = tuple(sample.caption for sample in samples if sample.caption is not None)
+    return Pixels(frames, labels, tuple(text for sample in samples for text in sample.damaged), captions)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from sora_spec import output
 from sora_spec.characters import escaped
 from sora_spec.disk.atomic import write_atomically
 from sora_spec.errors import UserError
+from sora_spec.train.data.captions import CaptionCount, count_captions
 from sora_spec.train.data.entries import Ignored, Source
 from sora_spec.train.data.labels import label_warnings
 from sora_spec.train.data.missing import missing_hint, missing_message
@@ -59,6 +60,8 @@ class DataReport:
     ignored: Ignored
     classes: list[ClassCount] | None = None
     """In label order; None where labels are not used."""
+    captions: CaptionCount | None = None
+    """None where captions are not used."""
     warnings: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -78,6 +81,8 @@ class DataReport:
         lines = [f"data: {self.source}, {self.kind}: {', '.join(parts)}"]
         if self.classes is not None:
             lines.append(f"classes: {self._listed_classes()}")
+        if self.captions is not None:
+            lines.append(on_one_line(self.captions.in_words()))
         return lines
 
     def _listed_classes(self) -> str:
@@ -116,6 +121,7 @@ class DataReport:
             "damaged": self.count("damaged"),
             "missing": self.count("missing"),
             "classes": None if self.classes is None else [vars(each) for each in self.classes],
+            "captions": None if self.captions is None else vars(self.captions),
             "skipped": [vars(file) for file in self.skipped],
             "not_looked_at": [
                 {"reason": reason, "files": count, "first": self.ignored.examples[reason]}
@@ -153,11 +159,12 @@ def make_report(
     scan: Scan,
     numbering: tuple[list[int], list[str]] | None,
     classes: int | None = None,
+    captioned: bool = False,
 ) -> DataReport:
     """Bring together what was read, what does not exist, and what probing the rest found.
 
     `scan` covers the entries that exist, in their order. `numbering`: the number of each entry and the names.
-    `classes`: how many the network has.
+    `classes`: how many the network has. `captioned`: captions are used.
     """
     gone = set(missing)
     tried = [index for index in range(len(source.entries)) if index not in gone]
@@ -180,6 +187,7 @@ def make_report(
         stills=stills,
         skipped=skipped,
         ignored=source.ignored,
+        captions=count_captions(source) if captioned else None,
         remarks=list(source.remarks),
     )
     if missing:

@@ -204,7 +204,7 @@ def _read_rows(lines: _Lines, layout: _Layout, source: Source) -> None:
             if path == layout.heading:
                 _refuse_headings(source.path, lines)
             label = None if label_at is None else row[label_at].strip()
-            caption = None if caption_at is None else row[caption_at].strip()
+            caption = None if caption_at is None else row[caption_at]
             add(read_path(path, lines.row_line), label, caption, lines.row_line)
     except csv.Error as error:
         raise _malformed(source.path, lines, layout.delimiter, str(error)) from None
