@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ class MetricsLog:
 
         # Events after `step` belong to steps that are now done again.
         self._board = SummaryWriter(str(folder.tensorboard_path), purge_step=step + 1 if step else None)
+        _leave_kept_errors_alone()
 
     def write(self, values: dict[str, Any]) -> None:
         """Log one line; `values` holds `step`."""
@@ -71,3 +73,18 @@ class MetricsLog:
         """Flush and close both."""
         self._file.close()
         self._board.close()
+
+
+def _leave_kept_errors_alone() -> None:
+    """Have no traceback printed of an error that its thread keeps for others to raise.
+
+    TensorBoard writes in a thread. Where its folder is gone or the disk is full, that thread keeps the error, ends with
+    it, and the next call of the writer raises it again, which is reported in a sentence.
+    """
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _report
+
+
+def _report(ended: threading.ExceptHookArgs) -> None:
+    if getattr(ended.thread, "exception", None) is not ended.exc_value:
+        threading.__excepthook__(ended)
