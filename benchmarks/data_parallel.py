@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.diffusion.losses import build_loss
-from sora_spec.builders.verify.allocator import watched
+from sora_spec.builders.trace.allocator import watched
 from sora_spec.language.loading import load_spec
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.train.ranks import Cut, Ranks, apply_ranks

@@ -102,17 +102,17 @@ def truth(model: str) -> Answer:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from sora_spec.builders.verify.component import trace_component
-    from sora_spec.builders.verify.trace import forced_attention
+    from sora_spec.builders.trace.kernels import forced_attention
+    from sora_spec.builders.trace.recorder import record
 
     network, inputs = built(model)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), forced_attention("efficient"), counter:
         network(**inputs)
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    traced = trace_component(spec_of(model), "denoiser_step", step())
+    traced = record(spec_of(model), "denoiser_step", step()).tape
     parameters = sum(p.numel() for p in network.parameters())
-    return Answer(parameters, counter.get_total_flops(), traced.trace.peak_bytes + 8 * trained)
+    return Answer(parameters, counter.get_total_flops(), max(op.live_bytes for op in traced.ops) + 8 * trained)
 
 
 def flop_counter(model: str) -> Answer:

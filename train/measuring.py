@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sora_spec.builders.verify.allocator import watched
+from sora_spec.builders.trace.allocator import watched
 from sora_spec.disk.run_folder import StageFolder, write_atomically
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.show.values import whole

@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from sora_spec.builders.trace.in_place import unwatched
 from sora_spec.builders.trace.recorder import Recording, record
 from sora_spec.errors import UserError
@@ -40,7 +42,7 @@ def recorded_values(spec: Spec, component: Component, setting: Setting) -> dict[
 
 
 def _recording(spec: Spec, component: Component, setting: Setting, batch: int) -> Recording:
-    recording = record(spec, component, replace(setting, batch=batch))
+    recording = record(spec, component, replace(setting, batch=batch), torch.device("meta"))
     if not setting.observed:
         unwatched(recording)
     return recording

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sora_spec.builders.trace.component import Prepared, prepare_component
+from sora_spec.builders.trace.memory_trace import MemoryTrace
 from sora_spec.builders.trace.regions import blocks_of, named_parts, named_weights, part_of
-from sora_spec.builders.verify.component import Prepared, prepare_component
-from sora_spec.builders.verify.trace import MemoryTrace
 from sora_spec.graph import Component, Setting
 from sora_spec.graph.eager.tape import Op, Tape, Use
-from sora_spec.graph.ir import Resident, Role
+from sora_spec.graph.ir import Graph, Resident, Role
 from sora_spec.language.schema.spec import Spec
 
 _ROOTS = {"denoiser": "backbone", "denoiser_step": "backbone"}
@@ -32,9 +32,9 @@ class Recorder(MemoryTrace):
     module begins or ends its number is noted.
     """
 
-    def __init__(self, outside: str, selective: bool) -> None:
-        super().__init__()
-        self._always_watched = selective
+    def __init__(self, outside: str, setting: Setting) -> None:
+        super().__init__(setting.rounding)
+        self._always_watched = setting.recompute == "selective"
         """Selective recomputation runs under a dispatch mode of its own."""
         self.sums: set[int] = set()
         """Ops that PyTorch runs in place when nothing watches it, if the storage that they add to dies with them."""
@@ -153,15 +153,21 @@ class Recording:
     strides: dict[int, tuple[int, ...]]
     """See `Recorder`."""
 
+    def graph(self) -> Graph:
+        """As a model graph, without repeats."""
+        live = sum(self.tape.sizes[number] for number in self.left)
+        _, shape, _, dtype = self.output
+        return Graph("", "", self.tape, self.residents, self.forward_ops, live, (shape, dtype.label))
 
-def record(spec: Spec, component: Component, setting: Setting) -> Recording:
-    """Run a component on `meta` and record it, every block of the spec.
+
+def record(spec: Spec, component: Component, setting: Setting, device: torch.device | None = None) -> Recording:
+    """Run a component and record it, every block of the spec. `device`: see `prepare_component`.
 
     Raises UserError for a component that has no module.
     """
-    ready = prepare_component(spec, component, setting, torch.device("meta"))
+    ready = prepare_component(spec, component, setting, device)
     root = _ROOTS.get(component, "vae")
-    recorder = Recorder(_OUTSIDE.get(component, root), setting.recompute == "selective")
+    recorder = Recorder(_OUTSIDE.get(component, root), setting)
     modules = {root: ready.module, **ready.beside}
     if setting.accumulates:
         for parameter in ready.module.parameters():
@@ -211,9 +217,10 @@ def _residents(recorder: Recorder, ready: Prepared, modules: dict[str, nn.Module
             tensor = tensors[name]
             owner = path if name.count(".") == 0 and not is_parameter else path.rpartition(".")[0]
             part = recorder.part(owner, blocks)
-            role: Role = "parameter" if is_parameter else "buffer"
+            owned = module is ready.module  # weights of a module beside it are constants
+            role: Role = "parameter" if is_parameter and owned else "buffer"
             trained = is_parameter and ready.trains and tensor.requires_grad
-            yield from resident(tensor, name, role, part, trained, not is_parameter and name in kept)
+            yield from resident(tensor, name, role, part, trained, owned and not is_parameter and name in kept)
             if tensor.grad is not None:
                 yield from resident(tensor.grad, f"{name}.grad", "gradient", part, False, False)
     for number, table in enumerate(ready.tables):

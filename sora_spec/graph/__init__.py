@@ -18,7 +18,7 @@ blocks are run as often as they differ, not as often as they occur (`Graph.repea
 and the result equals that of the full run.
 
 The graph is made by running the model on tensors without values (`sora_spec.graph.eager.tensor`), with PyTorch's rules
-for strides, for what each derivative keeps, for the order of the backward pass and for recomputation. `builders/verify`
+for strides, for what each derivative keeps, for the order of the backward pass and for recomputation. `builders/trace`
 proves it against a trace of the real modules.
 """
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _SCRIPT = r"""
 import json, sys
 from dataclasses import asdict
-from sora_spec.builders.verify.compare import compare, compare_on_cpu
+from sora_spec.builders.trace.compare import compare, compare_on_cpu
 from sora_spec.graph import Setting
 from sora_spec.language.loading import load_spec
 

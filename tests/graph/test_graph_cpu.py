@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.diffusion.losses import build_loss
-from sora_spec.builders.verify.allocator import watched
+from sora_spec.builders.trace.allocator import watched
 from sora_spec.graph import AdamWKind, Setting, graph_from_spec, memory, optimizer_memory
 from sora_spec.language.loading import load_spec
 from sora_spec.language.schema.condition import ClassCondition

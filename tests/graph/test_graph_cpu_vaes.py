@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from sora_spec.builders.trace.allocator import watched
 from sora_spec.builders.vae.from_spec import build_vae
 from sora_spec.builders.vae.losses import VaeLoss
-from sora_spec.builders.verify.allocator import watched
 from sora_spec.graph import Component, Setting, graph_from_spec, memory
 from sora_spec.language.loading import load_spec
 from sora_spec.language.schema.spec import Spec

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sora_spec.builders.verify.compare import Comparison, compare
+from sora_spec.builders.trace.compare import Comparison, compare
 from sora_spec.graph import Setting
 from sora_spec.graph.eager.ops import pointwise
 from sora_spec.graph.eager.tensor import Tensor

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sora_spec.builders.verify.compare import compare
+from sora_spec.builders.trace.compare import compare
 from sora_spec.graph import Setting, graph_from_spec
 from sora_spec.language.loading import load_spec
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sora_spec.builders.denoiser import build_denoiser
-from sora_spec.builders.verify.trace import MemoryTrace
+from sora_spec.builders.trace.memory_trace import MemoryTrace
 from sora_spec.graph import AdamWKind, average_memory, graph_from_spec, optimizer_memory
 from sora_spec.language.loading import load_spec
 from sora_spec.language.schema.spec import Spec

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from sora_spec.builders.verify.compare import compare
+from sora_spec.builders.trace.compare import compare
 from sora_spec.graph import Component, Setting
 from sora_spec.language.loading import spec_from_values
 from sora_spec.language.schema.spec import Spec

@@ -11,8 +11,9 @@ from torch import Tensor
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.diffusion.samplers import Condition, sample
 from sora_spec.builders.diffusion.torch_arrays import TORCH
-from sora_spec.builders.verify.compare import first_divergence
-from sora_spec.builders.verify.trace import MemoryTrace, forced_attention
+from sora_spec.builders.trace.compare import first_divergence
+from sora_spec.builders.trace.kernels import forced_attention
+from sora_spec.builders.trace.memory_trace import MemoryTrace
 from sora_spec.graph import Graph, Setting, count, graph_from_spec, memory, verify
 from sora_spec.graph.eager.tape import Op
 from sora_spec.language.loading import load_spec

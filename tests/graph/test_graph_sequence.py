@@ -10,7 +10,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm
 
-from sora_spec.builders.verify.trace import MemoryTrace, efficient, flash
+from sora_spec.builders.trace.kernels import efficient, flash
+from sora_spec.builders.trace.memory_trace import MemoryTrace
 from sora_spec.errors import UserError
 from sora_spec.graph import Setting, count, graph_from_spec, memory
 from sora_spec.graph.eager.dtypes import DType

@@ -11,8 +11,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sora_spec.builders.denoiser import build_denoiser
-from sora_spec.builders.verify.compare import compare
-from sora_spec.builders.verify.trace import forced_attention
+from sora_spec.builders.trace.compare import compare
+from sora_spec.builders.trace.kernels import forced_attention
 from sora_spec.graph import Component, Setting, count, graph_from_spec
 from sora_spec.graph.component import Precision
 from sora_spec.graph.eager.ops.attention import Kernel

@@ -23,8 +23,8 @@ from transformers.models.clip import CLIPTextConfig, CLIPTextModel, CLIPTextMode
 from transformers.models.t5 import T5Config, T5EncoderModel
 from transformers.models.umt5 import UMT5Config, UMT5EncoderModel
 
-from sora_spec.builders.verify.compare import first_divergence
-from sora_spec.builders.verify.trace import MemoryTrace
+from sora_spec.builders.trace.compare import first_divergence
+from sora_spec.builders.trace.memory_trace import MemoryTrace
 from sora_spec.errors import UserError
 from sora_spec.graph import Setting, count, graph_from_spec, memory, verify
 from sora_spec.graph.lower.encoder_configs import RELEASED, config_from_values, find_config

@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import save_file
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from sora_spec.builders.trace.allocator import memory_changes
 from sora_spec.builders.vae.from_spec import build_vae
-from sora_spec.builders.verify.allocator import memory_changes
 from sora_spec.language.loading import load_spec
 from sora_spec.language.schema.spec import Spec
 from sora_spec.plan.devices.machine import this_cpu

@@ -9,7 +9,7 @@ import torch
 from torch.optim.adamw import adamw
 
 from sora_spec.builders.denoiser import build_denoiser
-from sora_spec.builders.verify.trace import MemoryTrace
+from sora_spec.builders.trace.memory_trace import MemoryTrace
 from sora_spec.graph import Setting, count, graph_from_spec, memory, verify
 from sora_spec.graph.ir import Graph
 from sora_spec.language.loading import load_spec

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sora_spec.builders.verify.compare import compare
+from sora_spec.builders.trace.compare import compare
 from sora_spec.graph import Component, Setting, count, graph_from_spec, memory
 from sora_spec.language.loading import spec_from_values
 from sora_spec.language.schema.spec import Spec

@@ -25,7 +25,7 @@ import sys
 from sora_spec.language.rules import buildable
 
 buildable.BUILDABLE["temporal"] += ("windowed",)
-if any("builders.trace" in word or "builders.verify" in word for word in sys.orig_argv):
+if any("builders.trace" in word for word in sys.orig_argv):
     from einops import rearrange
     from sora_spec.builders import denoiser
     from sora_spec.builders.blocks import adaln

@@ -71,7 +71,7 @@ def describe():
                 memory=memory, rates=rates, bandwidth=bandwidth(), torch=torch.__version__)
 
 def run(program):
-    from sora_spec.builders.verify.component import prepare_component
+    from sora_spec.builders.trace.component import prepare_component
     from sora_spec.graph import Setting
     from sora_spec.language.loading import load_spec
     setting = Setting(batch=program["batch"], precision=program["precision"], attention="flash" if cuda else "cpu")

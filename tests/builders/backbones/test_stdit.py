@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sora_spec.builders.denoiser import build_denoiser
-from sora_spec.builders.verify.compare import compare
+from sora_spec.builders.trace.compare import compare
 from sora_spec.builders.weights.dit import from_official, to_official
 from sora_spec.errors import UserError
 from sora_spec.graph import Setting

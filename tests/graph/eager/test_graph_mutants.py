@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from sora_spec.builders.verify.compare import Divergence, first_divergence
-from sora_spec.builders.verify.component import trace_component
+from sora_spec.builders.trace.compare import Divergence, first_divergence
+from sora_spec.builders.trace.recorder import record
 from sora_spec.graph import Component, Graph, Setting, graph_from_spec
 from sora_spec.graph.eager.tape import Op
 from sora_spec.language.loading import load_spec, spec_from_values
@@ -116,7 +116,7 @@ def cases() -> list[tuple[Case, list[Op]]]:
         Case(tiny("tiny-sit-digits"), "vae_encode", math),
         Case(tiny("tiny-sit-digits"), "vae_decode", math),
     ]
-    return [(case, trace_component(case.spec, case.component, case.setting).trace.ops) for case in wanted]
+    return [(case, record(case.spec, case.component, case.setting).tape.ops) for case in wanted]
 
 
 def found_by(case: Case, events: list[Op]) -> Divergence | str | None:

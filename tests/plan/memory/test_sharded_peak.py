@@ -15,7 +15,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.diffusion.losses import build_loss
-from sora_spec.builders.verify.allocator import watched
+from sora_spec.builders.trace.allocator import watched
 from sora_spec.graph import Setting, graph_from_spec
 from sora_spec.graph.passes.shard import Sharding, units_of
 from sora_spec.language.loading import load_spec

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from sora_spec.builders.verify.allocator import memory_changes
+from sora_spec.builders.trace.allocator import memory_changes
 from sora_spec.language.loading import load_spec
 from sora_spec.plan.devices.machine import this_cpu
 from sora_spec.plan.job import Question, planned_job

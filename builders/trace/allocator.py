@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from torch.profiler import ProfilerActivity, profile
 
-from sora_spec.builders.verify.component import prepare_component
+from sora_spec.builders.trace.component import prepare_component
 from sora_spec.graph import Component, Setting
 from sora_spec.language.schema.spec import Spec
 

@@ -1,4 +1,4 @@
-"""Runs the real module of a component under a trace: what `sora_spec.graph` predicts, as PyTorch does it."""
+"""The real module of a component, and what it is fed."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import (
-    CheckpointPolicy,
-    checkpoint,
-    create_selective_checkpoint_contexts,
-)
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from sora_spec.builders.backbones.interface import Denoiser
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.diffusion.losses import build_loss
+from sora_spec.builders.trace.kernels import forced_attention, fused_rms_norm
 from sora_spec.builders.vae.from_spec import build_vae
 from sora_spec.builders.vae.losses import VaeLoss
 from sora_spec.builders.vae.lpips import Lpips
-from sora_spec.builders.verify.trace import MemoryTrace, counting, flop_counter, forced_attention, fused_rms_norm
 from sora_spec.errors import UserError
 from sora_spec.graph import Component, Setting
 from sora_spec.language.facts import is_trainable
@@ -28,21 +24,6 @@ from sora_spec.language.schema.condition import ClassCondition, NoCondition, Tex
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.schema.training import BlockRecompute
 from sora_spec.language.shapes import derive_shapes
-
-
-@dataclass(frozen=True)
-class Traced:
-    """What a run of the real module did."""
-
-    trace: MemoryTrace
-    parameters: int
-    resident_bytes: int
-    forward_live_bytes: int
-    """Alive after the forward pass, residents not counted."""
-    forward_peak_bytes: int
-    forward_flops: int
-    """By PyTorch's own counter, as those of the backward pass."""
-    backward_flops: int
 
 
 @dataclass
@@ -69,31 +50,6 @@ class Prepared:
             forward_done()
             if self.trains:
                 torch.autograd.backward(result)
-
-
-def trace_component(spec: Spec, component: Component, setting: Setting) -> Traced:
-    """Trace one component on `meta`, or on the CPU where the setting names its attention kernel."""
-    ready = prepare_component(spec, component, setting)
-    trace, counter = MemoryTrace(setting.rounding), flop_counter()
-    at_end_of_forward = list[tuple[int, int, int]]()
-    weights = [w for m in (ready.module, *ready.beside.values()) for w in (*m.parameters(), *m.buffers())]
-    resident = trace.hold([*weights, *ready.inputs.values(), *ready.tables])
-
-    def look() -> None:
-        at_end_of_forward.append((trace.live_bytes, trace.peak_bytes, counter.get_total_flops()))
-
-    with counting(counter), trace:  # the trace sees every op first, before the counter takes it apart
-        ready.run(setting, look)
-    ((live, peak, flops),) = at_end_of_forward
-    return Traced(
-        trace=trace,
-        parameters=sum(p.numel() for p in ready.module.parameters()),
-        resident_bytes=resident,
-        forward_live_bytes=live - resident,
-        forward_peak_bytes=peak,
-        forward_flops=flops,
-        backward_flops=counter.get_total_flops() - flops,
-    )
 
 
 def prepare_component(

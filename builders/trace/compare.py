@@ -7,8 +7,8 @@ from itertools import zip_longest
 
 import torch
 
-from sora_spec.builders.verify.allocator import real_peak_bytes
-from sora_spec.builders.verify.component import Traced, trace_component
+from sora_spec.builders.trace.allocator import real_peak_bytes
+from sora_spec.builders.trace.recorder import record
 from sora_spec.graph import Component, Graph, Setting, count, graph_from_spec, memory
 from sora_spec.graph.eager.tape import Op, YamlPath
 from sora_spec.language.schema.spec import Spec
@@ -68,9 +68,9 @@ def compare(spec: Spec, component: Component, setting: Setting) -> Comparison:
     """
     setting = replace(setting, observed=True)
     graph = graph_from_spec(spec, component, setting)
-    traced = trace_component(spec, component, setting)
+    traced = record(spec, component, setting).graph()
     full = graph if not graph.abridged else graph_from_spec(spec, component, replace(setting, full=True))
-    return Comparison(component, tuple(_rows(graph, traced)), first_divergence(full, traced.trace.ops))
+    return Comparison(component, tuple(_rows(graph, traced)), first_divergence(full, traced.ops))
 
 
 def compare_on_cpu(spec: Spec, setting: Setting) -> Comparison:
@@ -83,17 +83,22 @@ def compare_on_cpu(spec: Spec, setting: Setting) -> Comparison:
     return Comparison("denoiser_step", (row,), None)
 
 
-def _rows(graph: Graph, traced: Traced) -> list[Row]:
-    counts, held = count(graph), memory(graph)
-    return [
-        Row("parameters", counts.parameters, traced.parameters),
-        Row("forward FLOPs", counts.forward_flops, traced.forward_flops),
-        Row("backward FLOPs", counts.backward_flops, traced.backward_flops),
-        Row("bytes of parameters, buffers, inputs", held.resident_bytes, traced.resident_bytes),
-        Row("bytes alive after forward", held.forward_live_bytes, traced.forward_live_bytes),
-        Row("peak bytes of forward", held.forward_peak_bytes, traced.forward_peak_bytes),
-        Row("peak bytes", held.peak_bytes, traced.trace.peak_bytes),
-    ]
+def _rows(predicted: Graph, traced: Graph) -> list[Row]:
+    quantities = zip(_quantities(predicted).items(), _quantities(traced).values(), strict=True)
+    return [Row(name, one, other) for (name, one), other in quantities]
+
+
+def _quantities(graph: Graph) -> dict[str, int]:
+    counts, held = count(graph), memory(graph, itemise=False)
+    return {
+        "parameters": counts.parameters,
+        "forward FLOPs": counts.forward_flops,
+        "backward FLOPs": counts.backward_flops,
+        "bytes of parameters, buffers, inputs": held.resident_bytes,
+        "bytes alive after forward": held.forward_live_bytes,
+        "peak bytes of forward": held.forward_peak_bytes,
+        "peak bytes": held.peak_bytes,
+    }
 
 
 def first_divergence(graph: Graph, ops: list[Op]) -> Divergence | None:
