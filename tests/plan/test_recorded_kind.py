@@ -105,6 +105,24 @@ def test_and_printed_and_compared_with_its_module(folder: Path) -> None:
     assert all(part["equal"] for part in found[:2])
 
 
+@pytest.mark.slow
+def test_and_swept_solved_and_shown_on_the_screens(folder: Path) -> None:
+    asked = ("windows.yaml", "--gpu", "h100")
+    plan = json.loads(run(folder, "plan", *asked, "--json"))
+    (screen,) = json.loads(run(folder, "tui", *asked, "--json"))["specs"]
+    assert screen["plan"] == plan
+    rows = json.loads(run(folder, "plan", *asked, "--sweep", "--over", "train.batch=2,4", "--format", "json"))
+    assert [row["settings"] for row in rows] == [["train.batch=2"], ["train.batch=4"]]
+    assert rows[1]["allocated_bytes"] == plan["memory"]["allocated_bytes"]
+    most = json.loads(run(folder, "plan", *asked, "--solve", "batch", "--json"))
+    assert most["micro_batch"] > 4
+    again = json.loads(run(folder, "plan", *asked, "--json", *most["overrides"]))
+    assert again["fits"]
+    assert again["memory"]["device_bytes"] == most["device_bytes"]
+    run(folder, "tui", *asked, "--screen", "sweep", "--svg", "sweep.svg")
+    assert "train.batch=2,4,8" in (folder / "sweep.svg").read_text().replace("&#160;", " ")
+
+
 def test_without_pytorch_one_line_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setitem(LOWERED, "backbone", ())
