@@ -26,18 +26,46 @@ def digits(
     split: Annotated[
         Literal["train", "test"], typer.Option(help="Handwriting to use; the splits share none.")
     ] = "train",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of paths and choice of handwriting.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of paths, choice of handwriting, and sentences.")] = 0,
+    captions: Annotated[
+        bool, typer.Option("--captions", help="Sentences in place of classes: captions.csv, and held-out.csv apart.")
+    ] = False,
+    held_out: Annotated[
+        int | None,
+        typer.Option(min=10, max=100_000, help="With --captions: clips that are kept back; 200 if not given."),
+    ] = None,
     force: Force = False,
 ) -> None:
-    """Write handwritten digits moving over the frame, one sub-folder per class 0-9."""
+    """Write handwritten digits moving over the frame, one sub-folder per class 0-9, or with captions."""
     from sora_spec.errors import UserError
     from sora_spec.train.data.digits import DigitsRecipe, write_digits
 
     if size % 2:
         raise UserError(f"--size {size} is odd, but H.264 in yuv420p needs an even size", f"use --size {size + 1}")
+    if captions:
+        if split == "test":
+            raise UserError("--captions writes both splits: --split test is its held-out.csv", "leave --split out")
+        _captioned_digits(out, clips, held_out, frames, size, fps, seed, force)
+        return
+    if held_out is not None:
+        raise UserError("--held-out goes with --captions", "write clips of held-out handwriting with --split test")
     write_digits(out, DigitsRecipe(clips, frames, size, fps, split, seed), force)
     output.note(f"{clips} clips of {frames} frames, {size}x{size} at {fps:g} fps, from the {split} split")
     output.hint(f"train on it: sora-spec train SPEC train.data={out}")
+    output.data(str(out))
+
+
+def _captioned_digits(
+    out: Path, clips: int, held_out: int | None, frames: int, size: int, fps: float, seed: int, force: bool
+) -> None:
+    from sora_spec.train.data.captioned_digits import LISTS, CaptionedRecipe, write_captioned
+
+    recipe = CaptionedRecipe(clips, 200 if held_out is None else held_out, frames, size, fps, seed)
+    write_captioned(out, recipe, force)
+    output.note(
+        f"{clips} clips of {frames} frames, {size}x{size} at {fps:g} fps, with captions; {recipe.held_out} are held out"
+    )
+    output.hint(f"train on it: sora-spec train SPEC train.data={out / LISTS['train']}")
     output.data(str(out))
 
 

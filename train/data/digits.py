@@ -18,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sora_spec import output
-from sora_spec.train.data.made import MadeFolder
+from sora_spec.train.data.made import MadeFolder, record_made
 from sora_spec.video import write_mp4
 
 Split = Literal["train", "test"]
 _HELD_OUT = 5
 _PICTURE = 8  # side of a handwritten sample in pixels
-_SHARE = 0.8125  # of the frame's side that the digit takes: 26 of 32 pixels
+SHARE = 0.8125
+"""Of the frame's side that the digit takes: 26 of 32 pixels."""
+SOURCE = "scikit-learn load_digits: UCI Optical Recognition of Handwritten Digits (CC BY 4.0)"
 _DIRECTIONS = ("right", "down and right", "down", "down and left", "left", "up and left", "up", "up and right")
 
 
@@ -83,7 +85,7 @@ def plan_clips(recipe: DigitsRecipe) -> Iterator[DigitClip]:
         picture = images[rng.choice(by_class[label])]
         start, angle = rng.random(2), rng.random() * 2 * np.pi
         speed = (0.5 + rng.random()) * recipe.size / 32
-        room = recipe.size * (1 - _SHARE)
+        room = recipe.size * (1 - SHARE)
         velocity = speed * np.array([np.sin(angle), np.cos(angle)])
         corner = bounce(start * room + np.arange(recipe.frames)[:, None] * velocity, room)
         yield DigitClip(number, label, picture, corner, _DIRECTIONS[round(angle / (np.pi / 4)) % 8])
@@ -96,15 +98,24 @@ def bounce(position: NDArray[np.float64], room: float) -> NDArray[np.float64]:
 
 def render(clip: DigitClip, size: int) -> NDArray[np.uint8]:
     """Frames (T, size, size, 3): white on black, placed to a fraction of a pixel."""
-    rows, columns = (_resampling(clip.corner[:, axis], size) for axis in (0, 1))
-    grey = np.einsum("tyi,ij,txj->tyx", rows, clip.picture, columns)
-    frames = np.rint(np.clip(grey, 0, 1) * 255).astype(np.uint8)
+    return to_frames(draw(clip.picture, clip.corner, size, SHARE))
+
+
+def draw(picture: NDArray[np.float64], corner: NDArray[np.float64], size: int, share: float) -> NDArray[np.float64]:
+    """Light (T, size, size) of a picture (8, 8) with its corner (T, 2) in pixels; its side is a `share` of `size`."""
+    rows, columns = (_resampling(corner[:, axis], size, share) for axis in (0, 1))
+    return np.einsum("tyi,ij,txj->tyx", rows, picture, columns)
+
+
+def to_frames(light: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Frames (T, Y, X, 3) of light (T, Y, X), 1 being white."""
+    frames = np.rint(np.clip(light, 0, 1) * 255).astype(np.uint8)
     return np.repeat(frames[..., None], 3, axis=-1)
 
 
-def _resampling(edges: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """Weights (T, size, 8) that draw 8 samples as `_SHARE` of `size` pixels from each edge on."""
-    scale = size * _SHARE / _PICTURE
+def _resampling(edges: NDArray[np.float64], size: int, share: float) -> NDArray[np.float64]:
+    """Weights (T, size, 8) that draw 8 samples as a `share` of `size` pixels from each edge on."""
+    scale = size * share / _PICTURE
     centres = (np.arange(size)[None, :] + 0.5 - edges[:, None]) / scale - 0.5
     return _catmull_rom(centres[..., None] - np.arange(_PICTURE))
 
@@ -133,11 +144,10 @@ def write_digits(folder: Path, recipe: DigitsRecipe, force: bool = False) -> Non
         with output.progress("writing clips", recipe.clips) as advance, ThreadPoolExecutor(2) as pool:
             lines = [line for line in pool.map(write, plan_clips(recipe)) if advance(1) is None]
         (target / "clips.jsonl").write_text("\n".join(lines) + "\n")
-        about = {
-            "made_by": "sora-spec data digits",
-            "about": "handwritten digits moving over the frame; labels are the sub-folders' names",
-            "source": "scikit-learn load_digits: UCI Optical Recognition of Handwritten Digits (CC BY 4.0)",
-            "recipe": asdict(recipe),
-            "files": sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()),
-        }
-        (target / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
+        record_made(
+            target,
+            "sora-spec data digits",
+            "handwritten digits moving over the frame; labels are the sub-folders' names",
+            SOURCE,
+            recipe=asdict(recipe),
+        )

