@@ -36,12 +36,12 @@ def _per_second(plan: Plan) -> Interval:
 
 
 def _parameters(plan: Plan) -> int:
-    return plan.components.denoiser.parameters or 0
+    return plan.components["denoiser"].parameters or 0
 
 
 def _vae(plan: Plan) -> int:
     """The halves hold the 1 × 1 convolutions that diffusers keeps apart."""
-    return (plan.components.vae_encoder.parameters or 0) + (plan.components.vae_decoder.parameters or 0)
+    return (plan.components["vae_encoder"].parameters or 0) + (plan.components["vae_decoder"].parameters or 0)
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ QUANTITIES: dict[str, Quantity] = {
     "parameters": Quantity("parameters", lambda p: exactly(_parameters(p)), "count"),
     "millions": Quantity("M parameters", lambda p: exactly(_parameters(p) / 1e6), "count"),
     "vae_parameters": Quantity("parameters", lambda p: exactly(_vae(p)), "count"),
-    "giga_macs": Quantity("GMAC", lambda p: exactly((p.components.denoiser.forward_macs or 0) / 1e9), "count"),
-    "tera_flops": Quantity("TFLOP", lambda p: exactly((p.components.denoiser.forward_flops or 0) / 1e12), "count"),
+    "giga_macs": Quantity("GMAC", lambda p: exactly((p.components["denoiser"].forward_macs or 0) / 1e9), "count"),
+    "tera_flops": Quantity("TFLOP", lambda p: exactly((p.components["denoiser"].forward_flops or 0) / 1e12), "count"),
     "allocated_mib": Quantity("MiB allocated", lambda p: p.allocated.times(1 / MIB), "memory"),
     "reserved_mib": Quantity("MiB reserved", lambda p: p.reserved.times(1 / MIB), "memory"),
     "device_mib": Quantity("MiB on the device", lambda p: p.needed.times(1 / MIB), "memory"),

@@ -167,23 +167,31 @@ def sample(
     seed: int = 0,
     batch: int | None = None,
     backend: Literal["auto", "torch", "onnx", "tensorrt"] = "auto",
+    precision: Literal["fp32", "fp16", "bf16"] | None = None,
     ema: bool = True,
     offload: bool = False,
 ) -> Iterator[Clip]:
     """Clips of a run folder, a bundle, or a spec that names weights, one after another, as `sora-spec generate` makes
     them; `clip.frames` holds uint8 values (T, Y, X, 3).
 
-    `labels`: class numbers, names, or None for the null label; in order of the classes when left out. Everything is
-    checked and loaded by the call itself. Raises UserError for what the command refuses.
+    `labels`: class numbers, names, or None for the null label; in order of the classes when left out. `precision`: what
+    the networks compute in; fp32 when left out, of a bundle the one it was exported in. Everything is checked and
+    loaded by the call itself. Raises UserError for what the command refuses.
     """
     from sora_spec.cli.generate import check_overrides
-    from sora_spec.compile.run.executors.opening import choose_backend, open_pipeline, open_source, source_spec
+    from sora_spec.compile.run.executors.opening import (
+        choose_backend,
+        choose_precision,
+        open_pipeline,
+        open_source,
+        source_spec,
+    )
     from sora_spec.compile.run.executors.spec_source import SpecSource
     from sora_spec.compile.run.labels import UNCONDITIONAL, check_names, plan_labels
 
     arguments = _arguments(overrides)
     opened = open_source(Path(source), arguments)
-    chosen = choose_backend(opened, backend)
+    chosen, computed = choose_backend(opened, backend), choose_precision(opened, precision)
     if isinstance(opened, SpecSource):
         arguments = []
     else:
@@ -196,7 +204,8 @@ def sample(
         names = check_names(names, spec, f"classes.json of {os.fspath(source)}")
     asked = [UNCONDITIONAL if label is None else str(label) for label in labels]
     wanted = plan_labels(spec, asked, count, names, unconditional)
-    pipeline = open_pipeline(opened, spec, chosen, ema=ema, offload=offload or spec.export.offload)
+    offloaded = offload or spec.export.offload
+    pipeline = open_pipeline(opened, spec, chosen, ema=ema, offload=offloaded, precision=computed)
     return pipeline.generate(wanted, seed, batch)
 
 

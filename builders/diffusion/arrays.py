@@ -1,6 +1,6 @@
-"""The few array functions that operators do not cover, so that one sampler serves numpy and torch alike.
+"""The few array functions that operators do not cover, so that one sampler and one tiling serve numpy and torch alike.
 
-Everything else in this package works through `+ - * /`, `abs` and slicing, with plain Python floats as coefficients:
+Everything else in them works through `+ - * /`, `abs` and slicing, with plain Python floats as coefficients:
 a numpy scalar would turn float32 latents into float64 (NEP 50), a Python float never does.
 """
 
@@ -44,18 +44,26 @@ class Step:
 
 
 class Arrays(Protocol):
-    """What a sampler asks of an array library, whose arrays lie on one device."""
+    """What samplers and tiles ask of an array library, whose arrays lie on one device."""
 
     def from_host(self, value: NDArray[Any]) -> Array:
-        """`value` on the device; the one way there."""
+        """`value` on the device; the one way there. It need not be there yet when this returns."""
         ...
 
     def to_host(self, x: Array) -> NDArray[Any]:
         """`x` in the host's memory; the one way back."""
         ...
 
-    def contiguous(self, x: Array, dtype: str) -> Array:
-        """`x` in row-major order, as `float32` or `int64`: what a graph takes."""
+    def contiguous(self, x: Array, dtype: str | None = None) -> Array:
+        """`x` in row-major order; as `float32` or `int64` where a graph takes it."""
+        ...
+
+    def empty(self, shape: tuple[int, ...], like: Array) -> Array:
+        """An array without values, in the type of `like` and on its device."""
+        ...
+
+    def ramp(self, count: int, like: Array) -> Array:
+        """1/(count + 1), 2/(count + 1), …, count/(count + 1): (count,), in the type of `like` and on its device."""
         ...
 
     def full(self, value: float, like: Array) -> Array:
@@ -98,9 +106,17 @@ class NumpyArrays:
         """See `Arrays.to_host`."""
         return x
 
-    def contiguous(self, x: Array, dtype: str) -> Array:
+    def contiguous(self, x: Array, dtype: str | None = None) -> Array:
         """See `Arrays.contiguous`."""
-        return np.ascontiguousarray(x, np.dtype(dtype))
+        return np.ascontiguousarray(x, dtype)
+
+    def empty(self, shape: tuple[int, ...], like: Array) -> Array:
+        """See `Arrays.empty`."""
+        return np.empty(shape, like.dtype)
+
+    def ramp(self, count: int, like: Array) -> Array:
+        """See `Arrays.ramp`."""
+        return np.arange(1, count + 1, dtype=like.dtype) / (count + 1)
 
     def full(self, value: float, like: Array) -> Array:
         """See `Arrays.full`."""

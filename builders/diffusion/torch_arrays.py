@@ -29,21 +29,30 @@ class TorchArrays:
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
 
-    def empty(self, shape: Sequence[int], dtype: str) -> Array:
-        """An array without values."""
+    def allocate(self, shape: Sequence[int], dtype: str) -> Array:
+        """An array without values on the device, for the output of a graph."""
         return torch.empty(tuple(shape), dtype=getattr(torch, dtype), device=self.device)
 
     def from_host(self, value: NDArray[Any]) -> Array:
-        """See `Arrays.from_host`."""
-        return torch.from_numpy(np.ascontiguousarray(value)).to(self.device)
+        """See `Arrays.from_host`. To a GPU it goes from pinned memory, behind what the stream has to do."""
+        tensor = torch.from_numpy(np.ascontiguousarray(value))
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     def to_host(self, x: Array) -> NDArray[Any]:
         """See `Arrays.to_host`."""
         return x.cpu().numpy()
 
-    def contiguous(self, x: Array, dtype: str) -> Array:
+    def contiguous(self, x: Array, dtype: str | None = None) -> Array:
         """See `Arrays.contiguous`."""
-        return x.to(getattr(torch, dtype)).contiguous()
+        return (x if dtype is None else x.to(getattr(torch, dtype))).contiguous()
+
+    def empty(self, shape: tuple[int, ...], like: Array) -> Array:
+        """See `Arrays.empty`."""
+        return like.new_empty(shape)
+
+    def ramp(self, count: int, like: Array) -> Array:
+        """See `Arrays.ramp`."""
+        return torch.arange(1, count + 1, dtype=like.dtype, device=like.device) / (count + 1)
 
     def full(self, value: float, like: Array) -> Array:
         """See `Arrays.full`."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sora_spec.builders.diffusion.torch_arrays import TORCH
 from sora_spec.builders.vae.tiling import in_tiles
-from sora_spec.builders.vae.torch_tiling import TORCH
 from sora_spec.errors import UserError
 from sora_spec.language.tiles import Cut, cut
 

@@ -8,53 +8,13 @@ tiles give exactly themselves, and outside the overlaps a tile's values stay as 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
 
-import numpy as np
-
+from sora_spec.builders.diffusion.arrays import NUMPY, Array, Arrays
 from sora_spec.language.tiles import Cut, Span
-
-Array: TypeAlias = Any
-"""A numpy array or a torch tensor; one run uses one kind throughout."""
-
-
-class Canvases(Protocol):
-    """What tiling asks of an array library."""
-
-    def empty(self, shape: tuple[int, ...], like: Array) -> Array:
-        """An array without values, in the type of `like` and on its device."""
-        ...
-
-    def ramp(self, count: int, like: Array) -> Array:
-        """1/(count + 1), 2/(count + 1), …, count/(count + 1): (count,), in the type of `like` and on its device."""
-        ...
-
-    def contiguous(self, x: Array) -> Array:
-        """`x` in row-major order."""
-        ...
-
-
-class NumpyCanvases:
-    """`Canvases` over numpy."""
-
-    def empty(self, shape: tuple[int, ...], like: Array) -> Array:
-        """See `Canvases.empty`."""
-        return np.empty(shape, like.dtype)
-
-    def ramp(self, count: int, like: Array) -> Array:
-        """See `Canvases.ramp`."""
-        return np.arange(1, count + 1, dtype=like.dtype) / (count + 1)
-
-    def contiguous(self, x: Array) -> Array:
-        """See `Canvases.contiguous`."""
-        return np.ascontiguousarray(x)
-
-
-NUMPY: Canvases = NumpyCanvases()
 
 
 def in_tiles(
-    run: Callable[[Array], Array], source: Array, cut: Cut, scale: tuple[int, int], canvases: Canvases = NUMPY
+    run: Callable[[Array], Array], source: Array, cut: Cut, scale: tuple[int, int], xp: Arrays = NUMPY
 ) -> Array:
     """`run(source)` for a source (..., height·from, width·from) and a result (..., height·to, width·to).
 
@@ -67,26 +27,24 @@ def in_tiles(
     canvas = None
     for row in cut.rows:
         # No name may hold a tile or a strip any longer than it takes to place it.
-        strip = _strip(run, _rows(source, row.start * scale[0], cut.tile_height * scale[0]), cut, scale, canvases)
-        canvas = place(canvas, strip, -2, row, cut.height, scale[1], canvases)
+        strip = _strip(run, _rows(source, row.start * scale[0], cut.tile_height * scale[0]), cut, scale, xp)
+        canvas = place(canvas, strip, -2, row, cut.height, scale[1], xp)
         del strip
     return canvas
 
 
-def _strip(run: Callable[[Array], Array], source: Array, cut: Cut, scale: tuple[int, int], canvases: Canvases) -> Array:
+def _strip(run: Callable[[Array], Array], source: Array, cut: Cut, scale: tuple[int, int], xp: Arrays) -> Array:
     """One row of tiles, put together."""
     strip, side = None, cut.tile_width * scale[0]
     for column in cut.columns:
         start = column.start * scale[0]
-        tile = run(canvases.contiguous(source[..., start : start + side]))
-        strip = place(strip, tile, -1, column, cut.width, scale[1], canvases)
+        tile = run(xp.contiguous(source[..., start : start + side]))
+        strip = place(strip, tile, -1, column, cut.width, scale[1], xp)
         del tile
     return strip
 
 
-def place(
-    canvas: Array | None, piece: Array, axis: int, span: Span, extent: int, scale: int, canvases: Canvases
-) -> Array:
+def place(canvas: Array | None, piece: Array, axis: int, span: Span, extent: int, scale: int, xp: Arrays) -> Array:
     """Fade `piece` into `canvas` at its span along `axis`; the canvas is made for the first one.
 
     Lengths of `span` and `extent` count latents, `scale` positions per latent. A piece that is all there is becomes the
@@ -98,7 +56,7 @@ def place(
             return piece
         shape = list(piece.shape)
         shape[axis] = extent * scale
-        canvas = canvases.empty(tuple(shape), piece)
+        canvas = xp.empty(tuple(shape), piece)
     assert canvas is not None
     if axis == -1:
         held, rest = canvas[..., start : start + shared], canvas[..., start + shared : start + length]
@@ -108,7 +66,7 @@ def place(
         new, further = _rows(piece, 0, shared), _rows(piece, shared, length - shared)
     rest[...] = further
     if shared:
-        weights = canvases.ramp(shared, piece)
+        weights = xp.ramp(shared, piece)
         held += (new - held) * (weights if axis == -1 else weights[:, None])
     return canvas
 

@@ -28,15 +28,25 @@ from pydantic import ValidationError
 
 from sora_spec import output
 from sora_spec.compile.bundle.inventory import AGAIN, CLASSES, MANIFEST, SPEC, check_graphs, check_inventory, inside
-from sora_spec.compile.bundle.manifest import FORMAT, FORMAT_VERSION, Engine, File, Manifest, Stage, StageName
+from sora_spec.compile.bundle.manifest import (
+    FORMAT,
+    READ_VERSIONS,
+    Engine,
+    ExportedPart,
+    File,
+    Manifest,
+    upgraded,
+)
 from sora_spec.compile.run.labels import check_names
 from sora_spec.disk.run_folder import replacing_folder, write_atomically
 from sora_spec.errors import UserError
+from sora_spec.recipe.parts import graph_parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sora_spec.language.schema.spec import Spec
+    from sora_spec.recipe.parts import GraphName
 
 _SAY_ABOVE_BYTES = 4 * 1024**3
 """Bundles above this size take many seconds to hash, so that is said."""
@@ -73,6 +83,7 @@ class Bundle:
             _check_file(path, file, hashes=False)
         if verify:
             bundle._verify()
+        bundle._check_parts()
         check_graphs(path, bundle.manifest)
         return bundle
 
@@ -84,6 +95,14 @@ class Bundle:
             output.note(f"checking {total / 1024**3:.1f} GiB of {self.path} …")
         for file in files:
             _check_file(self.path, file, hashes=True)
+
+    def _check_parts(self) -> None:
+        """Raise UserError unless the parts are those that generating from the spec runs, in that order."""
+        found = [(part.name, part.role) for part in self.manifest.parts]
+        wanted = [(part.name, part.role) for part in graph_parts(self.load_spec())]
+        if found != wanted:
+            names = (", ".join(name for name, _ in parts) or "none" for parts in (found, wanted))
+            raise UserError("{} has the parts {}; its spec needs {}".format(self.path / MANIFEST, *names), AGAIN)
 
     @staticmethod
     def is_bundle(path: Path | str) -> bool:
@@ -111,9 +130,9 @@ class Bundle:
             raise UserError(f"{path} is not JSON: {error}", AGAIN) from error
         return check_names(names, self.load_spec(), str(path))
 
-    def stage(self, name: StageName) -> Stage:
+    def part(self, name: GraphName) -> ExportedPart:
         """What the manifest says about one graph."""
-        return self.manifest.stages[name]
+        return next(part for part in self.manifest.parts if part.name == name)
 
     def check_engine(self, engine: Engine) -> None:
         """Compare an engine's hash with the manifest. Raises UserError when it changed."""
@@ -123,7 +142,7 @@ class Bundle:
         _check_file(self.path, record, hashes=True)
 
     def add_engine(self, engine: Engine, serialized: bytes) -> None:
-        """Write `engine` and refer to it, in place of one for the same stage, target and builder version."""
+        """Write `engine` and refer to it, in place of one for the same part, target and builder version."""
         target = inside(self.path, engine.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         inside(self.path, engine.path)
@@ -208,13 +227,14 @@ def _refuse_constant(name: str) -> None:
 def _read_manifest(path: Path) -> Manifest:
     values = _manifest_values(path)
     version = values.get("format_version")
-    if version != FORMAT_VERSION or isinstance(version, bool):
+    if version not in READ_VERSIONS or not isinstance(version, int) or isinstance(version, bool):
         raise UserError(
-            f"{path / MANIFEST} has bundle format {version!r}; this version reads {FORMAT_VERSION}",
+            f"{path / MANIFEST} has bundle format {version!r}; this version reads "
+            f"{' and '.join(map(str, READ_VERSIONS))}",
             "read it with the version of sora-spec that made it, or export the run again with this one",
         )
     try:
-        return Manifest.model_validate_json((path / MANIFEST).read_bytes(), strict=True)
+        return Manifest.model_validate_json(json.dumps(upgraded(values) if version == 1 else values), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "its text"

@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
-from sora_spec.compile.bundle.manifest import Port, Profile, Range, StageName
+from sora_spec.compile.bundle.manifest import Port, Profile, Range
 from sora_spec.language.facts import vae_facts
 from sora_spec.language.schema.condition import ClassCondition, NoCondition, TextCondition
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.shapes import derive_shapes, latent_frames
 from sora_spec.language.tiles import cut_of
+from sora_spec.recipe.parts import GraphName
 from sora_spec.recipe.sampling import frames_per_decode, longest_clip
 
 BATCH, FRAMES, PIXEL_FRAMES = "batch", "frames", "pixel_frames"
@@ -90,12 +91,18 @@ def decoder_contract(spec: Spec) -> Contract:
     return Contract((latents,), (video,), {BATCH: Range(min=1), FRAMES: frames_range(spec)})
 
 
-def contract_of(spec: Spec, stage: StageName) -> Contract:
-    """The contract of one stage of `spec`."""
-    return denoiser_contract(spec) if stage == "denoiser" else decoder_contract(spec)
+def contract_of(spec: Spec, name: GraphName) -> Contract:
+    """The contract of one part of `spec`."""
+    match name:
+        case "denoiser":
+            return denoiser_contract(spec)
+        case "vae_decoder":
+            return decoder_contract(spec)
+        case unknown:
+            assert_never(unknown)
 
 
-def engine_profile(spec: Spec, stage: StageName) -> Profile:
+def engine_profile(spec: Spec, name: GraphName) -> Profile:
     """Shapes that an engine is built for: `export.batch` and `export.frames` of the spec.
 
     Guidance runs the denoiser on conditional and unconditional samples at once, so its largest batch is doubled where
@@ -103,13 +110,13 @@ def engine_profile(spec: Spec, stage: StageName) -> Profile:
     decoder that gets a clip in pieces, for such a piece, and they take the rest of a clip, however short.
     """
     shortest, longest = spec.export.batch
-    doubled = 2 if stage == "denoiser" and not isinstance(spec.condition, NoCondition) else 1
+    doubled = 2 if name == "denoiser" and not isinstance(spec.condition, NoCondition) else 1
     own = spec.clip.frames
     low, high = (latent_frames(spec, frames) for frames in spec.export.frames or (own, own))
     middle = min(max(latent_frames(spec, own), low), high)
-    if stage == "vae_decoder" and vae_facts(spec.vae).per_frame:
+    if name == "vae_decoder" and vae_facts(spec.vae).per_frame:
         low, middle, high = spec.patch.time, frames_per_decode(spec, middle), frames_per_decode(spec, high)
-    contract = contract_of(spec, stage)
+    contract = contract_of(spec, name)
     return Profile(
         min=contract.shapes(batch=shortest, frames=low),
         opt=contract.shapes(batch=longest * doubled, frames=middle),

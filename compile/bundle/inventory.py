@@ -7,7 +7,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from sora_spec.compile.bundle.external_data import external_files
-from sora_spec.compile.bundle.manifest import STAGES
 from sora_spec.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,15 +46,12 @@ def check_inventory(root: Path, manifest: Manifest) -> None:
         raise UserError(f"{where} lists itself", AGAIN)
     for name in counts:
         inside(root, name)
-    lost = [name for name in STAGES if name not in manifest.stages]
-    if lost:
-        raise UserError(f"{where} has no stage {lost[0]}: a bundle has {' and '.join(STAGES)}", AGAIN)
     for what, name in _read_by_name(root, manifest):
         inside(root, name)
         if name not in counts:
             raise UserError(f"{where} does not list {what}, {name!r}, so it cannot be checked", AGAIN)
-    if len({stage.file for stage in manifest.stages.values()}) < len(STAGES):
-        raise UserError(f"{where} gives one graph to both stages", AGAIN)
+    if len({part.file for part in manifest.parts}) < len(manifest.parts):
+        raise UserError(f"{where} gives one graph to several parts", AGAIN)
     spec = next(file for file in manifest.files if file.path == SPEC)
     if spec.sha256 != manifest.spec_sha256:
         raise UserError(f"{where} has two hashes for {SPEC}", AGAIN)
@@ -66,20 +62,20 @@ def _read_by_name(root: Path, manifest: Manifest) -> list[tuple[str, str]]:
     found = [("the spec", SPEC)]
     if (root / CLASSES).exists() or (root / CLASSES).is_symlink():
         found.append(("the class names", CLASSES))
-    found += [(f"the graph of {name}", stage.file) for name, stage in manifest.stages.items()]
-    return found + [(f"an engine of {engine.stage}", engine.path) for engine in manifest.engines]
+    found += [(f"the graph of {part.name}", part.file) for part in manifest.parts]
+    return found + [(f"an engine of {engine.part}", engine.path) for engine in manifest.engines]
 
 
 def check_graphs(root: Path, manifest: Manifest) -> None:
     """Raise UserError unless every file that a graph takes weights from is listed, and lies beside it."""
     listed = {file.path for file in manifest.files}
-    for name, stage in manifest.stages.items():
-        folder = PurePosixPath(stage.file).parent
-        for location in sorted(external_files(inside(root, stage.file))):
+    for part in manifest.parts:
+        folder = PurePosixPath(part.file).parent
+        for location in sorted(external_files(inside(root, part.file))):
             target = (folder / location).as_posix()
             if location.startswith("/") or target not in listed:
                 raise UserError(
-                    f"{root / stage.file}: the graph of {name} takes weights from {location!r}, which the manifest "
+                    f"{root / part.file}: the graph of {part.name} takes weights from {location!r}, which the manifest "
                     "does not list",
                     AGAIN,
                 )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT = "sora-spec-bundle"
-FORMAT_VERSION = 1
+from sora_spec.recipe.parts import ROLES, GraphName, Role
 
-StageName = Literal["denoiser", "vae_decoder"]
-STAGES: tuple[StageName, ...] = ("denoiser", "vae_decoder")
+FORMAT = "sora-spec-bundle"
+FORMAT_VERSION = 2
+"""1 had `stages` by name in place of the list of parts; it is read, and written as 2 when an engine is added."""
+READ_VERSIONS = (1, FORMAT_VERSION)
+
 Precision = Literal["fp32", "fp16", "bf16"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -30,7 +32,7 @@ class Range(Record):
 
 
 class Port(Record):
-    """One input or output of a graph. Named extents of `shape` are keys of the stage's `axes`, or follow from them."""
+    """One input or output of a graph. Named extents of `shape` are keys of the part's `axes`, or follow from them."""
 
     name: str
     dtype: Literal["float32", "int64"]
@@ -42,7 +44,7 @@ class ParityCase(Record):
 
     batch: int
     frames: int
-    """Latent frames."""
+    """Latent frames; 0 of a part that sees none."""
     relative_l2: float
     max_abs: float
 
@@ -65,9 +67,11 @@ class Parity(Record):
         return max(case.relative_l2 for case in self.cases)
 
 
-class Stage(Record):
+class ExportedPart(Record):
     """One exported graph: what it takes and gives, and how it was checked."""
 
+    name: GraphName
+    role: Role
     file: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
@@ -103,7 +107,7 @@ class Profile(Record):
 class Engine(Record):
     """One TensorRT engine."""
 
-    stage: StageName
+    part: GraphName
     path: str
     target: str
     """GPU names that this was built for, or the compute capability."""
@@ -127,8 +131,8 @@ class Source(Record):
     step: int | None
     """Optimiser steps behind the denoiser's weights."""
     ema: bool
-    random: tuple[StageName, ...] = ()
-    """Stages whose weights were drawn at random, to try an engine."""
+    random: tuple[GraphName, ...] = ()
+    """Parts whose weights were drawn at random, to try an engine."""
 
 
 class Manifest(Record):
@@ -141,6 +145,25 @@ class Manifest(Record):
     precision: Precision
     source: Source
     packages: dict[str, str]
-    stages: dict[StageName, Stage]
+    parts: tuple[ExportedPart, ...]
+    """In the order in which generating runs them."""
     files: tuple[File, ...]
     engines: tuple[Engine, ...] = ()
+
+
+def upgraded(values: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of format 1 as one of format 2; what is not as it should be is left for the check to find."""
+    stages, engines = values.get("stages"), values.get("engines", [])
+    if not isinstance(stages, dict) or not isinstance(engines, list):
+        return values
+    return {
+        **values,
+        "format_version": FORMAT_VERSION,
+        "parts": [
+            {**stage, "name": name, "role": ROLES.get(name)} if isinstance(stage, dict) else stage
+            for name, stage in stages.items()
+        ],
+        "engines": [
+            {**engine, "part": engine.get("stage")} if isinstance(engine, dict) else engine for engine in engines
+        ],
+    }

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sora_spec import output
 from sora_spec.compile.bundle.bundle import Bundle
 from sora_spec.compile.bundle.contract import engine_profile
-from sora_spec.compile.bundle.manifest import STAGES, Engine, StageName
+from sora_spec.compile.bundle.manifest import Engine
 from sora_spec.compile.export.targets import compute_capability, local_compute_capability
 from sora_spec.compile.export.tensorrt_build import (
     FLAGS,
@@ -19,6 +19,7 @@ from sora_spec.compile.export.tensorrt_build import (
     unsupported_nodes,
 )
 from sora_spec.language.schema.spec import Spec
+from sora_spec.recipe.parts import GraphName, graph_parts
 
 
 def default_target(spec: Spec) -> str:
@@ -33,7 +34,7 @@ def plan_targets(targets: Sequence[str]) -> list[tuple[str, Compiler]]:
 
 
 def add_engines(bundle: Bundle, targets: Sequence[str], earlier: Bundle | None = None) -> list[Engine]:
-    """Build both stages' engines for each target into `bundle`; returns them in order.
+    """Build all parts' engines for each target into `bundle`; returns them in order.
 
     An engine with the same key in the bundle, or in the `earlier` one that it replaces, is taken as it is.
     Raises UserError when a graph cannot be compiled for a target.
@@ -41,17 +42,17 @@ def add_engines(bundle: Bundle, targets: Sequence[str], earlier: Bundle | None =
     spec = bundle.load_spec()
     added: list[Engine] = []
     for target, compiler in plan_targets(targets):
-        for stage in STAGES:
-            request = _request(bundle, spec, stage, compute_capability(target))
+        for part in graph_parts(spec):
+            request = _request(bundle, spec, part.name, compute_capability(target))
             engine = reuse_engine(bundle, request.key(compiler), earlier)
-            added.append(engine or _build(bundle, stage, target, request, compiler))
+            added.append(engine or _build(bundle, part.name, target, request, compiler))
     return added
 
 
-def _request(bundle: Bundle, spec: Spec, stage: StageName, sm: int) -> EngineRequest:
-    graph = bundle.stage(stage).file
+def _request(bundle: Bundle, spec: Spec, part: GraphName, sm: int) -> EngineRequest:
+    graph = bundle.part(part).file
     hashes = tuple(file.sha256 for file in bundle.manifest.files if file.path in (graph, f"{graph}.data"))
-    return EngineRequest(bundle.path / graph, hashes, engine_profile(spec, stage), sm)
+    return EngineRequest(bundle.path / graph, hashes, engine_profile(spec, part), sm)
 
 
 def reuse_engine(bundle: Bundle, key: str, earlier: Bundle | None) -> Engine | None:
@@ -68,13 +69,13 @@ def reuse_engine(bundle: Bundle, key: str, earlier: Bundle | None) -> Engine | N
     return None
 
 
-def _build(bundle: Bundle, stage: StageName, target: str, request: EngineRequest, compiler: Compiler) -> Engine:
+def _build(bundle: Bundle, part: GraphName, target: str, request: EngineRequest, compiler: Compiler) -> Engine:
     started = time.perf_counter()
-    with output.progress(f"building {stage} for {target} (sm{request.sm}) with {compiler.name} {compiler.version}"):
+    with output.progress(f"building {part} for {target} (sm{request.sm}) with {compiler.name} {compiler.version}"):
         serialized = build_engine(request, compiler)
     engine = Engine(
-        stage=stage,
-        path=f"engines/sm{request.sm}/{compiler.folder}/{stage}.engine",
+        part=part,
+        path=f"engines/sm{request.sm}/{compiler.folder}/{part}.engine",
         target=target,
         sm=f"sm{request.sm}",
         builder=compiler.name,
@@ -88,7 +89,7 @@ def _build(bundle: Bundle, stage: StageName, target: str, request: EngineRequest
     return engine
 
 
-def refused_nodes(bundle: Bundle, targets: Sequence[str]) -> dict[StageName, list[str]]:
-    """Nodes of each stage that the TensorRT parser refuses, with its reasons."""
+def refused_nodes(bundle: Bundle, targets: Sequence[str]) -> dict[GraphName, list[str]]:
+    """Nodes of each part that the TensorRT parser refuses, with its reasons."""
     _, compiler = plan_targets(targets)[0]
-    return {stage: unsupported_nodes(bundle.path / bundle.stage(stage).file, compiler) for stage in STAGES}
+    return {part.name: unsupported_nodes(bundle.path / part.file, compiler) for part in bundle.manifest.parts}

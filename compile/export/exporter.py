@@ -1,4 +1,4 @@
-"""Run folder, or spec with weights → bundle: both graphs exported, checked, measured and described."""
+"""Run folder, or spec with weights → bundle: all parts exported, checked, measured and described."""
 
 from __future__ import annotations
 
@@ -15,28 +15,26 @@ from typing import NamedTuple
 import torch
 
 from sora_spec import output
-from sora_spec.builders.denoiser import Denoiser
-from sora_spec.builders.vae.from_spec import VaeModule, unset_pieces
-from sora_spec.builders.weights.digest import hash_weights, warn_of_other_vae
-from sora_spec.builders.weights.run import load_denoiser
-from sora_spec.builders.weights.vae_run import load_vae
+from sora_spec.builders.vae.from_spec import unset_pieces
+from sora_spec.builders.weights.digest import hash_weights
 from sora_spec.compile.bundle.bundle import CLASSES, SPEC, Bundle, record_file, write_manifest, writing_bundle
 from sora_spec.compile.bundle.contract import contract_of
-from sora_spec.compile.bundle.manifest import Manifest, Parity, Precision, Source, Stage, StageName
+from sora_spec.compile.bundle.manifest import ExportedPart, Manifest, Parity, Precision, Source
 from sora_spec.compile.export.engines import add_engines, plan_targets
-from sora_spec.compile.export.graph_modules import DecoderGraph, DenoiserGraph, GraphModule, cast_weights
+from sora_spec.compile.export.graph_loading import load_networks
+from sora_spec.compile.export.graph_modules import GraphModule, cast_weights
 from sora_spec.compile.export.onnx_export import OPSETS, ExportedGraph, export_onnx
 from sora_spec.compile.export.parity import measure_parity, plan_comparison, random_inputs
 from sora_spec.compile.run.executors.onnx_stage import OnnxStage, import_onnxruntime
 from sora_spec.compile.run.executors.opening import source_spec
 from sora_spec.compile.run.executors.spec_source import SpecSource
 from sora_spec.compile.run.executors.torch_stage import TorchStage
-from sora_spec.disk.checkpoints import pick_weights
 from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
 from sora_spec.language.loading import dump_spec
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.tiles import cut_of, streams
+from sora_spec.recipe.parts import ROLES, GraphName, graph_parts
 
 PACKAGES = ("sora-spec", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
 
@@ -54,52 +52,29 @@ class ExportSettings:
 
 
 class Module(NamedTuple):
-    """One stage's module in fp32, with the sample shapes it takes."""
+    """One part's module in fp32."""
 
-    name: StageName
+    name: GraphName
     module: GraphModule
 
 
 def export_run(source: RunFolder | SpecSource, target: Path, settings: ExportSettings) -> Bundle:
-    """Export both stages of `source` into the bundle `target`, which appears whole or not at all.
+    """Export all parts of `source` into the bundle `target`, which appears whole or not at all.
 
-    Raises UserError when a stage has no weights, cannot be traced, or differs from eager by more than the limit.
+    Raises UserError when a part has no weights, cannot be traced, or differs from eager by more than the limit.
     """
     overrides = [f"export.precision={settings.precision}"] if settings.precision else []
     spec = source_spec(source, overrides)
     import_onnxruntime()
     plan_targets(settings.targets)
     with writing_bundle(target, settings.force) as folder:
-        loaded = _load(source, settings)
-        unset_pieces(loaded.vae)  # the graph decodes one tile, of whole length
-        modules = (
-            Module("denoiser", DenoiserGraph(loaded.denoiser)),
-            Module("vae_decoder", DecoderGraph(loaded.vae)),
-        )
-        stages: dict[StageName, Stage] = {module.name: export_stage(spec, module, folder) for module in modules}
-        manifest = write_bundle_files(folder, source.classes(), spec, stages, loaded.origin)
+        networks = load_networks(source, settings.ema)
+        unset_pieces(networks.vae)  # the graph decodes one tile, of whole length
+        modules = [Module(part.name, networks.graph(part.name)) for part in graph_parts(spec)]
+        parts = tuple(export_part(spec, module, folder) for module in modules)
+        manifest = write_bundle_files(folder, source.classes(), spec, parts, networks.origin)
         add_engines(Bundle(folder, manifest), settings.targets, _earlier(target))
     return Bundle.open(target)
-
-
-class Loaded(NamedTuple):
-    """A source's networks, and where their weights come from."""
-
-    denoiser: Denoiser
-    vae: VaeModule
-    origin: Source
-
-
-def _load(source: RunFolder | SpecSource, settings: ExportSettings) -> Loaded:
-    if isinstance(source, SpecSource):
-        origin = Source(run=source.load_spec().name, step=None, ema=False, random=source.drawn())
-        return Loaded(source.load_denoiser(), source.load_vae(), origin)
-    weights = pick_weights(source, "denoiser", settings.ema)
-    vae = load_vae(source, lacking=not settings.ema)
-    warn_of_other_vae(source, vae)
-    denoiser = load_denoiser(source, settings.ema, weights)
-    step, averaged = (None, False) if weights is None else (weights.step, weights.averaged)
-    return Loaded(denoiser, vae, Source(run=source.path.resolve().name, step=step, ema=averaged))
 
 
 def _earlier(target: Path) -> Bundle | None:
@@ -111,7 +86,7 @@ def _earlier(target: Path) -> Bundle | None:
 
 
 def write_bundle_files(
-    folder: Path, classes: list[str] | None, spec: Spec, stages: dict[StageName, Stage], origin: Source
+    folder: Path, classes: list[str] | None, spec: Spec, parts: tuple[ExportedPart, ...], origin: Source
 ) -> Manifest:
     """Write spec, class names and manifest beside the exported graphs."""
     text = dump_spec(spec)
@@ -124,15 +99,15 @@ def write_bundle_files(
         precision=spec.export.precision,
         source=origin,
         packages=installed_packages(PACKAGES),
-        stages=stages,
+        parts=parts,
         files=tuple(record_file(folder, file) for file in sorted(folder.iterdir()) if file.is_file()),
     )
     write_manifest(folder, manifest)
     return manifest
 
 
-def export_stage(spec: Spec, module: Module, folder: Path) -> Stage:
-    """Export one stage into `folder` and measure it."""
+def export_part(spec: Spec, module: Module, folder: Path) -> ExportedPart:
+    """Export one part into `folder` and measure it."""
     started = time.perf_counter()
     contract, precision = contract_of(spec, module.name), spec.export.precision
     path = folder / f"{module.name}.onnx"
@@ -141,7 +116,9 @@ def export_stage(spec: Spec, module: Module, folder: Path) -> Stage:
     seconds = time.perf_counter() - started
     with output.progress(f"comparing {module.name} with eager"):
         parity = _parity(spec, module, graph)
-    return Stage(
+    return ExportedPart(
+        name=module.name,
+        role=ROLES[module.name],
         file=path.name,
         inputs=contract.inputs,
         outputs=contract.outputs,
@@ -156,9 +133,9 @@ def export_stage(spec: Spec, module: Module, folder: Path) -> Stage:
     )
 
 
-def _notes(spec: Spec, stage: StageName) -> tuple[str, ...]:
+def _notes(spec: Spec, part: GraphName) -> tuple[str, ...]:
     """What the graph does otherwise than the run, or for itself."""
-    if stage != "vae_decoder":
+    if part != "vae_decoder":
         return ()
     found: list[str] = []
     if (tiles := cut_of(spec)) is not None:
@@ -193,8 +170,8 @@ def _answers_zero(spec: Spec, module: Module) -> bool:
     import numpy as np
 
     contract = contract_of(spec, module.name)
-    unit = contract.axes["frames"].multiple_of
-    inputs = random_inputs(spec, contract, 1, unit, np.random.default_rng(1))
+    frames = contract.axes.get("frames")
+    inputs = random_inputs(spec, contract, 1, frames.multiple_of if frames else 0, np.random.default_rng(1))
     result = TorchStage(module.name, module.module, contract).run(inputs)
     return not result[contract.outputs[0].name].any()
 

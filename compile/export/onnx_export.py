@@ -19,8 +19,8 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from sora_spec.compile.bundle.contract import BATCH, FRAMES, Contract
-from sora_spec.compile.bundle.manifest import Port, Precision
+from sora_spec.compile.bundle.contract import BATCH, Contract
+from sora_spec.compile.bundle.manifest import Port, Precision, Range
 from sora_spec.compile.export.graph_passes import count_nodes, simplify
 from sora_spec.errors import UserError
 
@@ -76,9 +76,11 @@ def export_onnx(module: nn.Module, contract: Contract, path: Path, opset: int) -
 
 def trace_inputs(contract: Contract) -> dict[str, Tensor]:
     """Small example inputs for tracing."""
-    frames = contract.axes[FRAMES]
-    units = 2 if frames.multiple_of > 1 else 3
-    shapes = contract.shapes(batch=_TRACE_BATCH, frames=units * frames.multiple_of)
+    extents = {
+        name: _TRACE_BATCH if name == BATCH else (2 if axis.multiple_of > 1 else 3) * axis.multiple_of
+        for name, axis in contract.axes.items()
+    }
+    shapes = contract.shapes(**extents)
     return {port.name: _zeros(port, shapes[port.name]) for port in contract.inputs}
 
 
@@ -88,18 +90,21 @@ def _zeros(port: Port, shape: tuple[int, ...]) -> Tensor:
 
 def _dynamic_shapes(contract: Contract) -> tuple[dict[int, Any], ...]:
     """`torch.export`'s marks: one symbol for the batch, one (times the patch) for the frames."""
-    frames = contract.axes[FRAMES]
-    assert frames.max is not None
-    unit = frames.multiple_of
-    # A position table cut to its whole length is a different tensor to the tracer (contiguous) than any shorter cut, so
-    # the longest clip is left out while tracing. The ONNX graph knows no such difference.
-    longest = frames.max // unit - 1
-    symbol = torch.export.Dim(FRAMES if unit == 1 else "units", min=1, max=longest)
-    symbols = {BATCH: torch.export.Dim(BATCH, min=1), FRAMES: symbol if unit == 1 else unit * symbol}
+    symbols = {name: _symbol(name, axis) for name, axis in contract.axes.items()}
     return tuple(
         {axis: symbols[extent] for axis, extent in enumerate(port.shape) if isinstance(extent, str)}
         for port in contract.inputs
     )
+
+
+def _symbol(name: str, axis: Range) -> Any:
+    if axis.max is None:
+        return torch.export.Dim(name, min=1)
+    unit = axis.multiple_of
+    # A position table cut to its whole length is a different tensor to the tracer (contiguous) than any shorter cut, so
+    # the longest clip is left out while tracing. The ONNX graph knows no such difference.
+    symbol = torch.export.Dim(name if unit == 1 else "units", min=1, max=axis.max // unit - 1)
+    return symbol if unit == 1 else unit * symbol
 
 
 def _name_axes(model: ir.Model, contract: Contract) -> None:

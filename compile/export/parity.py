@@ -36,12 +36,15 @@ class Comparison:
 
     spec: Spec
     contract: Contract
-    lengths: tuple[int, int]
+    lengths: tuple[int, ...]
     note: str | None = None
 
 
 def plan_comparison(spec: Spec, contract: Contract, module: nn.Module) -> Comparison:
-    """Two clip lengths: the spec's own and one unit more, or the two shortest where those cost too much."""
+    """Two clip lengths: the spec's own and one unit more, or the two shortest where those cost too much. 0 stands for
+    the length of a part that sees no frames."""
+    if FRAMES not in contract.axes:
+        return Comparison(spec, contract, (0,))
     frames = contract.axes[FRAMES]
     assert frames.max is not None
     own, unit = derive_shapes(spec).latent_frames, frames.multiple_of

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sora_spec import output
-from sora_spec.builders.diffusion.samplers import count_steps
 from sora_spec.compile.run.pipeline import Clip, Pipeline, default_batch
 from sora_spec.disk.atomic import sweep, write_atomically
 from sora_spec.errors import UserError
 from sora_spec.language.schema.condition import ClassCondition
 from sora_spec.language.schema.spec import Spec
+from sora_spec.recipe.parts import ROLES
 from sora_spec.video import write_contact_sheet, write_mp4, write_png
 
 RECORD = "generate.json"
@@ -78,8 +78,7 @@ def run_job(pipeline: Pipeline, job: Job) -> dict[str, Any]:
     started = time.perf_counter()
     spec = pipeline.spec
     sweep(job.folder)
-    steps = count_steps(spec)
-    total = None if steps is None else steps * len(job.labels)
+    total = None if pipeline.calls is None else pipeline.calls * len(job.labels)
     clips: list[dict[str, Any]] = []
     rows: list[NDArray[np.uint8]] = []
     writing = 0.0
@@ -117,7 +116,9 @@ def describe_job(pipeline: Pipeline, job: Job) -> dict[str, Any]:
         "backend": pipeline.denoiser.backend,
         "precision": pipeline.precision,
         "offload": pipeline.denoiser.offload,
-        "runtime": {stage.name: stage.runtime for stage in (pipeline.denoiser, pipeline.decoder)},
+        "parts": [
+            {"name": stage.name, "role": ROLES[stage.name], "runtime": stage.runtime} for stage in pipeline.stages
+        ],
         "clip": spec.clip.model_dump(mode="json"),
         "sampler": spec.sampler.model_dump(mode="json"),
         "seed": job.seed,

@@ -9,25 +9,25 @@ start from the same numbers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sora_spec.builders.diffusion.noise import NoiseStream
-from sora_spec.builders.diffusion.samplers import Array, Condition, Step, sampling_steps
-from sora_spec.builders.vae.tiling import NUMPY as NUMPY_CANVASES
-from sora_spec.builders.vae.tiling import in_tiles
+from sora_spec.builders.diffusion.noise import DECODING, NoiseStream
+from sora_spec.builders.diffusion.samplers import Array, Condition, Step, count_steps, sampling_steps
 from sora_spec.compile.bundle.contract import condition_ports
 from sora_spec.compile.bundle.manifest import Precision
+from sora_spec.compile.run.decoding import Decoder, Progress, ignore
 from sora_spec.compile.run.executors.stage import Stage
 from sora_spec.errors import UserError
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.shapes import derive_shapes
-from sora_spec.language.tiles import cut_of
+from sora_spec.recipe.parts import ROLES, Role
 from sora_spec.recipe.sampling import default_batch as default_batch
-from sora_spec.recipe.sampling import frames_per_decode
 from sora_spec.video import to_uint8
 
 
@@ -44,33 +44,57 @@ class Clip:
 
 @dataclass
 class Pipeline:
-    """A spec's sampler over two loaded stages."""
+    """A spec's sampler over its loaded parts."""
 
     spec: Spec
-    denoiser: Stage
-    decoder: Stage
+    stages: Sequence[Stage]
+    """The parts in the order in which they run."""
+    decoder: Decoder
+    """How the part that decodes is run."""
     precision: Precision = "fp32"
-    """What both stages compute in. Between them, and in the sampler, everything is fp32."""
-    seconds: dict[str, float] = field(default_factory=lambda: {"denoiser": 0.0, "vae_decoder": 0.0})
-    """Wall time of sampling and of decoding so far."""
+    """What all parts compute in. Between them, and in the sampler, everything is fp32."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time of each part so far, by its name."""
+
+    def __post_init__(self) -> None:
+        self.seconds |= {stage.name: 0.0 for stage in self.stages}
+
+    @property
+    def calls(self) -> int | None:
+        """Calls of networks, one after another, for one clip; None where the sampler decides on its way."""
+        calls = count_steps(self.spec)
+        return None if calls is None else calls + self.decoder.calls
+
+    @property
+    def denoiser(self) -> Stage:
+        """The part that the sampler calls."""
+        return with_role(self.stages, "denoise")
+
+    @contextmanager
+    def _timed(self, role: Role) -> Iterator[Stage]:
+        """The part with a role, on its device while the body runs; the time counts as its own."""
+        stage, started = with_role(self.stages, role), time.perf_counter()
+        with stage.using():
+            yield stage
+        self.seconds[stage.name] += time.perf_counter() - started
 
     def generate(
         self,
         labels: Sequence[int | None],
         seed: int = 0,
         batch: int | None = None,
-        progress: Callable[[int], object] | None = None,
+        progress: Progress = ignore,
     ) -> Iterator[Clip]:
         """One clip for each of `labels` (None: unconditional), in order, `batch` at a time.
 
-        `progress` is called with the number of clips times network calls just done.
+        `progress` is called with the number of clips times calls of a network just done; see `calls`.
         """
         for indices in _batches(labels, batch or default_batch(self.spec)):
             part = [labels[index] for index in indices]
             latents = self.sample(indices, _labelled(part), seed, progress)
-            with self.decoder.using():
+            with with_role(self.stages, "decode").using():
                 for index, label, clip in zip(indices, part, latents, strict=True):
-                    video = self.decode(clip[None])[0]
+                    video = self.decode(clip[None], [index], seed, progress)[0]
                     self._check_finite(index, video)
                     yield Clip(index, label, to_uint8(video))
 
@@ -79,65 +103,43 @@ class Pipeline:
         indices: Sequence[int],
         condition: Condition,
         seed: int,
-        progress: Callable[[int], object] | None = None,
+        progress: Progress = ignore,
     ) -> NDArray[np.float32]:
         """Latents (B, C, F, H, W) of the samples `indices` of `seed`, on the host."""
-        started = time.perf_counter()
-        with self.denoiser.using():
+        with self._timed("denoise") as denoiser:
             *_, last = self.steps(indices, condition, seed, progress)
-            found = self.denoiser.xp.to_host(last.latents)
-        self.seconds["denoiser"] += time.perf_counter() - started
-        return found
+            return denoiser.xp.to_host(last.latents)
 
     def steps(
         self,
         indices: Sequence[int],
         condition: Condition,
         seed: int,
-        progress: Callable[[int], object] | None = None,
+        progress: Progress = ignore,
     ) -> Iterator[Step]:
         """The steps that `sample` takes, with latents on the denoiser's device (`denoiser.xp`); see `Step`.
 
-        A noisy sampler's noise is drawn on the host, so that a clip is the same everywhere, and goes up once a step.
+        A noisy sampler's noise is drawn on the host, so that a clip is the same everywhere, and goes up once a step,
+        while the device works.
         """
-        stream = NoiseStream(seed, indices, derive_shapes(self.spec).latent)
-        advance = None if progress is None else lambda _: progress(len(indices))
-        with self.denoiser.using():
-            xp = self.denoiser.xp
+        stream, denoiser = NoiseStream(seed, indices, derive_shapes(self.spec).latent), self.denoiser
+        with denoiser.using():
+            xp = denoiser.xp
 
             def draw() -> Array:
                 return xp.from_host(stream.draw())
 
+            def advance(_: int) -> None:
+                progress(len(indices))
+
             yield from sampling_steps(self.spec, self._network, draw(), condition.each(xp.from_host), draw, xp, advance)
 
-    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Video (B, 3, T, Y, X) of latents (B, C, F, H, W).
-
-        Where the VAE sees one frame at a time, `export.decode_frames` in a pass; in tiles where `vae.tiling` says so.
-        """
-        started = time.perf_counter()
-        frames = latents.shape[2]
-        step = frames_per_decode(self.spec, frames)
-        with self.decoder.using():
-            video = self._decode_piece(latents[:, :, :step])
-            if step < frames:
-                first, shape = video, list(video.shape)
-                shape[2] = frames
-                video = np.empty(shape, first.dtype)
-                video[:, :, :step] = first
-                for start in range(step, frames, step):
-                    video[:, :, start : start + step] = self._decode_piece(latents[:, :, start : start + step])
-        self.seconds["vae_decoder"] += time.perf_counter() - started
-        return video
-
-    def _decode_piece(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        tiles = cut_of(self.spec)
-        if tiles is None:
-            return self._decode_tile(latents)
-        return in_tiles(self._decode_tile, latents, tiles, (1, self.spec.vae.compression.space), NUMPY_CANVASES)
-
-    def _decode_tile(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self.decoder.run({"latents": latents})["video"]
+    def decode(
+        self, latents: NDArray[np.float32], indices: Sequence[int], seed: int, progress: Progress = ignore
+    ) -> NDArray[np.float32]:
+        """Video (B, 3, T, Y, X) of latents (B, C, F, H, W) of the samples `indices` of `seed`."""
+        with self._timed("decode"):
+            return self.decoder.decode(latents, partial(NoiseStream, seed, indices, lane=DECODING), progress)
 
     def _network(self, latents: Array, times: Array, *condition: Array | None) -> Array:
         names = [port.name for port in condition_ports(self.spec)]
@@ -152,6 +154,12 @@ class Pipeline:
                 f"clip {index} is not finite: values of the networks are beyond the range of fp16",
                 "--precision bf16 has the range of fp32; bundles: sora-spec export RUN --precision bf16",
             )
+
+
+def with_role(stages: Iterable[Stage], role: Role) -> Stage:
+    """The one of `stages` with a role."""
+    (found,) = (stage for stage in stages if ROLES[stage.name] == role)
+    return found
 
 
 def _labelled(labels: Sequence[int | None]) -> Condition:

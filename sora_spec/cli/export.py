@@ -54,7 +54,7 @@ def export(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON report.")] = False,
 ) -> None:
-    """Export a trained run to a bundle: ONNX graphs of denoiser and decoder, checked against eager, and engines.
+    """Export a trained run to a bundle: ONNX graphs of its parts, checked against eager, and engines.
 
     Prints the bundle's path. A bundle appears whole or not at all. Given a bundle, `--trt --target GPU` adds engines. A
     spec is exported with the weights that it names: `sora-spec export dit backbone.weights=FILE vae.weights=FOLDER`.
@@ -159,8 +159,8 @@ def _refused(bundle: Bundle, target: list[str] | None) -> dict[Any, list[str]]:
 
 def _report(bundle: Bundle, refused: dict[Any, list[str]], as_json: bool, check: bool) -> None:
     manifest = bundle.manifest
-    for name, stage in manifest.stages.items():
-        output.note(f"{name}: opset {stage.opset}, {stage.nodes} nodes, {_parity_text(stage.parity)}")
+    for part in manifest.parts:
+        output.note(f"{part.name}: opset {part.opset}, {part.nodes} nodes, {_parity_text(part.parity)}")
     for name in manifest.source.random:
         output.warn(
             f"{name}: its weights are random, as the manifest says: this bundle tries engines, it makes no video"
@@ -171,7 +171,7 @@ def _report(bundle: Bundle, refused: dict[Any, list[str]], as_json: bool, check:
         for node in nodes:
             output.note(f"{name}: refused: {node}")
     if check and not any(refused.values()):
-        output.note("TensorRT's parser takes every node of both graphs")
+        output.note("TensorRT's parser takes every node of all graphs")
     if as_json:
         checked = {"refused": refused} if check else {}
         output.data(json.dumps({"bundle": str(bundle.path), **checked, **manifest.model_dump(mode="json")}, indent=2))

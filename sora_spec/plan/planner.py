@@ -11,12 +11,13 @@ from sora_spec.plan.devices.hardware import Device
 from sora_spec.plan.interval import ZERO, Interval, exactly, worst
 from sora_spec.plan.job import Job
 from sora_spec.plan.memory import generate_phases, train_phases
-from sora_spec.plan.memory.components import Components, components_of
+from sora_spec.plan.memory.components import Part, components_of
 from sora_spec.plan.memory.overhead import context, fragmentation, within_room
 from sora_spec.plan.memory.terms import Phase
 from sora_spec.plan.remarks import assumptions, not_counted
 from sora_spec.plan.time.sampling import sampler_calls
 from sora_spec.plan.time.timing import StepTime, compute_seconds, train_step
+from sora_spec.recipe.parts import PartName
 
 Verdict = Literal["yes", "tight", "no"]
 """`tight`: the likely need fits, its upper end does not."""
@@ -93,7 +94,7 @@ class Plan:
         return Interval(there - needed.high, there - needed.likely, there - needed.low)
 
     @property
-    def components(self) -> Components:
+    def components(self) -> dict[PartName, Part]:
         """Parameters and FLOPs of the parts, for one sample."""
         return components_of(self.job)
 

@@ -10,7 +10,7 @@ from sora_spec.plan.interval import Interval
 from sora_spec.plan.job import Job
 from sora_spec.plan.memory.text_encoders import unknown_encoder
 from sora_spec.plan.time.sampling import ADAPTIVE
-from sora_spec.recipe.sampling import frames_per_decode, network_calls
+from sora_spec.recipe.sampling import decoder_steps, frames_per_decode, network_calls
 
 
 def assumptions(job: Job) -> list[str]:
@@ -105,6 +105,8 @@ def _generation(job: Job) -> list[str]:
         )
     if network_calls(job.spec) is None:
         found.append(f"dopri5 calls the network {ADAPTIVE.low:g} to {ADAPTIVE.high:g} times")
+    if decoder_steps(job.spec) > 1:
+        found.append(f"the decoder samples: {decoder_steps(job.spec)} calls for each piece of a clip")
     return found
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sora_spec.language.facts import vae_facts
+from sora_spec.language.facts import is_trainable, vae_facts
 from sora_spec.language.shapes import derive_shapes
 
 if TYPE_CHECKING:
@@ -88,6 +88,18 @@ def default_batch(spec: Spec) -> int:
 def longest_clip(patch_time: int, token_frames: int) -> int:
     """Token frames of the longest clip that a network takes whose own clip has `token_frames`."""
     return max(LONGEST // patch_time, token_frames)
+
+
+def decoder_steps(spec: Spec) -> int:
+    """Calls of the decoder's network, one after another, for whatever it decodes at a time."""
+    if not is_trainable(spec.vae):
+        return 1
+    decoder = spec.vae.decoder
+    match decoder.kind:
+        case "kl":
+            return 1
+        case "consistency":
+            return decoder.steps
 
 
 def frames_per_decode(spec: Spec, frames: int) -> int:

@@ -150,5 +150,7 @@ def test_train_and_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert all(clip.frames.shape == (4, 16, 16, 3) and clip.frames.dtype == np.uint8 for clip in clips)
     one = list(sora_spec.sample(run, {"sampler.steps": 1}, labels=[3], seed=1))
     assert np.array_equal(one[0].frames, clips[0].frames)
+    half = list(sora_spec.sample(run, {"sampler.steps": 1}, labels=[3], seed=1, precision="bf16"))
+    assert 0 < np.abs(half[0].frames.astype(int) - one[0].frames).max() < 32, "the same clip, in eight bits"
     with pytest.raises(UserError, match="not a setting of the sampler"):
         sora_spec.sample(run, {"train.batch": 2})

@@ -28,7 +28,7 @@ from tests.hostile.case import Case
 
 Change = Callable[[Path], Any]
 Values = dict[str, Any]
-STAGES = ("denoiser", "vae_decoder")
+PARTS = ("denoiser", "vae_decoder")
 
 
 GIVEN: list[Path] = []
@@ -171,6 +171,20 @@ def accepted(name: str, change: Change) -> Case:
 
 def file_of(values: Values, name: str) -> Values:
     return next(file for file in values["files"] if file["path"] == name)
+
+
+def part_of(values: Values, name: str) -> Values:
+    return next(part for part in values["parts"] if part["name"] == name)
+
+
+def format_1(values: Values) -> None:
+    """Let a manifest be as versions before the list of parts wrote it."""
+    values["format_version"] = 1
+    parts = values.pop("parts")
+    values["stages"] = {part["name"]: {k: v for k, v in part.items() if k not in ("name", "role")} for part in parts}
+    values["engines"] = [
+        {"stage" if key == "part" else key: value for key, value in engine.items()} for engine in values["engines"]
+    ]
 
 
 def rename(values: Values, old: str, new: str) -> None:

@@ -10,6 +10,7 @@ from tests.hostile.bundle_case import (
     external,
     link,
     manifest,
+    part_of,
     read,
     refused,
     sealed,
@@ -45,8 +46,8 @@ def graphs() -> Iterator[Case]:
 
         yield refused(f"graph {name}", sealed(spoil), "denoiser.onnx")
     yield refused("graphs swapped", sealed(_swap), "onnx")
-    one = manifest(lambda v: v["stages"]["denoiser"].update(file="vae_decoder.onnx"))
-    yield refused("one graph for both", one, "both stages")
+    one = manifest(lambda v: part_of(v, "denoiser").update(file="vae_decoder.onnx"))
+    yield refused("one graph for both", one, "several parts")
     yield refused("weights cut", sealed(lambda root: _cut(root / "denoiser.onnx.data")), "denoiser.onnx")
     yield refused("spec of others", sealed(lambda root: _edit(root, "classes: 4", "classes: [4")), "spec.yaml")
     yield refused("spec of another condition", sealed(_without_condition), "denoiser.onnx")
@@ -60,8 +61,8 @@ def graphs() -> Iterator[Case]:
 
 def _swap(root: Path) -> None:
     values = read(root)
-    stages = values["stages"]
-    stages["denoiser"]["file"], stages["vae_decoder"]["file"] = "vae_decoder.onnx", "denoiser.onnx"
+    for name, other in (("denoiser", "vae_decoder"), ("vae_decoder", "denoiser")):
+        part_of(values, name)["file"] = f"{other}.onnx"
     write(root, values)
 
 

@@ -61,7 +61,7 @@ def _to_folder(path: Path) -> None:
 def engines() -> Iterator[Case]:
     """Engines of the manifest."""
     base: Values = {
-        "stage": "denoiser", "target": "rtx4090", "sm": "sm89", "builder": "tensorrt_rtx", "version": "1.7",
+        "part": "denoiser", "target": "rtx4090", "sm": "sm89", "builder": "tensorrt_rtx", "version": "1.7",
         "flags": [],
         "profile": {"min": {}, "opt": {}, "max": {}}, "key": "0" * 64, "build_seconds": 1.0,
     }  # fmt: skip

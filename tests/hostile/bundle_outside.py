@@ -11,6 +11,7 @@ from tests.hostile.bundle_case import (
     accepted,
     link,
     manifest,
+    part_of,
     read,
     refused,
     rename,
@@ -25,9 +26,9 @@ def outside() -> Iterator[Case]:
     for name in ("../outside.onnx", "/etc/passwd", "a/../../b", "..", "", ".", "./denoiser.onnx", "a//b", "a\\b", "C:x",
                  "denoiser.onnx\u0000", "\u202egnp", "a\nb", "file:///etc/passwd", "~/x\t"):  # fmt: skip
         yield refused(f"file {name!r}", manifest(lambda v, n=name: rename(v, "denoiser.onnx", n)), "manifest.json")
-        yield refused(f"stage file {name!r}", manifest(lambda v, n=name: v["stages"]["denoiser"].update(file=n)))
+        yield refused(f"part file {name!r}", manifest(lambda v, n=name: part_of(v, "denoiser").update(file=n)))
     both = manifest(
-        lambda v: (rename(v, "denoiser.onnx", "../b2/x.onnx"), v["stages"]["denoiser"].update(file="../b2/x.onnx"))
+        lambda v: (rename(v, "denoiser.onnx", "../b2/x.onnx"), part_of(v, "denoiser").update(file="../b2/x.onnx"))
     )
     yield refused("listed outside", both, "outside")
     yield refused(
@@ -47,7 +48,7 @@ def _linked_folder(root: Path) -> None:
     (root / "g").symlink_to("../g")
     values = read(root)
     rename(values, "vae_decoder.onnx", "g/vae_decoder.onnx")
-    values["stages"]["vae_decoder"]["file"] = "g/vae_decoder.onnx"
+    part_of(values, "vae_decoder")["file"] = "g/vae_decoder.onnx"
     write(root, values)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from tests.hostile.bundle_graphs import graphs
 from tests.hostile.bundle_lists import engines, lists
-from tests.hostile.bundle_manifests import fields, texts
+from tests.hostile.bundle_manifests import earlier, fields, texts
 from tests.hostile.bundle_outside import outside
 from tests.hostile.bundle_requests import requests
 from tests.hostile.case import Case
@@ -17,5 +17,5 @@ from tests.hostile.case import Case
 
 def cases() -> Iterator[Case]:
     """Every bundle."""
-    for part in (texts, fields, lists, outside, graphs, engines, requests):
+    for part in (texts, fields, earlier, lists, outside, graphs, engines, requests):
         yield from part()

@@ -12,8 +12,8 @@ import pytest
 from sora_spec.builders.diffusion.noise import NoiseStream
 from sora_spec.builders.diffusion.samplers import NUMPY, Condition, count_steps, evaluations, sample
 from sora_spec.compile.bundle.contract import engine_profile
-from sora_spec.compile.run import pipeline
-from sora_spec.compile.run.pipeline import Pipeline
+from sora_spec.compile.run import decoding, pipeline
+from sora_spec.compile.run.decoding import OnePass, ignore
 from sora_spec.errors import UserError
 from sora_spec.language.loading import load_record, load_spec
 from sora_spec.language.packaged import packaged_names
@@ -130,10 +130,9 @@ class Decoder:
         self.frames.append(frames)
         return {"video": np.zeros((batch, 3, frames, 8 * rows, 8 * columns), np.float32)}
 
-    def using(self) -> Any:
-        from contextlib import nullcontext
 
-        return nullcontext()
+def never(shape: Any) -> Any:
+    raise AssertionError("a pass draws no noise")
 
 
 @pytest.mark.parametrize(
@@ -155,8 +154,9 @@ def test_a_clip_is_decoded_in_the_planned_pieces(frames: int, patch: int, asked:
     spec = load_spec("opendit-video", [*changes, "clip.height=64", "clip.width=64"])
     decoder: Any = Decoder()
     shape = (1, *derive_shapes(spec).latent)
-    Pipeline(spec, decoder, decoder).decode(np.zeros(shape, np.float32))
+    OnePass(spec, decoder).decode(np.zeros(shape, np.float32), never, ignore)
     assert decoder.frames == pieces
+    assert OnePass(spec, decoder).calls == len(pieces)
     job = planned_job(spec, find_device("h100"), Question(mode="generate", batch=1))
     assert decode_calls(job) == pytest.approx(frames / pieces[0])
     plan = make_plan(job)
@@ -183,7 +183,7 @@ def test_planner_and_programs_import_the_same_rules() -> None:
     assert samplers.network_calls is planned.network_calls
     assert samplers.is_guided is guidance.is_guided is job.is_guided
     assert pipeline.default_batch is job.default_batch
-    assert pipeline.frames_per_decode is generate_phases.frames_per_decode is contract.frames_per_decode
+    assert decoding.frames_per_decode is generate_phases.frames_per_decode is contract.frames_per_decode
     assert transformer.longest_clip is lowered.longest_clip is contract.longest_clip
     assert recompute.recomputed_blocks is component.recomputed_blocks
     assert ranks.uses_fsdp is job.uses_fsdp

@@ -85,7 +85,7 @@ def test_typing_plans_anew_and_saves(make_app, drive, until, home: Path) -> None
         await until(pilot, lambda: app.spec.stale)
         await settled(app)
         assert editor.marks[row] == "error"
-        assert app.spec.good.components.denoiser.parameters
+        assert app.spec.good.components["denoiser"].parameters
         await pilot.press("backspace", "backspace", *"14")
         await until(pilot, lambda: not app.spec.stale and app.spec.answer.spec.backbone.depth == 14)
         await settled(app)

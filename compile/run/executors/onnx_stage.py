@@ -18,6 +18,7 @@ from sora_spec.compile.export.targets import local_compute_capability
 from sora_spec.compile.run.executors.stage import Stage, device_arrays
 from sora_spec.errors import UserError
 from sora_spec.language.packaged import install_command
+from sora_spec.recipe.parts import GraphName
 
 
 def import_onnxruntime() -> Any:
@@ -38,7 +39,7 @@ class OnnxStage(Stage):
     backend = "onnx"
 
     def __init__(
-        self, name: str, path: Path, contract: Contract, cpu_only: bool = False, offload: bool = False
+        self, name: GraphName, path: Path, contract: Contract, cpu_only: bool = False, offload: bool = False
     ) -> None:
         self._ort = ort = import_onnxruntime()
         self._path = path
@@ -84,7 +85,7 @@ class OnnxStage(Stage):
             if found != wanted:
                 raise UserError(
                     f"{self._path} has the {what} {_named(found)}, but {self.name} of the spec has {_named(wanted)}",
-                    "the graph belongs to another spec or stage: export the bundle again",
+                    "the graph belongs to another spec or part: export the bundle again",
                 )
 
     def _close(self) -> None:
@@ -110,7 +111,7 @@ class OnnxStage(Stage):
         outputs: dict[str, Array] = {}
         for port in self.contract.outputs:
             shape = concrete(port.shape, extents)
-            value = outputs[port.name] = arrays.empty(shape, port.dtype)
+            value = outputs[port.name] = arrays.allocate(shape, port.dtype)
             binding.bind_output(port.name, device, 0, np.dtype(port.dtype), shape, value.data_ptr())
         arrays.synchronize()  # ONNX Runtime works in a stream of its own
         self.session.run_with_iobinding(binding)

@@ -1,4 +1,4 @@
-"""A run folder, a bundle or a spec with weights → the two stages of generation, on the backend that was asked for."""
+"""A run folder, a bundle or a spec with weights → the parts of generation, on the backend that was asked for."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Literal, TypeAlias
 
 from sora_spec.compile.bundle.bundle import Bundle
 from sora_spec.compile.bundle.contract import contract_of
-from sora_spec.compile.bundle.manifest import STAGES, Precision
+from sora_spec.compile.bundle.manifest import Precision
+from sora_spec.compile.run.decoding import decoder_of
 from sora_spec.compile.run.executors.spec_source import SpecSource, is_spec
 from sora_spec.compile.run.executors.stage import Backend, Stage
-from sora_spec.compile.run.pipeline import Pipeline
+from sora_spec.compile.run.pipeline import Pipeline, with_role
 from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
 from sora_spec.language.loading import load_spec
 from sora_spec.language.packaged import packaged_names
 from sora_spec.language.schema.spec import Spec
+from sora_spec.recipe.parts import graph_parts
 
 Asked = Literal["auto", "torch", "onnx", "tensorrt"]
 
@@ -80,7 +82,7 @@ def choose_backend(source: Source, asked: Asked) -> Backend:
     if asked == "auto":
         from sora_spec.compile.run.executors.tensorrt_stage import usable_engine
 
-        return "tensorrt" if all(usable_engine(source, stage) for stage in STAGES) else "onnx"
+        return "tensorrt" if all(usable_engine(source, part.name) for part in source.manifest.parts) else "onnx"
     return asked
 
 
@@ -113,7 +115,7 @@ def open_pipeline(
     offload: bool = False,
     precision: Precision | None = None,
 ) -> Pipeline:
-    """Load both stages, or with `offload` prepare to load each when it runs.
+    """Load all parts, or with `offload` prepare to load each when it runs.
 
     `spec` is the source's, perhaps with another sampler or clip length; of a run also with other tiles or streaming.
     `precision`: see `choose_precision`.
@@ -124,20 +126,19 @@ def open_pipeline(
         stages = _bundle_stages(source, trained, backend, offload)
     else:
         stages = _eager_stages(source, trained.model_copy(update={"vae": spec.vae}), ema, offload, computed)
-    denoiser, decoder = stages
-    return Pipeline(spec, denoiser, decoder, computed)
+    return Pipeline(spec, stages, decoder_of(spec, with_role(stages, "decode")), computed)
 
 
 def _bundle_stages(bundle: Bundle, spec: Spec, backend: Backend, offload: bool) -> list[Stage]:
     if backend == "tensorrt":
         from sora_spec.compile.run.executors.tensorrt_stage import load_engines
 
-        return load_engines(bundle, spec, STAGES, offload)
+        return load_engines(bundle, spec, offload)
     from sora_spec.compile.run.executors.onnx_stage import OnnxStage
 
     return [
-        OnnxStage(name, bundle.path / bundle.stage(name).file, contract_of(spec, name), offload=offload)
-        for name in STAGES
+        OnnxStage(part.name, bundle.path / part.file, contract_of(spec, part.name), offload=offload)
+        for part in bundle.manifest.parts
     ]
 
 
@@ -146,20 +147,15 @@ def _eager_stages(
 ) -> list[Stage]:
     from sora_spec.builders.tf32 import set_tf32
     from sora_spec.builders.vae.from_spec import set_pieces
-    from sora_spec.builders.weights.digest import warn_of_other_vae
-    from sora_spec.builders.weights.run import load_denoiser
-    from sora_spec.builders.weights.vae_run import load_vae
-    from sora_spec.compile.export.graph_modules import DecoderGraph, DenoiserGraph, cast_weights
+    from sora_spec.compile.export.graph_loading import load_networks
+    from sora_spec.compile.export.graph_modules import cast_weights
     from sora_spec.compile.run.executors.torch_stage import TorchStage
 
     set_tf32(spec.train.tf32)
-    if isinstance(source, SpecSource):
-        vae, denoiser = source.load_vae(), source.load_denoiser()
-    else:
-        vae, denoiser = load_vae(source, lacking=not ema), load_denoiser(source, ema=ema)
-        warn_of_other_vae(source, vae)
-    set_pieces(vae, spec.vae)
-    modules = (cast_weights(DenoiserGraph(denoiser), precision), cast_weights(DecoderGraph(vae), precision))
-    return [
-        TorchStage(name, module, contract_of(spec, name), offload) for name, module in zip(STAGES, modules, strict=True)
-    ]
+    networks = load_networks(source, ema)
+    set_pieces(networks.vae, spec.vae)
+    stages: list[Stage] = []
+    for part in graph_parts(spec):
+        module = cast_weights(networks.graph(part.name), precision)
+        stages.append(TorchStage(part.name, module, contract_of(spec, part.name), offload))
+    return stages

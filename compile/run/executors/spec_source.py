@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sora_spec.errors import UserError
-from sora_spec.language.facts import is_learned
 from sora_spec.language.loading import load_spec
 from sora_spec.language.packaged import find_spec_file
+from sora_spec.recipe.parts import GraphName, unnamed_weights
 
 if TYPE_CHECKING:
     from sora_spec.builders.denoiser import Denoiser
     from sora_spec.builders.vae.from_spec import VaeModule
-    from sora_spec.compile.bundle.manifest import StageName
     from sora_spec.language.schema.spec import Spec
 
 _SEED = 0
@@ -38,14 +37,13 @@ class SpecSource:
     def classes() -> None:
         """A spec knows no names of classes."""
 
-    def drawn(self) -> tuple[StageName, ...]:
-        """Stages whose weights are random."""
-        stages: dict[str, StageName] = {"backbone": "denoiser", "vae": "vae_decoder"}
-        return tuple(stages[section] for section in _unnamed(self.load_spec())) if self.random else ()
+    def drawn(self) -> tuple[GraphName, ...]:
+        """Parts whose weights are random."""
+        return tuple(part.name for part in unnamed_weights(self.load_spec())) if self.random else ()
 
     def check_weights(self) -> None:
         """Raise UserError where the spec names no file for a part, and none is to be drawn."""
-        lacking = [] if self.random else [f"{section}.weights" for section in _unnamed(self.load_spec())]
+        lacking = [] if self.random else [f"{part.section}.weights" for part in unnamed_weights(self.load_spec())]
         if lacking:
             names = f"{' and '.join(lacking)} name{'s' * (len(lacking) == 1)}"
             raise UserError(
@@ -66,11 +64,6 @@ class SpecSource:
 
         spec = self.load_spec()
         return draw_vae(spec, _SEED) if "vae_decoder" in self.drawn() else load_named_vae(spec)
-
-
-def _unnamed(spec: Spec) -> list[str]:
-    vae = is_learned(spec.vae) and spec.vae.weights is None
-    return ["backbone"] * (spec.backbone.weights is None) + ["vae"] * vae
 
 
 def is_spec(path: Path) -> bool:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sora_spec.builders.diffusion.arrays import NUMPY, Array, Arrays
 from sora_spec.compile.bundle.contract import Contract
 from sora_spec.errors import UserError
+from sora_spec.recipe.parts import GraphName
 
 Backend = Literal["torch", "onnx", "tensorrt"]
 
@@ -34,9 +35,9 @@ def device_arrays() -> Arrays:
 
 
 class Stage(ABC):
-    """One graph, loaded and ready to run; or, offloaded, loaded only while someone is `using` it."""
+    """One part, loaded and ready to run; or, offloaded, loaded only while someone is `using` it."""
 
-    name: str
+    name: GraphName
     backend: Backend
     runtime: str
     """What runs it, with version and device: recorded beside every video."""
@@ -44,7 +45,7 @@ class Stage(ABC):
     xp: Arrays = NUMPY
     """The arrays that it computes on while it is in `using`."""
 
-    def __init__(self, name: str, contract: Contract, offload: bool) -> None:
+    def __init__(self, name: GraphName, contract: Contract, offload: bool) -> None:
         self.name, self.contract, self.offload = name, contract, offload
         self._users = 0
         if not offload:
@@ -106,5 +107,5 @@ class Stage(ABC):
                 upper = limits.max if limits.max is not None else "any number"
                 raise UserError(
                     f"{self.name} takes {limits.min} to {upper} {name} by {limits.multiple_of}, not {extent}",
-                    "see the axes of each stage in the bundle's manifest.json",
+                    "see the axes of each part in the bundle's manifest.json",
                 )

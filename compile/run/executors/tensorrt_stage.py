@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from sora_spec.builders.diffusion.arrays import Array, NumpyArrays
 from sora_spec.compile.bundle.bundle import Bundle
-from sora_spec.compile.bundle.contract import BATCH, FRAMES, Contract, contract_of
-from sora_spec.compile.bundle.manifest import Engine, Profile, Range, StageName
+from sora_spec.compile.bundle.contract import Contract, contract_of
+from sora_spec.compile.bundle.manifest import Engine, Profile, Range
 from sora_spec.compile.export.targets import local_compute_capability
 from sora_spec.compile.run.executors.stage import Stage, device_arrays
 from sora_spec.errors import UserError
 from sora_spec.language.schema.spec import Spec
+from sora_spec.recipe.parts import GraphName, graph_parts
 
 if TYPE_CHECKING:
     from sora_spec.builders.diffusion.torch_arrays import TorchArrays
@@ -99,7 +100,7 @@ class EngineStage(Stage):
 
     def __init__(
         self,
-        name: str,
+        name: GraphName,
         load: Callable[[], Any],
         contract: Contract,
         runtime: str,
@@ -155,7 +156,7 @@ class DeviceEngineStage(EngineStage):
         return value.data_ptr()
 
     def _output(self, name: str, shape: tuple[int, ...], dtype: str) -> tuple[Array, int]:
-        value = self._arrays.empty(shape, dtype)
+        value = self._arrays.allocate(shape, dtype)
         return value, value.data_ptr()
 
 
@@ -198,13 +199,13 @@ class HostEngineStage(EngineStage):
         return value, self._buffer(name, value.nbytes)
 
 
-def usable_engine(bundle: Bundle, stage: StageName) -> Engine | None:
+def usable_engine(bundle: Bundle, part: GraphName) -> Engine | None:
     """The bundle's engine for this machine's GPU and an installed TensorRT of the same version, if there is one."""
     sm = local_compute_capability()
     if sm is None:
         return None
     for engine in bundle.manifest.engines:
-        if engine.stage == stage and engine.sm == f"sm{sm}" and _installed_version(engine.builder) == engine.version:
+        if engine.part == part and engine.sm == f"sm{sm}" and _installed_version(engine.builder) == engine.version:
             return engine
     return None
 
@@ -215,8 +216,8 @@ def _installed_version(module: str) -> str | None:
     return str(importlib.import_module(module).__version__)
 
 
-def load_engines(bundle: Bundle, spec: Spec, stages: tuple[StageName, ...], offload: bool = False) -> list[Stage]:
-    """The engines of `stages`, on one stream.
+def load_engines(bundle: Bundle, spec: Spec, offload: bool = False) -> list[Stage]:
+    """The engines of all parts, on one stream.
 
     Raises UserError that says what is missing: a device, a matching engine, or the packages that run it.
     """
@@ -226,8 +227,8 @@ def load_engines(bundle: Bundle, spec: Spec, stages: tuple[StageName, ...], offl
             "TensorRT engines run on a GPU, and this machine has no CUDA device or no driver",
             f"here: sora-spec generate {bundle.path} --backend onnx; or copy the bundle to the machine with the GPU",
         )
-    found: dict[StageName, Engine | None] = {stage: usable_engine(bundle, stage) for stage in stages}
-    if missing := [stage for stage, engine in found.items() if engine is None]:
+    found = {part.name: usable_engine(bundle, part.name) for part in graph_parts(spec)}
+    if missing := [name for name, engine in found.items() if engine is None]:
         built = sorted({f"{engine.sm} by {engine.builder} {engine.version}" for engine in bundle.manifest.engines})
         raise UserError(
             f"the bundle has no engine of {', '.join(missing)} for sm{sm} and an installed TensorRT "
@@ -237,16 +238,14 @@ def load_engines(bundle: Bundle, spec: Spec, stages: tuple[StageName, ...], offl
     arrays: Any = device_arrays()
     hosted = isinstance(arrays, NumpyArrays)
     kind = partial(HostEngineStage, CudaMemory()) if hosted else partial(DeviceEngineStage, arrays)
-    return [_stage(bundle, spec, stage, engine, kind, offload) for stage, engine in found.items() if engine is not None]
+    return [_stage(bundle, spec, engine, kind, offload) for engine in found.values() if engine is not None]
 
 
-def _stage(
-    bundle: Bundle, spec: Spec, stage: StageName, engine: Engine, kind: Callable[..., Stage], offload: bool
-) -> Stage:
+def _stage(bundle: Bundle, spec: Spec, engine: Engine, kind: Callable[..., Stage], offload: bool) -> Stage:
     bundle.check_engine(engine)
-    contract = within_profile(contract_of(spec, stage), engine.profile)
+    contract = within_profile(contract_of(spec, engine.part), engine.profile)
     runtime = f"{engine.builder} {engine.version} {engine.sm}"
-    return kind(stage, partial(_deserialize, bundle, engine), contract, runtime, offload)
+    return kind(engine.part, partial(_deserialize, bundle, engine), contract, runtime, offload)
 
 
 def _deserialize(bundle: Bundle, engine: Engine) -> Any:
@@ -263,7 +262,9 @@ def _deserialize(bundle: Bundle, engine: Engine) -> Any:
 
 def within_profile(contract: Contract, profile: Profile) -> Contract:
     """`contract` narrowed to the shapes that an engine was built for."""
-    low, high = profile.min["latents"], profile.max["latents"]
-    unit = contract.axes[FRAMES].multiple_of
-    axes = {BATCH: Range(min=low[0], max=high[0]), FRAMES: Range(min=low[2], max=high[2], multiple_of=unit)}
+    axes = dict(contract.axes)
+    for port in contract.inputs:
+        for name, low, high in zip(port.shape, profile.min[port.name], profile.max[port.name], strict=True):
+            if isinstance(name, str):
+                axes[name] = Range(min=low, max=high, multiple_of=axes[name].multiple_of)
     return replace(contract, axes=axes)

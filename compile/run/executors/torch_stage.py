@@ -8,6 +8,7 @@ from torch import nn
 from sora_spec.builders.diffusion.arrays import Array, NumpyArrays
 from sora_spec.compile.bundle.contract import Contract
 from sora_spec.compile.run.executors.stage import Stage, device_arrays
+from sora_spec.recipe.parts import GraphName
 
 
 class TorchStage(Stage):
@@ -18,7 +19,7 @@ class TorchStage(Stage):
 
     backend = "torch"
 
-    def __init__(self, name: str, module: nn.Module, contract: Contract, offload: bool = False) -> None:
+    def __init__(self, name: GraphName, module: nn.Module, contract: Contract, offload: bool = False) -> None:
         self.xp = device_arrays()
         self.device = torch.device("cpu" if isinstance(self.xp, NumpyArrays) else "cuda")
         self.module = module.eval()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import assert_never
 
 from sora_spec.plan.job import Job
 from sora_spec.plan.memory.schedule import schedule_of
 from sora_spec.plan.memory.text_encoders import encoder_work
+from sora_spec.recipe.parts import ROLES, PartName
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part. None: not known."""
+    """What one part has and does; one that a spec has not has and does nothing. None: not known."""
 
     parameters: int | None
     forward_flops: int | None
@@ -23,29 +25,28 @@ class Part:
         return None if self.forward_flops is None else self.forward_flops // 2
 
 
-@dataclass(frozen=True)
-class Components:
-    """The parts that a spec can have; one that it has not costs nothing."""
-
-    denoiser: Part
-    vae_encoder: Part
-    vae_decoder: Part
-    text_encoder: Part
-
-
 _NOTHING = Part(0, 0)
 _SEVERAL = 2
 """A batch whose graph a plan is likely to have made already; its FLOPs give those of one sample."""
 
 
-def components_of(job: Job) -> Components:
+def components_of(job: Job) -> dict[PartName, Part]:
     """The parts of a job's spec."""
-    return Components(
-        denoiser=_denoiser(job),
-        vae_encoder=_vae(job, "encoder"),
-        vae_decoder=_vae(job, "decoder"),
-        text_encoder=_text(job),
-    )
+    return {name: _part(job, name) for name in ROLES}
+
+
+def _part(job: Job, name: PartName) -> Part:
+    match name:
+        case "denoiser":
+            return _denoiser(job)
+        case "vae_encoder":
+            return _vae(job, "encoder")
+        case "vae_decoder":
+            return _vae(job, "decoder")
+        case "text_encoder":
+            return _text(job)
+        case unknown:
+            assert_never(unknown)
 
 
 def _denoiser(job: Job) -> Part:

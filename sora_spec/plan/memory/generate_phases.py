@@ -12,7 +12,7 @@ from sora_spec.plan.memory.terms import Phase, Term, hold, some
 from sora_spec.plan.memory.text_encoders import encoder_work
 from sora_spec.plan.memory.train_phases import activation_terms
 from sora_spec.plan.memory.workload import Workload
-from sora_spec.recipe.sampling import frames_per_decode
+from sora_spec.recipe.sampling import decoder_steps, frames_per_decode
 
 # Bytes a second between pageable host memory and a device: from a shared PCIe 3 slot to PCIe 5, of which such copies
 # reach a part.
@@ -75,7 +75,8 @@ def decode_work(job: Job) -> Workload | None:
 def decode_calls(job: Job) -> float:
     """Calls of the decoder for a batch of clips."""
     tiles, frames = cut_of(job.spec), job.spec.clip.frames
-    return job.generated * (1 if tiles is None else tiles.tiles) * frames / frames_per_decode(job.spec, frames)
+    pieces = (1 if tiles is None else tiles.tiles) * frames / frames_per_decode(job.spec, frames)
+    return job.generated * decoder_steps(job.spec) * pieces
 
 
 def _assembly_terms(job: Job) -> list[Term]:

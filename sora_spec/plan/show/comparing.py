@@ -73,7 +73,7 @@ def _costs(
 
 def costs_of(plan: Plan) -> dict[str, float | str | None]:
     """What a plan costs: counts, bytes, seconds and dollars, the likely values."""
-    denoiser, times = plan.components.denoiser, plan.times
+    denoiser, times = plan.components["denoiser"], plan.times
     return {
         "parameters": denoiser.parameters,
         "forward_flops": denoiser.forward_flops,

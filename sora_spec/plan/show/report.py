@@ -16,6 +16,7 @@ from sora_spec.plan.search.fastest import Fastest, seconds_per_clip
 from sora_spec.plan.search.fixes import Fix
 from sora_spec.plan.search.solve import Solution
 from sora_spec.plan.show.values import line_of
+from sora_spec.recipe.parts import PartName
 
 if TYPE_CHECKING:
     from sora_spec.language.source import Document
@@ -103,18 +104,12 @@ def _term_line(term: Term, document: Document | None) -> str:
 
 
 def _parts(plan: Plan) -> list[str]:
-    parts = plan.components
     lines = [f"{'one sample, forward':<20}{'parameters':>16}{'GFLOP':>14}{'GMAC':>14}"]
-    named = (
-        ("denoiser", parts.denoiser),
-        ("VAE encoder", parts.vae_encoder),
-        ("VAE decoder", parts.vae_decoder),
-        ("text encoder", parts.text_encoder),
-    )
-    return lines + [_part_line(name, part) for name, part in named if part.parameters != 0]
+    return lines + [_part_line(name, part) for name, part in plan.components.items() if part.parameters != 0]
 
 
-def _part_line(name: str, part: Part) -> str:
+def _part_line(part_name: PartName, part: Part) -> str:
+    name = part_name.replace("vae", "VAE").replace("_", " ")
     if part.parameters is None or part.forward_flops is None:
         return f"  {name:<18}{'unknown':>16}"
     return f"  {name:<18}{part.parameters:>16,}{part.forward_flops / 1e9:>14,.2f}{part.forward_flops / 2e9:>14,.2f}"

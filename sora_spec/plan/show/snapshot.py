@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from sora_spec.language.diagnostics import Diagnostic
 from sora_spec.plan.interval import Interval, total
 from sora_spec.plan.job import Job, Question
-from sora_spec.plan.memory.components import Components
+from sora_spec.plan.memory.components import Part
 from sora_spec.plan.memory.meaning import Stretch
 from sora_spec.plan.planner import Plan, Times
 from sora_spec.plan.question import Answer
 from sora_spec.plan.show.breakdown import Row, breakdown
+from sora_spec.recipe.parts import PartName
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Snapshot:
     times: tuple[TimeRow, ...] = ()
     spends: tuple[tuple[str, float], ...] = ()
     """What a step is spent on, as shares."""
-    components: Components | None = None
+    components: dict[PartName, Part] | None = None
 
     @property
     def job(self) -> Job | None:

@@ -14,6 +14,7 @@ from sora_spec.plan.search.changes import options_between
 from sora_spec.plan.search.fastest import Fastest, seconds_per_clip
 from sora_spec.plan.search.fixes import Fix
 from sora_spec.plan.search.solve import Solution
+from sora_spec.recipe.parts import ROLES
 
 if TYPE_CHECKING:
     from sora_spec.language.source import Document
@@ -43,9 +44,7 @@ def plan_values(
         "precision": job.precision,
         "micro_batch": _clips(plan),
         "phases": [_phase(phase) for phase in plan.phases],
-        "components": {
-            name: _part(getattr(parts, name)) for name in ("denoiser", "vae_encoder", "vae_decoder", "text_encoder")
-        },
+        "components": {name: {"role": ROLES[name], **_part(part)} for name, part in parts.items()},
         "memory": {
             "capacity_bytes": job.device.memory_bytes,
             "headroom_bytes": whole(plan.headroom),

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sora_spec.builders.diffusion.arrays import NUMPY
+from sora_spec.builders.diffusion.torch_arrays import TORCH
 from sora_spec.builders.vae.from_spec import build_vae, unset_pieces
 from sora_spec.builders.vae.interface import VaeModule
-from sora_spec.builders.vae.tiling import NUMPY, in_tiles
-from sora_spec.builders.vae.torch_tiling import TORCH
+from sora_spec.builders.vae.tiling import in_tiles
 from sora_spec.language.loading import spec_from_values
 from sora_spec.language.tiles import cut, spans
 

@@ -54,13 +54,13 @@ def test_manifest_hashes_are_those_of_the_files(tiny_bundle: Bundle, toys: Any) 
 
 
 def test_manifest_describes_the_graphs(tiny_bundle: Bundle) -> None:
-    denoiser = tiny_bundle.stage("denoiser")
+    denoiser = tiny_bundle.part("denoiser")
     assert {port.name: port.shape for port in denoiser.inputs} == {
         "latents": ("batch", 4, "frames", 8, 12),
         "time": ("batch",),
         "label": ("batch",),
     }
-    assert tiny_bundle.stage("vae_decoder").outputs[0].shape == ("batch", 3, "pixel_frames", 16, 24)
+    assert tiny_bundle.part("vae_decoder").outputs[0].shape == ("batch", 3, "pixel_frames", 16, 24)
     assert denoiser.axes["frames"].max == 512
 
 
@@ -88,8 +88,8 @@ def test_missing_file_is_refused(bundle_copy: Path) -> None:
 
 
 def test_later_format_is_refused(bundle_copy: Path) -> None:
-    edit_manifest(bundle_copy, format_version=2)
-    with pytest.raises(UserError, match="bundle format 2; this version reads 1"):
+    edit_manifest(bundle_copy, format_version=3)
+    with pytest.raises(UserError, match="bundle format 3; this version reads 1 and 2"):
         Bundle.open(bundle_copy)
 
 
@@ -151,7 +151,7 @@ def test_interrupted_replacement_keeps_the_earlier_bundle(
     def stopped(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(exporter, "export_stage", stopped)
+    monkeypatch.setattr(exporter, "export_part", stopped)
     with pytest.raises(KeyboardInterrupt):
         export_run(tiny_run, bundle_copy, ExportSettings(force=True))
     assert {file.name: file.read_bytes() for file in bundle_copy.iterdir()} == before

@@ -20,7 +20,7 @@ from sora_spec.compile.export.exporter import ExportSettings, export_run
 from sora_spec.compile.run.executors.onnx_stage import OnnxStage
 from sora_spec.compile.run.executors.opening import open_pipeline
 from sora_spec.compile.run.executors.torch_stage import TorchStage
-from sora_spec.compile.run.pipeline import Pipeline
+from sora_spec.compile.run.pipeline import Pipeline, with_role
 from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
 
@@ -57,17 +57,17 @@ def test_a_tiled_run_decodes_as_its_vae_does(tiled_run: RunFolder) -> None:
     latents = np.random.default_rng(0).standard_normal((1, 4, 3, 8, 12)).astype(np.float32)
     with torch.inference_mode():
         wanted = load_vae(tiled_run).decode(torch.from_numpy(latents)).numpy()
-    np.testing.assert_array_equal(pipeline.decode(latents), wanted)
+    np.testing.assert_array_equal(pipeline.decode(latents, [0], 0), wanted)
 
 
 def test_a_tiled_bundle_decodes_tiles(tiled_run: RunFolder, tiled_bundle: Bundle) -> None:
     spec = tiled_bundle.load_spec()
-    (port,) = tiled_bundle.stage("vae_decoder").inputs
+    (port,) = tiled_bundle.part("vae_decoder").inputs
     assert port.shape[-2:] == (4, 4) == decoder_contract(spec).inputs[0].shape[-2:]
-    tiles, streaming = tiled_bundle.stage("vae_decoder").notes
+    tiles, streaming = tiled_bundle.part("vae_decoder").notes
     assert tiles.startswith("decodes one of 15 overlapping tiles")
     assert "vae.streaming is not exported" in streaming
-    assert tiled_bundle.stage("denoiser").notes == ()
+    assert tiled_bundle.part("denoiser").notes == ()
     eager, exported = open_pipeline(tiled_run, spec, "torch"), open_pipeline(tiled_bundle, spec, "onnx")
     wanted, found = frames_of(eager), frames_of(exported)
     assert wanted.shape == (3, 5, 16, 24, 3)
@@ -82,7 +82,7 @@ def test_tiles_and_streaming_can_be_asked_of_a_run(tiny_run: RunFolder, tiny_bun
     asked = spec.model_copy(update={"vae": spec.vae.model_copy(update={"streaming": True})})
     streamed = open_pipeline(tiny_run, asked, "torch")
     latents = np.random.default_rng(0).standard_normal((1, 4, 3, 8, 12)).astype(np.float32)
-    np.testing.assert_allclose(streamed.decode(latents), whole.decode(latents), atol=2e-5)
+    np.testing.assert_allclose(streamed.decode(latents, [0], 0), whole.decode(latents, [0], 0), atol=2e-5)
     generate(tiny_run.path, [TILED, "vae.streaming=true"], count=1, steps=1, out=tmp_path / "clips")
     assert (tmp_path / "clips" / "000-label0-seed0.mp4").is_file()
     with pytest.raises(UserError, match=r"vae\.tiling of a bundle is fixed"):
@@ -96,7 +96,7 @@ def test_per_frame_vaes_tile_each_piece_of_a_long_clip(toys: Any, tmp_path: Path
     latents = np.random.default_rng(0).standard_normal((1, 4, 20, 8, 12)).astype(np.float32)
     with torch.inference_mode():
         wanted = load_vae(run).decode(torch.from_numpy(latents)).numpy()
-    np.testing.assert_allclose(pipeline.decode(latents), wanted, atol=1e-5)
+    np.testing.assert_allclose(pipeline.decode(latents, [0], 0), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(("asked", "passes"), [(1, [1] * 7), (3, [3, 3, 1]), (16, [7])])
@@ -107,7 +107,7 @@ def test_a_clip_is_decoded_in_passes_of_so_many_frames(
     spec = toys.spec(vae=IMAGE, clip_with={"frames": 7}, export={"decode_frames": asked})
     run = toys.run(tmp_path / "run", spec)
     pipeline = open_pipeline(run, spec, "torch")
-    decoder, seen = pipeline.decoder, list[int]()
+    decoder, seen = with_role(pipeline.stages, "decode"), list[int]()
 
     def watched(inputs: dict[str, NDArray[Any]], inner: Any = decoder.run) -> dict[str, NDArray[Any]]:
         seen.append(inputs["latents"].shape[2])
@@ -117,7 +117,7 @@ def test_a_clip_is_decoded_in_passes_of_so_many_frames(
     latents = np.random.default_rng(0).standard_normal((1, 4, 7, 8, 12)).astype(np.float32)
     with torch.inference_mode():
         wanted = load_vae(run).decode(torch.from_numpy(latents)).numpy()
-    np.testing.assert_allclose(pipeline.decode(latents), wanted, atol=1e-5)
+    np.testing.assert_allclose(pipeline.decode(latents, [0], 0), wanted, atol=1e-5)
     assert seen == passes
     profile = engine_profile(spec, "vae_decoder")
     low, high = (shapes["latents"][2] for shapes in (profile.min, profile.max))
@@ -162,7 +162,7 @@ def test_one_part_is_loaded_at_a_time(
 
 def test_a_closed_onnx_stage_has_no_session(tiny_bundle: Bundle) -> None:
     pipeline = open_pipeline(tiny_bundle, tiny_bundle.load_spec(), "onnx", offload=True)
-    for stage in (pipeline.denoiser, pipeline.decoder):
+    for stage in pipeline.stages:
         assert isinstance(stage, OnnxStage)
         assert stage.session is None
         with stage.using(), stage.using():
@@ -182,7 +182,7 @@ def test_eager_stages_wait_on_the_cpu(tiny_run: RunFolder, monkeypatch: pytest.M
     monkeypatch.setattr(nn.Module, "to", noted)
     pipeline = open_pipeline(tiny_run, tiny_run.load_spec(), "torch", offload=True)
     assert moves == []
-    for stage in (pipeline.denoiser, pipeline.decoder):
+    for stage in pipeline.stages:
         assert isinstance(stage, TorchStage)
         stage.device = torch.device("meta")
         with stage.using():

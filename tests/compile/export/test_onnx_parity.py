@@ -144,21 +144,21 @@ def test_causal_decoder_and_alternating_denoiser_of_a_bundle(tiny_bundle: Bundle
         assert worst_error(module, path, spec, (1, 6)) <= 1e-4
 
 
-def test_bundle_records_parity_of_both_stages(tiny_bundle: Bundle) -> None:
-    for stage in tiny_bundle.manifest.stages.values():
-        assert stage.parity is not None
-        shapes = {(case.batch, case.frames) for case in stage.parity.cases}
+def test_bundle_records_parity_of_every_part(tiny_bundle: Bundle) -> None:
+    for part in tiny_bundle.manifest.parts:
+        assert part.parity is not None
+        shapes = {(case.batch, case.frames) for case in part.parity.cases}
         assert len({batch for batch, _ in shapes}) == 3
         assert len({frames for _, frames in shapes}) == 2
-        assert 0 < stage.parity.worst <= 1e-4
-        assert not stage.parity.perturbed
+        assert 0 < part.parity.worst <= 1e-4
+        assert not part.parity.perturbed
 
 
 def test_untrained_network_is_measured_on_perturbed_weights(toys: Any, tmp_path: Path) -> None:
     """A fresh adaLN-zero network answers zero: comparing zeros would always pass, or divide by zero."""
     spec = toys.spec(**DENOISERS["none-sincos-unconditional"])
     bundle = export_run(toys.run(tmp_path / "run", spec, perturbed=False), tmp_path / "bundle", ExportSettings())
-    parity = bundle.stage("denoiser").parity
+    parity = bundle.part("denoiser").parity
     assert parity is not None
     assert parity.perturbed
     assert 0 < parity.worst <= 1e-4
@@ -174,7 +174,7 @@ def test_half_precision_stays_within_its_limit(toys: Any, tmp_path: Path) -> Non
     run = toys.run(tmp_path / "run", spec)
     bundle = export_run(run, tmp_path / "bundle", ExportSettings(precision="fp16"))
     assert bundle.load_spec().export.precision == "fp16"
-    parity = bundle.stage("denoiser").parity
+    parity = bundle.part("denoiser").parity
     assert parity is not None
     assert 1e-5 < parity.worst < 5e-3
     model = onnx.load(bundle.path / "denoiser.onnx")

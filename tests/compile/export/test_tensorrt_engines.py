@@ -22,7 +22,7 @@ from sora_spec.builders.diffusion.torch_arrays import TorchArrays
 from sora_spec.cli.export import export
 from sora_spec.compile.bundle.bundle import Bundle
 from sora_spec.compile.bundle.contract import decoder_contract, engine_profile
-from sora_spec.compile.bundle.manifest import STAGES, Profile
+from sora_spec.compile.bundle.manifest import Profile
 from sora_spec.compile.export.targets import compute_capability
 from sora_spec.compile.run.executors.tensorrt_stage import (
     DeviceEngineStage,
@@ -45,8 +45,8 @@ def built(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bund
 
 
 @needs_rtx
-def test_engines_of_both_stages_for_both_gpus(built: Bundle) -> None:
-    assert [(engine.sm, engine.stage) for engine in built.manifest.engines] == [
+def test_engines_of_all_parts_for_both_gpus(built: Bundle) -> None:
+    assert [(engine.sm, engine.part) for engine in built.manifest.engines] == [
         ("sm89", "denoiser"),
         ("sm89", "vae_decoder"),
         ("sm86", "denoiser"),
@@ -55,13 +55,13 @@ def test_engines_of_both_stages_for_both_gpus(built: Bundle) -> None:
     for engine in built.manifest.engines:
         content = (built.path / engine.path).read_bytes()
         assert len(content) > 10_000
-        assert engine.path == f"engines/{engine.sm}/rtx-{engine.version}/{engine.stage}.engine"
+        assert engine.path == f"engines/{engine.sm}/rtx-{engine.version}/{engine.part}.engine"
         (record,) = [file for file in built.manifest.files if file.path == engine.path]
         assert (record.bytes, record.sha256) == (len(content), hashlib.sha256(content).hexdigest())
         settings = json.loads((built.path / engine.path).with_suffix(".json").read_text())
         assert settings["key"] == engine.key
         assert settings["profile"]["max"]["latents"] == (
-            [4, 4, 3, 8, 12] if engine.stage == "denoiser" else [2, 4, 3, 8, 12]
+            [4, 4, 3, 8, 12] if engine.part == "denoiser" else [2, 4, 3, 8, 12]
         )
 
 
@@ -194,10 +194,10 @@ def test_engines_need_a_device(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(stage, "local_compute_capability", lambda: None)
     with pytest.raises(UserError, match="no CUDA device or no driver"):
-        load_engines(tiny_bundle, tiny_bundle.load_spec(), STAGES)
+        load_engines(tiny_bundle, tiny_bundle.load_spec())
     monkeypatch.setattr(stage, "local_compute_capability", lambda: 75)
     with pytest.raises(UserError, match="no engine of denoiser, vae_decoder for sm75") as failure:
-        load_engines(tiny_bundle, tiny_bundle.load_spec(), STAGES)
+        load_engines(tiny_bundle, tiny_bundle.load_spec())
     assert "--trt --target sm75" in str(failure.value.hint)
 
 

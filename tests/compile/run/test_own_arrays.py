@@ -16,6 +16,7 @@ from sora_spec.builders.diffusion.condition import Condition
 from sora_spec.builders.diffusion.torch_arrays import TorchArrays
 from sora_spec.compile.bundle.bundle import Bundle
 from sora_spec.compile.bundle.contract import contract_of
+from sora_spec.compile.run.decoding import OnePass
 from sora_spec.compile.run.executors.onnx_stage import OnnxStage
 from sora_spec.compile.run.executors.stage import Stage
 from sora_spec.compile.run.pipeline import Pipeline
@@ -84,8 +85,14 @@ class CountingArrays:
     def cast(self, x: Elsewhere, like: Elsewhere) -> Elsewhere:
         return Elsewhere(NumpyArrays().cast(x.held, like.held))
 
-    def contiguous(self, x: Elsewhere, dtype: str) -> Elsewhere:
+    def contiguous(self, x: Elsewhere, dtype: str | None = None) -> Elsewhere:
         return Elsewhere(NumpyArrays().contiguous(x.held, dtype))
+
+    def empty(self, shape: tuple[int, ...], like: Elsewhere) -> Elsewhere:
+        return Elsewhere(NumpyArrays().empty(shape, like.held))
+
+    def ramp(self, count: int, like: Elsewhere) -> Elsewhere:
+        return Elsewhere(NumpyArrays().ramp(count, like.held))
 
     def exp(self, x: Elsewhere) -> Elsewhere:
         return Elsewhere(np.exp(x.held))
@@ -115,6 +122,10 @@ class ToyStage(Stage):
         return {"prediction": Elsewhere(value) if isinstance(self.xp, CountingArrays) else value}
 
 
+def over(spec: Spec, denoiser: Stage) -> Pipeline:
+    return Pipeline(spec, [denoiser], OnePass(spec, denoiser))
+
+
 INTERPOLANT, DDPM = {"kind": "interpolant"}, {"kind": "ddpm"}
 
 
@@ -141,18 +152,18 @@ def test_nothing_crosses_while_latents_are_sampled(
     noisy = kind in ("euler_maruyama", "ddpm")
     xp = CountingArrays()
     stage = ToyStage(spec, xp)
-    found = Pipeline(spec, stage, stage).sample([0, 1], Condition(np.array([2, 0])), seed=3)
+    found = over(spec, stage).sample([0, 1], Condition(np.array([2, 0])), seed=3)
     assert (xp.up, xp.down) == (2 + noisy * (steps + draws), 1)
     assert (xp.numbers > 0) == (kind == "dopri5"), "only the adaptive sampler reads numbers: its errors"
     host = ToyStage(spec, NumpyArrays())
-    np.testing.assert_array_equal(found, Pipeline(spec, host, host).sample([0, 1], Condition(np.array([2, 0])), seed=3))
+    np.testing.assert_array_equal(found, over(spec, host).sample([0, 1], Condition(np.array([2, 0])), seed=3))
 
 
 def test_a_steps_latents_are_the_executors_own(toys: Any) -> None:
     spec = toys.spec()
     xp = CountingArrays()
     stage = ToyStage(spec, xp)
-    for step in Pipeline(spec, stage, stage).steps([0], Condition(np.array([1])), seed=0):
+    for step in over(spec, stage).steps([0], Condition(np.array([1])), seed=0):
         assert isinstance(step.latents, Elsewhere)
     assert xp.down == 0
 
@@ -160,7 +171,7 @@ def test_a_steps_latents_are_the_executors_own(toys: Any) -> None:
 def test_onnx_runtime_reads_and_writes_tensors_where_they_are(tiny_bundle: Bundle) -> None:
     """What a GPU does, with the CPU as the device: the graph's own results, in memory that torch gave."""
     spec = tiny_bundle.load_spec()
-    path = tiny_bundle.path / tiny_bundle.stage("denoiser").file
+    path = tiny_bundle.path / tiny_bundle.part("denoiser").file
     stage = OnnxStage("denoiser", path, contract_of(spec, "denoiser"), cpu_only=True)
     rng = np.random.default_rng(0)
     inputs = {

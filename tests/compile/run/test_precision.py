@@ -16,6 +16,7 @@ from sora_spec.builders.weights.vae_run import load_vae
 from sora_spec.cli.generate import generate
 from sora_spec.compile.bundle.bundle import Bundle
 from sora_spec.compile.run.executors.opening import choose_precision, open_pipeline
+from sora_spec.compile.run.pipeline import with_role
 from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
 from sora_spec.video import to_uint8
@@ -73,7 +74,7 @@ def test_clips_beyond_the_range_of_fp16_are_refused(tiny_run: RunFolder) -> None
 
     def pushed(precision: Any) -> Any:
         pipeline = open_pipeline(tiny_run, tiny_run.load_spec(), "torch", precision=precision)
-        module: Any = pipeline.decoder
+        module: Any = with_role(pipeline.stages, "decode")
         module.module.register_forward_hook(lambda _module, _inputs, out: (out.to(DTYPES[precision]) + 1e5).float())
         return next(pipeline.generate([1], seed=0)).frames
 
