@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from sora_spec.builders.backbones.interface import Denoiser
+from sora_spec.builders.backbones.temporal import TEMPORAL
 from sora_spec.builders.backbones.transformer import Layout, TransformerDenoiser
 from sora_spec.errors import UserError
-from sora_spec.language.facts import Axis, block_axes
-from sora_spec.language.rules.buildable import BUILDABLE
 from sora_spec.language.schema.backbone import AdaLnLora, CrossAttention, Learned, Transformer
 from sora_spec.language.schema.condition import ClassCondition, NoCondition, TextCondition
 from sora_spec.language.schema.spec import Spec
@@ -29,16 +28,12 @@ def build_denoiser(spec: Spec) -> Denoiser:
     if isinstance(backbone.position, Learned):
         raise _unbuildable(spec, "backbone.position.kind", backbone.position.kind, "sincos, rope, none")
     attends = isinstance(backbone.conditioning, CrossAttention)
-    axes, condition = _axes(spec, backbone.depth), _condition(spec, attends)
-    layout = Layout(derive_shapes(spec), spec.patch, axes, condition, spec.temporal)
+    if spec.temporal.kind not in TEMPORAL:
+        raise _unbuildable(spec, "temporal.kind", spec.temporal.kind, ", ".join(TEMPORAL))
+    shapes, condition = derive_shapes(spec), _condition(spec, attends)
+    pattern = TEMPORAL[spec.temporal.kind](spec.temporal, shapes.grid)
+    layout = Layout(shapes, spec.patch, pattern, condition, spec.temporal)
     return TransformerDenoiser(backbone, layout)
-
-
-def _axes(spec: Spec, depth: int) -> tuple[Axis, ...]:
-    """Axis of each block's attention."""
-    if spec.temporal.kind not in BUILDABLE["temporal"]:
-        raise _unbuildable(spec, "temporal.kind", spec.temporal.kind, ", ".join(BUILDABLE["temporal"]))
-    return block_axes(spec.temporal, depth)
 
 
 def _condition(spec: Spec, attends: bool) -> ClassCondition | TextCondition | None:

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle, islice
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from sora_spec.builders.backbones.interface import Denoiser
+from sora_spec.builders.backbones.temporal import Pattern
 from sora_spec.builders.blocks.adaln import AdaLnBlock, Modulation
 from sora_spec.builders.blocks.patch import PatchIn, PatchOut
 from sora_spec.builders.blocks.position import Rope3d, Rotation, rope_axes, spatial_table, temporal_table
+from sora_spec.builders.blocks.sequences import Sequences
 from sora_spec.builders.blocks.table import FixedTable
 from sora_spec.builders.conditions.label import LabelEmbedding
 from sora_spec.builders.conditions.text import PooledText, TextTokens
 from sora_spec.builders.conditions.time import TimeEmbedding
-from sora_spec.language.facts import Axis
+from sora_spec.language.facts import temporal_facts
 from sora_spec.language.schema.backbone import Conditioning, CrossAttention, Rope, Sincos, Temporal, Transformer
 from sora_spec.language.schema.clip import Patch
 from sora_spec.language.schema.condition import ClassCondition, TextCondition
@@ -36,8 +39,8 @@ class Layout:
 
     shapes: Shapes
     patch: Patch
-    axes: tuple[Axis, ...]
-    """Axis of each block's attention."""
+    pattern: Pattern
+    """What the attentions of the blocks see."""
     condition: ClassCondition | TextCondition | None
     temporal: Temporal
 
@@ -56,7 +59,8 @@ class TransformerDenoiser(Denoiser):
         super().__init__()
         width, shapes = backbone.width, layout.shapes
         self.size = (shapes.latent_height, shapes.latent_width)
-        self.axes = layout.axes
+        self.sequences = tuple(islice(cycle(layout.pattern), backbone.depth))
+        self.frames_enter = temporal_facts(layout.temporal).frames_enter
         self.patch_in = PatchIn(shapes.channels, layout.patch, width)
         self.time_embed = TimeEmbedding(width)
         self.condition_embed = _condition_embed(layout.condition, width)
@@ -65,19 +69,18 @@ class TransformerDenoiser(Denoiser):
         kind, attends = modulation_of(backbone.conditioning), isinstance(backbone.conditioning, CrossAttention)
         self.modulation = nn.Linear(width, 6 * width) if kind == "single" else None
         self.blocks = nn.ModuleList(
-            AdaLnBlock(axis, width, backbone.heads, hidden, backbone.qk_norm, kind, attends) for axis in layout.axes
+            AdaLnBlock(own, width, backbone.heads, hidden, backbone.qk_norm, kind, attends) for own in self.sequences
         )
         self.patch_out = PatchOut(width, shapes.out_channels, layout.patch, shapes.grid[2], kind)
         self.reset_parameters()
 
     def _add_positions(self, backbone: Transformer, layout: Layout) -> None:
         _, rows, columns = layout.shapes.grid
-        self.adds_frames_once = layout.temporal.kind != "factorized" or layout.temporal.frame_positions == "tokens"
         self.time_table, table = None, None
         if isinstance(backbone.position, Sincos):
             position = backbone.position
             table = spatial_table(backbone.width, rows, columns, position.space_scale)
-            if set(self.axes) != {"space"}:
+            if self.frames_enter in ("tokens", "first_attention") or self.first_temporal_block is not None:
                 make = partial(temporal_table, backbone.width, layout.longest, position.time_scale)
                 self.time_table = FixedTable(make)
         self.register_buffer("pos_embed", table)
@@ -137,10 +140,10 @@ class TransformerDenoiser(Denoiser):
         x = self.add_positions(x)  # (B, f, S, D)
         rotations = self.rotations(x.shape[1], x.dtype)
         for i, block in enumerate(self.blocks):
-            if i == self.first_temporal_block:
+            if i == self.first_temporal_block and self.time_table is not None:
                 x = x + self.frame_positions(x)  # (B, f, S, D)
-            rotation, over_time = rotations.get(self.axes[i]), rotations.get("time")
-            x = block(x, shared, rotation, text, over_time, bias, self.attended_frames(i, x))  # (B, f, S, D)
+            turned = [rotations.get(sequences) for sequences in self.sequences[i]]
+            x = block(x, shared, turned[0], text, turned[-1], bias, self.attended_frames(i, x))  # (B, f, S, D)
         return self.patch_out(x, c).to(latents.dtype)  # (B, Cout, F, H, W)
 
     def embed(self, time: Tensor, condition: Tensor | None) -> Tensor:
@@ -176,33 +179,31 @@ class TransformerDenoiser(Denoiser):
         if self.pos_embed is None:
             return x
         table = self.pos_embed.to(x.dtype)[:, None]  # (1, 1, S, D)
-        in_all = self.axes[0] in ("joint", "factorized") and self.adds_frames_once
-        return x + (table + self.frame_positions(x) if in_all else table)
+        return x + (table + self.frame_positions(x) if self.frames_enter == "tokens" else table)
 
     def attended_frames(self, index: int, x: Tensor) -> Tensor | None:
         """The table over frames that block `index` shows to its attention across frames: STDiT's first block's."""
-        shows = index == 0 and not self.adds_frames_once and self.time_table is not None
+        shows = index == 0 and self.frames_enter == "first_attention" and self.time_table is not None
         return self.frame_positions(x) if shows else None
 
     @property
     def first_temporal_block(self) -> int | None:
         """The block before which the table over frames is added, once (Latte)."""
-        return self.axes.index("time") if self.time_table is not None and "time" in self.axes else None
+        if self.frames_enter != "first_across_frames":
+            return None
+        return next((i for i, own in enumerate(self.sequences) if own[0].across_frames), None)
 
     def frame_positions(self, x: Tensor) -> Tensor:
         """Table over the frames of `x`: (1, f, 1, D)."""
         assert self.time_table is not None
         return self.time_table()[:, : x.shape[1], None].to(x.dtype)
 
-    def rotations(self, frames: int, dtype: torch.dtype) -> dict[Axis, Rotation]:
-        """Rotary tables by axis, computed once for all blocks."""
-        rope = self.rope
-        if rope is None:
+    def rotations(self, frames: int, dtype: torch.dtype) -> dict[Sequences, Rotation]:
+        """Rotary tables of the sequences that occur, computed once for all blocks."""
+        if self.rope is None:
             return {}
-        make = {"space": rope.space, "time": partial(rope.time, frames), "joint": partial(rope.joint, frames)}
-        make["factorized"] = rope.space
-        axes = dict.fromkeys((*self.axes, "time") if "factorized" in self.axes else self.axes)
-        return {axis: make[axis](dtype) for axis in axes}
+        used = dict.fromkeys(sequences for own in self.sequences for sequences in own)
+        return {sequences: sequences.rotation(self.rope, frames, dtype) for sequences in used}
 
 
 def modulation_of(conditioning: Conditioning) -> Modulation:

@@ -11,10 +11,7 @@ from torch.nn.functional import gelu
 
 from sora_spec.builders.blocks.attention import Attention, CrossAttention
 from sora_spec.builders.blocks.position import Rotation
-from sora_spec.language.facts import Axis as Axis
-
-"""Which tokens attend to each other: those of a frame, those of a place, all of a clip, or those of a frame and then,
-in a second attention of the same block, those of a place."""
+from sora_spec.builders.blocks.sequences import Sequences
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -68,13 +65,14 @@ class AdaLnBlock(nn.Module):
 
     Shift, scale and gate, twice, in this order. With `zero` they come from one linear layer on the condition that
     starts at zero, so that a fresh block is the identity; with `single` from the modulation of all blocks and this
-    block's table. Between the two stand, where asked for, x += gate·TemporalAttention(x) (`factorized`) and
-    x += CrossAttention(x, text) (`attends_text`), neither with a norm of its own (PixArt-α; Open-Sora's STDiT).
+    block's table. Between the two stand, where asked for, x += gate·TemporalAttention(x) (where there are two
+    `sequences`) and x += CrossAttention(x, text) (`attends_text`), neither with a norm of its own (PixArt-α;
+    Open-Sora's STDiT).
     """
 
     def __init__(
         self,
-        axis: Axis,
+        sequences: tuple[Sequences, ...],
         width: int,
         heads: int,
         hidden: int,
@@ -83,10 +81,10 @@ class AdaLnBlock(nn.Module):
         attends_text: bool = False,
     ) -> None:
         super().__init__()
-        self.axis: Axis = axis
+        self.sequences = sequences
         self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.attention = Attention(width, heads, qk_norm)
-        self.temporal = Attention(width, heads, qk_norm) if axis == "factorized" else None
+        self.temporal = Attention(width, heads, qk_norm) if len(sequences) > 1 else None
         self.cross = CrossAttention(width, heads) if attends_text else None
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.mlp = Mlp(width, hidden)
@@ -106,15 +104,16 @@ class AdaLnBlock(nn.Module):
 
         `c`: with `zero` the condition after its SiLU (B, D), with `single` the shared modulation (B, 6·D). `context`:
         the text (B, M, D) of a block that attends to it, `context_bias` (B, 1, 1, M) what hides its padding. `rotation`
-        belongs to the block's axis, `time_rotation` to the second attention of a factorized block, which also reads
-        `frame_table` (1, F, 1, D).
+        belongs to the block's attention, `time_rotation` to its second one, which also reads `frame_table`
+        (1, F, 1, D).
         """
+        own, again = self.sequences[0], self.sequences[-1]
         modulation = rearrange(self.modulation(c), "b d -> b 1 1 d")
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)  # (B, 1, 1, D) each
-        x = gated(x, gate1, attend(self.axis, self.attention, modulate(self.norm1(x), shift1, scale1), rotation))
+        x = gated(x, gate1, attend(own, self.attention, modulate(self.norm1(x), shift1, scale1), rotation))
         if self.temporal is not None:
             read = x if frame_table is None else x + frame_table
-            x = gated(x, gate1, attend("time", self.temporal, read, time_rotation))
+            x = gated(x, gate1, attend(again, self.temporal, read, time_rotation))
             del read
         if self.cross is not None:
             assert context is not None, "this block attends to a text"
@@ -122,22 +121,12 @@ class AdaLnBlock(nn.Module):
         return gated(x, gate2, self.mlp(modulate(self.norm2(x), shift2, scale2)))
 
     def attend_text(self, x: Tensor, context: Tensor, bias: Tensor | None = None) -> Tensor:
-        """All tokens of a clip to all of its text, whatever the axis of the block."""
+        """All tokens of a clip to all of its text, whatever else they attend to."""
         assert self.cross is not None
         y = self.cross(rearrange(x, "b f s d -> b (f s) d"), context, bias)
         return rearrange(y, "b (f s) d -> b f s d", f=x.shape[1])
 
 
-def attend(axis: Axis, attention: Attention, x: Tensor, rotation: Rotation | None) -> Tensor:
-    """Attention of (B, F, S, D) along an axis: the kinds differ in one reshape."""
-    frames, places = x.shape[1:3]
-    match axis:
-        case "space" | "factorized":
-            y = attention(rearrange(x, "b f s d -> (b f) s d"), rotation)
-            return rearrange(y, "(b f) s d -> b f s d", f=frames)
-        case "time":
-            y = attention(rearrange(x, "b f s d -> (b s) f d"), rotation)
-            return rearrange(y, "(b s) f d -> b f s d", s=places)
-        case "joint":
-            y = attention(rearrange(x, "b f s d -> b (f s) d"), rotation)
-            return rearrange(y, "b (f s) d -> b f s d", s=places)
+def attend(sequences: Sequences, attention: Attention, x: Tensor, rotation: Rotation | None) -> Tensor:
+    """Attention of (B, F, S, D) within sequences."""
+    return sequences.join(attention(sequences.part(x), rotation), *x.shape[1:3])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sora_spec.builders.blocks import adaln
+from sora_spec.builders.blocks.sequences import Sequences
 from sora_spec.errors import UserError
 
 
@@ -61,17 +62,17 @@ def forced_attention(kernel: str, temporal: str | None = None) -> Generator[None
             raise UserError("attention with is_causal, enable_gqa or dropout_p cannot be recorded", "give it a mask")
         return chosen[-1](q, k, v) if attn_mask is None else chosen[-1](q, k, v, attn_mask)
 
-    def along(axis: adaln.Axis, *rest: Any) -> Tensor:
-        chosen.append(across_frames if axis == "time" else everywhere)
+    def within(sequences: Sequences, *rest: Any) -> Tensor:
+        chosen.append(across_frames if sequences.across_frames else everywhere)
         try:
-            return attend(axis, *rest)
+            return attend(sequences, *rest)
         finally:
             chosen.pop()
 
     modules = [m for m in list(sys.modules.values()) if getattr(m, "__dict__", {}).get(name) is original]
     for module in modules:
         setattr(module, name, called)
-    adaln.attend = along
+    adaln.attend = within
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from sora_spec.compile.bundle.manifest import Port, Profile, Range
 from sora_spec.language.facts import vae_facts
 from sora_spec.language.schema.condition import ClassCondition, NoCondition, TextCondition
 from sora_spec.language.schema.spec import Spec
-from sora_spec.language.shapes import derive_shapes, latent_frames
+from sora_spec.language.shapes import derive_shapes, frame_unit, latent_frames
 from sora_spec.language.tiles import cut_of
 from sora_spec.recipe.parts import GraphName
 from sora_spec.recipe.sampling import frames_per_decode, longest_clip
@@ -56,10 +56,10 @@ def condition_ports(spec: Spec) -> tuple[Port, ...]:
             assert_never(unknown)
 
 
-def frames_range(spec: Spec) -> Range:
-    """Latent frames that the graphs of `spec` take: multiples of the patch."""
-    unit = spec.patch.time
-    return Range(min=unit, max=unit * longest_clip(unit, derive_shapes(spec).grid[0]), multiple_of=unit)
+def frames_range(spec: Spec, unit: int) -> Range:
+    """Latent frames that the graphs of `spec` take, in multiples of `unit`."""
+    longest = spec.patch.time * longest_clip(spec.patch.time, derive_shapes(spec).grid[0])
+    return Range(min=unit, max=longest // unit * unit, multiple_of=unit)
 
 
 def denoiser_contract(spec: Spec) -> Contract:
@@ -69,7 +69,7 @@ def denoiser_contract(spec: Spec) -> Contract:
     latents = Port(name="latents", dtype="float32", shape=(BATCH, shapes.channels, *grid))
     time = Port(name="time", dtype="float32", shape=(BATCH,))
     prediction = Port(name="prediction", dtype="float32", shape=(BATCH, shapes.out_channels, *grid))
-    axes = {BATCH: Range(min=1), FRAMES: frames_range(spec)}
+    axes = {BATCH: Range(min=1), FRAMES: frames_range(spec, frame_unit(spec))}
     return Contract((latents, time, *condition_ports(spec)), (prediction,), axes)
 
 
@@ -88,7 +88,7 @@ def decoder_contract(spec: Spec) -> Contract:
     # Without temporal compression a clip has as many frames as its latents, and the two axes are one.
     length = FRAMES if spec.vae.compression.time == 1 else PIXEL_FRAMES
     video = Port(name="video", dtype="float32", shape=(BATCH, 3, length, rows * space, columns * space))
-    return Contract((latents,), (video,), {BATCH: Range(min=1), FRAMES: frames_range(spec)})
+    return Contract((latents,), (video,), {BATCH: Range(min=1), FRAMES: frames_range(spec, spec.patch.time)})
 
 
 def contract_of(spec: Spec, name: GraphName) -> Contract:

@@ -14,7 +14,7 @@ from sora_spec.graph.eager.ops.reduction import mean
 from sora_spec.graph.eager.ops.views import cat
 from sora_spec.graph.eager.tensor import Tensor
 from sora_spec.graph.ir import Graph, Repeat
-from sora_spec.graph.lower.families import is_lowered
+from sora_spec.graph.lower.families import block_axes, is_lowered
 from sora_spec.graph.lower.losses import build_loss
 from sora_spec.graph.lower.lpips import Lpips
 from sora_spec.graph.lower.transformer import TransformerDenoiser
@@ -22,7 +22,7 @@ from sora_spec.graph.lower.vae import build_vae, trained_vae
 from sora_spec.graph.lower.vae_loss import vae_loss
 from sora_spec.graph.lower.weights import Policy, Weights
 from sora_spec.graph.setting import Precision, Recompute, Setting, compute_dtype, new_tape
-from sora_spec.language.facts import block_axes, is_trainable, pattern
+from sora_spec.language.facts import is_trainable, period
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.recipe.training import recompute_every, recomputed_blocks
 
@@ -100,10 +100,10 @@ def _blocks(spec: Spec, setting: Setting) -> _Blocks:
     if spec.backbone.kind != "transformer":
         return _Blocks(0, frozenset(), None)
     depth, every = spec.backbone.depth, _recompute_every(spec, setting)
-    period = lcm(len(pattern(spec.temporal)), max(every, 1))
-    times = (depth - 2 * period) // period
-    repeat = None if setting.full or times < 2 else Repeat(period, 2 * period, times)
-    count = depth if repeat is None else depth - period * (times - 1)
+    alike = lcm(period(spec.temporal), max(every, 1))
+    times = (depth - 2 * alike) // alike
+    repeat = None if setting.full or times < 2 else Repeat(alike, 2 * alike, times)
+    count = depth if repeat is None else depth - alike * (times - 1)
     recomputed = frozenset(recomputed_blocks(every, count))
     return _Blocks(count, recomputed, repeat)
 

@@ -7,6 +7,7 @@ refusal that names it when it is asked for.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Literal, assert_never
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from sora_spec.language.schema.vae import LearnedVae, StreamingVae, TrainableVae, Vae
 
 
-Axis = Literal["space", "time", "joint", "factorized"]
-"""What a block attends along: the places of a frame, the frames of a place, all tokens, or the first two in turn."""
+Grid = tuple[int, int, int]
+"""Frames, rows and columns of tokens."""
 
 
 @dataclass(frozen=True)
@@ -73,34 +74,62 @@ def is_trainable(vae: Vae) -> TypeIs[TrainableVae]:
     return vae_facts(vae).trains
 
 
-def pattern(temporal: Temporal) -> tuple[Axis, ...]:
-    """Axes of one block after another, which repeat over the depth; of windows, the axis within one."""
+Entry = Literal["never", "tokens", "first_across_frames", "first_attention"]
+"""Where the table of positions over frames enters: nowhere; all tokens before the first block; all tokens before the
+first block that attends across frames (Latte); what the first attention across frames reads (Open-Sora's STDiT)."""
+
+
+@dataclass(frozen=True)
+class TemporalFacts:
+    """How the blocks of a network see time."""
+
+    moves: bool = True
+    """Any block sees several frames."""
+    across_frames: bool = False
+    """There is attention across frames alone, which may have a kernel of its own."""
+    frames_enter: Entry = "tokens"
+    """Where a block learns which frame a token is of."""
+    multiples: Grid = (1, 1, 1)
+    """What must divide the token grid. Kinds that ask for more than 1 have `window`."""
+
+
+def temporal_facts(temporal: Temporal) -> TemporalFacts:
+    """How the blocks of a kind see time."""
     match temporal.kind:
         case "none":
-            return ("space",)
+            return TemporalFacts(moves=False, frames_enter="never")
         case "joint":
-            return ("joint",)
+            return TemporalFacts()
         case "alternating" | "inserted":
-            return ("space", "time")
+            return TemporalFacts(across_frames=True, frames_enter="first_across_frames")
         case "factorized":
-            return ("factorized",)
+            everywhere = temporal.frame_positions == "tokens"
+            return TemporalFacts(across_frames=True, frames_enter="tokens" if everywhere else "first_attention")
         case "windowed":
-            return ("space", "joint")
+            return TemporalFacts(multiples=temporal.window)
         case kind:
             assert_never(kind)
 
 
-def block_axes(temporal: Temporal, depth: int) -> tuple[Axis, ...]:
-    """Axis of each block's attention."""
-    axes = pattern(temporal)
-    return tuple(axes[index % len(axes)] for index in range(depth))
+def attended(temporal: Temporal, grid: Grid) -> tuple[tuple[int, ...], ...]:
+    """How many tokens of a grid one query attends to: of each block until they repeat, in each of its attentions."""
+    frames, rows, columns = grid
+    places = rows * columns
+    match temporal.kind:
+        case "none":
+            return ((places,),)
+        case "joint":
+            return ((frames * places,),)
+        case "alternating" | "inserted":
+            return (places,), (frames,)
+        case "factorized":
+            return ((places, frames),)
+        case "windowed":
+            return (places,), (prod(temporal.window),)
+        case kind:
+            assert_never(kind)
 
 
-def moves(temporal: Temporal) -> bool:
-    """Whether any block sees several frames."""
-    return pattern(temporal) != ("space",)
-
-
-def attends_across_frames(temporal: Temporal) -> bool:
-    """Whether there is attention across frames alone."""
-    return not {"time", "factorized"}.isdisjoint(pattern(temporal))
+def period(temporal: Temporal) -> int:
+    """Blocks after which their attention repeats."""
+    return len(attended(temporal, (1, 1, 1)))

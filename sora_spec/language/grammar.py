@@ -58,6 +58,16 @@ def resolve(schema: Schema, root: Schema) -> Schema:
     return {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
 
 
+def kinds_of(section: str) -> list[str]:
+    """Kinds of a section, as the language lists them; `a.b` for the section `b` of a kind of `a`."""
+    root = language()
+    found = [root]
+    for name in section.split("."):
+        has = next(schema["properties"][name] for schema in found if name in schema["properties"])
+        found = [resolve(kind, root) for kind in resolve(has, root)["oneOf"]]
+    return [kind["properties"]["kind"]["const"] for kind in found]
+
+
 class _Checker:
     def __init__(self, schema: Schema) -> None:
         self.schema = schema

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sora_spec.language.facts import vae_facts
+from sora_spec.language.facts import temporal_facts, vae_facts
 
 if TYPE_CHECKING:  # rules ask for shapes too, and they run without pydantic
     from sora_spec.language.schema.spec import Spec
@@ -28,6 +28,11 @@ def pixel_frames(spec: Spec, frames: int) -> int:
     """Pixel frames that decode from `frames` latent frames; the inverse of `latent_frames`."""
     time = spec.vae.compression.time
     return 1 + (frames - 1) * time if vae_facts(spec.vae).causal else frames * time
+
+
+def frame_unit(spec: Spec) -> int:
+    """Latent frames of which the network takes multiples: those of a patch, or of a window of patches."""
+    return spec.patch.time * temporal_facts(spec.temporal).multiples[0]
 
 
 @dataclass(frozen=True)

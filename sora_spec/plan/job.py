@@ -9,7 +9,7 @@ from sora_spec.errors import UserError
 from sora_spec.graph import Setting
 from sora_spec.graph.component import Component, Precision
 from sora_spec.graph.eager.ops.attention import Kernel
-from sora_spec.language.facts import attends_across_frames, is_learned, is_trainable
+from sora_spec.language.facts import is_learned, is_trainable, temporal_facts
 from sora_spec.plan.devices.hardware import Device
 from sora_spec.plan.layout import NOTHING, device_count, with_count
 from sora_spec.plan.memory.workload import Workload, workload
@@ -264,7 +264,7 @@ def check_kernels(job: Job) -> None:
             needs = "FlashAttention takes 16-bit types and heads of at most 256 channels"
             key = "export.precision" if job.mode == "generate" else "train.precision"
             raise UserError(f"{option} flash does not run here: {needs}", f"for example {key}=bf16")
-    if job.temporal_attention is not None and not attends_across_frames(job.spec.temporal):
+    if job.temporal_attention is not None and not temporal_facts(job.spec.temporal).across_frames:
         raise UserError(
             f"{job.spec.name} has no attention across frames alone: temporal.kind is {job.spec.temporal.kind}",
             "leave --temporal-attention out; --attention is the kernel of its attention",

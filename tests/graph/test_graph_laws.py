@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sora_spec.errors import UserError
 from sora_spec.graph import Memory, Setting, count, graph_from_spec, memory, saved_for_backward, verify
 from sora_spec.language.loading import spec_from_values
-from sora_spec.language.schema.backbone import Windowed
+from sora_spec.language.schema.backbone import Inserted
 from sora_spec.language.schema.spec import Spec
 
 
@@ -117,6 +117,6 @@ def test_labels_name_the_blocks_that_are_repeated() -> None:
 
 
 def test_what_cannot_be_lowered_is_refused() -> None:
-    spec = small_spec().model_copy(update={"temporal": Windowed(kind="windowed", window=(2, 2, 2))})
-    with pytest.raises(UserError, match=r"temporal\.kind 'windowed'"):
+    spec = small_spec().model_copy(update={"temporal": Inserted(kind="inserted")})
+    with pytest.raises(UserError, match=r"temporal\.kind 'inserted'"):
         graph_from_spec(spec, "denoiser")

@@ -17,7 +17,7 @@ from sora_spec.compile.run.decoding import OnePass, ignore
 from sora_spec.errors import UserError
 from sora_spec.language.loading import load_record, load_spec
 from sora_spec.language.packaged import packaged_names
-from sora_spec.language.rules.buildable import BUILDABLE
+from sora_spec.language.rules.buildable import buildable
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.plan.devices.hardware import find_device
 from sora_spec.plan.interval import total
@@ -192,9 +192,11 @@ def test_planner_and_programs_import_the_same_rules() -> None:
 
 
 def test_every_kind_that_can_be_built_has_a_builder() -> None:
+    from sora_spec.builders.backbones.temporal import TEMPORAL
     from sora_spec.builders.vae.from_spec import VAES
 
-    assert tuple(VAES) == BUILDABLE["vae"]
+    assert list(VAES) == buildable("vae")
+    assert list(TEMPORAL) == buildable("temporal")
 
 
 BAR_OF_TREE = {"VAE": "VAE", "text": "text encoder", "messages": "messages", "machine": "other"}

@@ -1,7 +1,4 @@
-"""A temporal kind that is written in PyTorch alone: planned, printed, swept and verified without a lowering.
-
-The kind is the language's `windowed`; the folder's `sitecustomize` gives it a builder, in the process that has PyTorch.
-"""
+"""A temporal kind that is written in PyTorch alone, `windowed`: planned, swept, verified without a lowering."""
 
 from __future__ import annotations
 
@@ -20,33 +17,6 @@ from sora_spec.graph.traced import tracer
 from sora_spec.language.loading import load_spec
 from sora_spec.language.schema.spec import Spec
 
-BUILDER = """
-import sys
-from sora_spec.language.rules import buildable
-
-buildable.BUILDABLE["temporal"] += ("windowed",)
-if any("builders.trace" in word for word in sys.orig_argv):
-    from einops import rearrange
-    from sora_spec.builders import denoiser
-    from sora_spec.builders.blocks import adaln
-
-    others, attend = denoiser._axes, adaln.attend
-
-    def axes(spec, depth):
-        return (spec.temporal.window,) * depth if spec.temporal.kind == "windowed" else others(spec, depth)
-
-    def within_windows(axis, attention, x, rotation):
-        if isinstance(axis, str):
-            return attend(axis, attention, x, rotation)
-        f, h, w = axis
-        side = int(x.shape[2] ** 0.5)
-        rows = "b (F f) (H h W w) d -> (b F H W) (f h w) d"
-        sizes = {"f": f, "h": h, "w": w, "F": x.shape[1] // f, "H": side // h, "W": side // w}
-        y = attention(rearrange(x, rows, **sizes), rotation)
-        return rearrange(y, "(b F H W) (f h w) d -> b (F f) (H h W w) d", **sizes)
-
-    denoiser._axes, adaln.attend = axes, within_windows
-"""
 SPEC = """\
 version: 1
 name: windows
@@ -63,10 +33,9 @@ DEPTH, WIDTH, TOKENS, WINDOW, FRAME = 12, 64, 4 * 64, 2 * 4 * 4, 64
 
 
 def run(folder: Path, *arguments: str) -> str:
-    """A command of the package in a folder with its own cache, where `windowed` has a builder."""
+    """A command of the package in a folder with its own cache."""
     (folder / "windows.yaml").write_text(SPEC)
-    (folder / "sitecustomize.py").write_text(BUILDER)
-    environment = os.environ | {"PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"XDG_CACHE_HOME": str(folder), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "sora_spec", *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -81,9 +50,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_kind_without_a_lowering_is_planned(folder: Path) -> None:
     asked = ("plan", "windows.yaml", "--gpu", "h100", "--json")
     plan = json.loads(run(folder, *asked))
-    # Spatial attention has a lowering, and differs in the keys of a query: 64 of its frame, or 32 of its window.
+    # Spatial attention has a lowering. Every other block differs in the keys of a query: 32 of a window, not 64.
     spatial = json.loads(run(folder, *asked, "temporal={kind: none}"))
-    more = DEPTH * TOKENS * 4 * WIDTH * (WINDOW - FRAME)
+    more = DEPTH // 2 * TOKENS * 4 * WIDTH * (WINDOW - FRAME)
     flops = [found["components"]["denoiser"]["forward_flops"] for found in (plan, spatial)]
     assert flops[0] - flops[1] == more
     assert plan["components"]["denoiser"]["parameters"] == spatial["components"]["denoiser"]["parameters"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,6 +24,18 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return scores.softmax(dim=-1) @ v
 
 
+def within(window: tuple[int, int, int], where: list[tuple[int, int, int]]) -> AttentionFn:
+    """Attention of all tokens to all, but those of other windows are hidden."""
+    number = [tuple(p // size for p, size in zip(place, window, strict=True)) for place in where]
+    hidden = torch.tensor([[one != other for other in number] for one in number])
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        return scores.masked_fill(hidden, float("-inf")).softmax(dim=-1) @ v
+
+    return attend
+
+
 @dataclass(frozen=True)
 class Network:
     """What a state dict does not say."""
@@ -32,6 +44,7 @@ class Network:
     patch: int = 2
     patch_time: int = 1
     temporal: str = "none"  # none | joint | alternating
+    window: tuple[int, int, int] | None = None  # odd blocks attend to all tokens behind a mask of windows
     rope: tuple[int, int, int] | None = None  # channels of a head for time, height, width
     theta: float = 10_000.0
     attention: AttentionFn = softmax_attention
@@ -172,12 +185,16 @@ def forward(state: State, net: Network, latents: Tensor, time: Tensor, y: Tensor
     if "pos_embed_spatial" in state:
         x = x + state["pos_embed_spatial"][:, None].to(x.dtype)
         x = x + temporal_sincos(D, f)[:, :, None].to(x.dtype)
+    if net.window and "pos_embed" in state:
+        x = x + temporal_sincos(D, f)[:, :, None].to(x.dtype)
     places = [(r, w) for r in range(rows) for w in range(columns)]
     for i in range(depth):
         name = f"blocks.{i}"
-        if net.temporal == "joint":
-            angles = rope_angles(net, [(k, r, w) for k in range(f) for r, w in places]) if net.rope else None
-            x = block(state, name, x.reshape(B, f * S, D), c, net, angles).reshape(B, f, S, D)
+        if net.temporal == "joint" or (net.window and i % 2 == 1):
+            where = [(k, r, w) for k in range(f) for r, w in places]
+            angles = rope_angles(net, where) if net.rope else None
+            seen = replace(net, attention=within(net.window, where)) if net.window else net
+            x = block(state, name, x.reshape(B, f * S, D), c, seen, angles).reshape(B, f, S, D)
         elif net.temporal == "alternating" and i % 2 == 1:
             if i == 1 and "temp_embed" in state:
                 x = x + temporal_sincos(D, f)[:, :, None].to(x.dtype)

@@ -16,7 +16,7 @@ from sora_spec.graph.lower.sequence import Rotation, SequenceGroup, rotate
 from sora_spec.graph.lower.weights import Linear, Weights
 
 if TYPE_CHECKING:
-    from sora_spec.language.facts import Axis
+    from sora_spec.graph.lower.families import Axis
     from sora_spec.language.schema.backbone import Conditioning, Transformer
 
 Modulation = Literal["zero", "single"]

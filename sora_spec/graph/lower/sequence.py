@@ -20,7 +20,7 @@ from sora_spec.graph.eager.tensor import Grads, Node, Tensor, attach, node_for, 
 
 if TYPE_CHECKING:
     from sora_spec.graph.lower.blocks import Attention
-    from sora_spec.language.facts import Axis
+    from sora_spec.graph.lower.families import Axis
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines, one row for each token."""

@@ -18,11 +18,12 @@ from sora_spec.graph.lower.blocks import Block, Rotation, block_modulation, modu
 from sora_spec.graph.lower.embeddings import LabelEmbedding, PooledText, TextTokens, TimeEmbedding
 from sora_spec.graph.lower.sequence import SequenceGroup, sequence_group
 from sora_spec.graph.lower.weights import Linear, Weights
+from sora_spec.language.facts import temporal_facts
 from sora_spec.language.shapes import Shapes, derive_shapes
 from sora_spec.recipe.sampling import longest_clip
 
 if TYPE_CHECKING:
-    from sora_spec.language.facts import Axis
+    from sora_spec.graph.lower.families import Axis
     from sora_spec.language.schema.backbone import Transformer
     from sora_spec.language.schema.spec import Spec
 
@@ -87,6 +88,7 @@ class TransformerDenoiser:
         backbone = spec.backbone
         assert backbone.kind == "transformer"
         self.tape, self.axes, self.spec = weights.tape, axes, spec
+        self.frames_enter = temporal_facts(spec.temporal).frames_enter
         self.shapes = shapes = derive_shapes(spec)
         self.recomputed: frozenset[int] = frozenset()
         self.selected: tuple[str, ...] = ()
@@ -220,18 +222,11 @@ class TransformerDenoiser:
         if self.pos_embed is None:
             return x
         table = unsqueeze(cast_to(self.pos_embed, x.dtype), 1)
-        in_all = self.axes[0] in ("joint", "factorized") and self.adds_frames_once
-        return add(x, add(table, self.frame_positions(x)) if in_all else table)
-
-    @property
-    def adds_frames_once(self) -> bool:
-        """Whether the table over frames is added to the tokens, and not shown to the first block's attention only."""
-        temporal = self.spec.temporal
-        return temporal.kind != "factorized" or temporal.frame_positions == "tokens"
+        return add(x, add(table, self.frame_positions(x)) if self.frames_enter == "tokens" else table)
 
     def attended_frames(self, index: int, x: Tensor) -> Tensor | None:
         """The table over frames that a block shows to its attention across frames."""
-        shows = index == 0 and not self.adds_frames_once and self.time_table is not None
+        shows = index == 0 and self.frames_enter == "first_attention" and self.time_table is not None
         return self.frame_positions(x) if shows else None
 
     @property

@@ -3,53 +3,60 @@
 from __future__ import annotations
 
 from sora_spec.language.code_texts.code import Code
+from sora_spec.language.rules.buildable import buildable
+from sora_spec.language.wording import listed
 
 _PROMISE = (
     "The variant is part of the language, so that specs of these systems can be written and discussed, but there is no "
     "module for it yet. "
 )
 
+
+def _built(section: str) -> str:
+    return f"{_PROMISE}Can be built: {listed(buildable(section))}"
+
+
 CODES = (
     Code(
         "E401",
         "a VAE that cannot be built yet",
-        _PROMISE + "Can be built: `identity`, `image_kl`, `causal3d`.",
+        _built("vae") + ".",
         "vae: {kind: cascade, compression: {time: 1, space: 8}}",
         "vae: {kind: image_kl}",
     ),
     Code(
         "E402",
         "a decoder that cannot be built yet",
-        _PROMISE + "Can be built: `kl`, the VAE's own decoder.",
+        _built("vae.decoder") + ", the VAE's own decoder.",
         "vae: {kind: image_kl, decoder: {kind: consistency}}",
         "vae: {kind: image_kl, decoder: {kind: kl}}",
     ),
     Code(
         "E403",
         "a network that cannot be built yet",
-        _PROMISE + "Can be built: `transformer`.",
+        _built("backbone") + ".",
         "backbone: {kind: cascade}",
         "backbone: {kind: transformer, depth: 2, width: 64, heads: 4, learn_sigma: false}",
     ),
     Code(
         "E404",
         "temporal layers that cannot be built yet",
-        _PROMISE + "Can be built: `none`, `joint`, `alternating`, `factorized`.",
+        _built("temporal") + ".",
         "temporal: {kind: inserted}",
         "temporal: {kind: alternating}",
     ),
     Code(
         "E405",
         "a conditioning that cannot be built yet",
-        _PROMISE + "Can be built: `adaln_zero` and `adaln_single`, with no condition, a class, or a pooled text "
-        "vector; `cross_attention`, with the tokens of a text.",
+        _built("backbone.conditioning") + ". `cross_attention` goes with the tokens of a text, the others with no "
+        "condition, a class, or a pooled text vector.",
         "backbone: {kind: transformer, depth: 2, width: 64, heads: 4, conditioning: {kind: adaln_lora}}",
         "backbone: {kind: transformer, depth: 2, width: 64, heads: 4, conditioning: {kind: adaln_zero}}",
     ),
     Code(
         "E406",
         "positions that cannot be built yet",
-        _PROMISE + "Can be built: `sincos`, `rope`, `none`.",
+        _built("backbone.position") + ".",
         "backbone: {kind: transformer, depth: 2, width: 64, heads: 4, position: {kind: learned}}",
         "backbone: {kind: transformer, depth: 2, width: 64, heads: 4, position: {kind: rope}}",
     ),

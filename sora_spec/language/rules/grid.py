@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sora_spec.language.facts import is_learned, vae_facts
+from sora_spec.language.facts import is_learned, temporal_facts, vae_facts
 from sora_spec.language.rules.problem import At, Problem, counted, divisors, multiples_around
-from sora_spec.language.shapes import derive_shapes, latent_frames, pixel_frames
+from sora_spec.language.shapes import derive_shapes, frame_unit, latent_frames, pixel_frames
 
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
@@ -29,11 +29,11 @@ def frame_rule(spec: Spec) -> str:
 
 
 def frames_around(spec: Spec, frames: int) -> str:
-    """The nearest numbers of frames that VAE and patch both take, as words of a help line."""
-    time, patch = spec.vae.compression.time, spec.patch.time
+    """The nearest numbers of frames that VAE, patch and window all take, as words of a help line."""
+    time, unit = spec.vae.compression.time, frame_unit(spec)
     latent = frames / time if not vae_facts(spec.vae).causal else 1 + (frames - 1) / time
-    below = int(latent // patch) * patch
-    near = [pixel_frames(spec, count) for count in (below, below + patch) if count > 0]
+    below = int(latent // unit) * unit
+    near = [pixel_frames(spec, count) for count in (below, below + unit) if count > 0]
     return " or ".join(str(count) for count in near if count != frames)
 
 
@@ -95,9 +95,10 @@ def is_exact(spec: Spec) -> bool:
 
 def window_divides_grid(spec: Spec) -> Iterator[Problem]:
     """E307."""
-    if spec.temporal.kind != "windowed" or not is_exact(spec):
+    window = temporal_facts(spec.temporal).multiples
+    if max(window) == 1 or not is_exact(spec):
         return
-    grid, window = derive_shapes(spec).grid, spec.temporal.window
+    grid = derive_shapes(spec).grid
     bad = [index for index in range(3) if grid[index] % window[index]]
     if bad:
         axes = ("frames", "rows", "columns")

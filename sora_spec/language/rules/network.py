@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sora_spec.language.facts import moves
+from sora_spec.language.facts import temporal_facts
 from sora_spec.language.rules.problem import At, Problem, divisors, multiples_around
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def parameters_are_bounded(spec: Spec) -> Iterator[Problem]:
 
 def temporal_has_time(spec: Spec) -> Iterator[Problem]:
     """W301."""
-    if moves(spec.temporal) and spec.clip.frames == 1:
+    if temporal_facts(spec.temporal).moves and spec.clip.frames == 1:
         yield Problem(
             "W301",
             f"`temporal: {{kind: {spec.temporal.kind}}}` attends over time, but a clip has one frame",

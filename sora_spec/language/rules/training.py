@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sora_spec.language.facts import is_trainable
 from sora_spec.language.rules.grid import MAX_TOKENS, fits_vae, frame_rule, frames_around
 from sora_spec.language.rules.problem import At, Problem, counted, multiples_around
-from sora_spec.language.shapes import latent_frames
+from sora_spec.language.shapes import frame_unit, latent_frames
 
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
@@ -73,8 +73,10 @@ def export_frames_fit(spec: Spec) -> Iterator[Problem]:
     if limits is None:
         return
     for index, frames in enumerate(limits):
-        if not fits_vae(spec, frames) or latent_frames(spec, frames) % spec.patch.time:
-            rule = frame_rule(spec) + (f" in tokens of {spec.patch.time} latent frames" if spec.patch.time > 1 else "")
+        unit = frame_unit(spec)
+        if not fits_vae(spec, frames) or latent_frames(spec, frames) % unit:
+            what = "tokens" if unit == spec.patch.time else "windows"
+            rule = frame_rule(spec) + (f" in {what} of {unit} latent frames" if unit > 1 else "")
             yield Problem(
                 "E324",
                 f"an exported clip of {counted(frames, 'frame')} does not fit the VAE, which takes {rule}",

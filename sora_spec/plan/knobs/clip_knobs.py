@@ -6,7 +6,7 @@ import re
 
 from sora_spec.errors import UserError
 from sora_spec.language.changes import flow
-from sora_spec.language.facts import moves
+from sora_spec.language.facts import temporal_facts
 from sora_spec.plan.job import Question
 from sora_spec.plan.knobs.field_knobs import help_at
 from sora_spec.plan.knobs.knob import Knob, Setting, Situation
@@ -109,7 +109,7 @@ CLIP_KNOBS: tuple[Knob, ...] = (
         settings=_length_settings,
         place=lambda at: at.spec.clip.frames,
         typed=_length_typed,
-        applies=lambda at: moves(at.spec.temporal),
+        applies=lambda at: temporal_facts(at.spec.temporal).moves,
     ),
     Knob(
         *("fps", "frames a second", help_at("clip.fps")),
@@ -117,6 +117,6 @@ CLIP_KNOBS: tuple[Knob, ...] = (
         settings=lambda at: [Setting(f"{n}", at.question.having("clip.fps", str(n)), n) for n in RATES],
         place=lambda at: at.spec.clip.fps,
         typed=_rate_typed,
-        applies=lambda at: moves(at.spec.temporal),
+        applies=lambda at: temporal_facts(at.spec.temporal).moves,
     ),
 )

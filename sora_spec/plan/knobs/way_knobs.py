@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from sora_spec.language.facts import attends_across_frames, vae_facts
+from sora_spec.language.facts import temporal_facts, vae_facts
 from sora_spec.plan.job import Question, RmsNorm, has_rms_norm
 from sora_spec.plan.knobs.field_knobs import field_at, field_knob, help_at, kinds_at
 from sora_spec.plan.knobs.knob import (
@@ -193,7 +193,7 @@ WAY_KNOBS: tuple[Knob, ...] = (
         *("temporal_attention", "across frames", "The attention kernel across frames; `auto` is that across space."),
         shown=lambda at: at.question.temporal_attention or "auto",
         settings=_temporal_settings,
-        applies=lambda at: on_cuda(at) and runs_network(at) and attends_across_frames(at.spec.temporal),
+        applies=lambda at: on_cuda(at) and runs_network(at) and temporal_facts(at.spec.temporal).across_frames,
     ),
     Knob(
         *("rms_norm", "RMS norm", "In one kernel (`fused`) or written out (`composite`); `auto` is PyTorch's way."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sora_spec.language.facts import attends_across_frames, pattern
+from sora_spec.language.facts import attended
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.plan.devices.hardware import Device
 from sora_spec.plan.interval import Interval
@@ -82,19 +82,12 @@ def attention_workspace(
     if device.kind == "cpu" or "flash" not in kernels or spec.backbone.kind != "transformer":
         return []
     heads, width = spec.backbone.heads, spec.backbone.width // spec.backbone.heads
-    attended = zip(_attended(spec, samples), kernels, strict=False)  # attention across space or of all tokens is first
-    rows = max([count * (-(-tokens // 128) * 128) for (count, tokens), used in attended if used == "flash"], default=0)
-    nbytes = 4 * rows * heads * (-(-width // 32) * 32 + 1)
+    shapes = derive_shapes(spec)
+    lengths = [length for block in attended(spec.temporal, shapes.grid) for length in block]
+    sequences = zip(lengths, kernels, strict=False)  # attention across frames alone, where there is one, is second
+    rows = [samples * shapes.tokens // n * (-(-n // 128) * 128) for n, used in sequences if used == "flash"]
+    nbytes = 4 * max(rows, default=0) * heads * (-(-width // 32) * 32 + 1)
     return [hold("machine", "attention workspace", Interval(0, nbytes, nbytes))]
-
-
-def _attended(spec: Spec, samples: int) -> list[tuple[int, int]]:
-    """How many sequences of how many tokens attention sees."""
-    frames, rows, columns = derive_shapes(spec).grid
-    if pattern(spec.temporal) == ("joint",):
-        return [(samples, frames * rows * columns)]
-    spatial = (samples * frames, rows * columns)
-    return [spatial, (samples * rows * columns, frames)] if attends_across_frames(spec.temporal) else [spatial]
 
 
 def fragmentation(device: Device, allocated: Interval) -> Term:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from sora_spec.errors import UserError
 from sora_spec.language.changes import changed
-from sora_spec.language.facts import moves
+from sora_spec.language.facts import temporal_facts
 from sora_spec.language.rules.problem import counted
 from sora_spec.plan.job import Job
 from sora_spec.plan.layout import with_count
@@ -46,14 +46,14 @@ def _frames(job: Job) -> list[int]:
     counts, exported = frame_counts(job.spec, _MOST), job.spec.export.frames
     if exported is not None and "export.frames" in job.typed:
         counts = [count for count in counts if exported[0] <= count <= exported[1]]
-    if len(counts) < 2 and not moves(job.spec.temporal):
+    if len(counts) < 2 and not temporal_facts(job.spec.temporal).moves:
         raise UserError(f"{job.spec.name} sees every frame on its own: its clip has no length to solve for")
     return counts
 
 
 def _few_frames(job: Job) -> list[int]:
-    own = job.spec.clip.frames
-    return spread(frame_counts(job.spec, max(2, int(own * _REACH))), own) if moves(job.spec.temporal) else []
+    own, moves = job.spec.clip.frames, temporal_facts(job.spec.temporal).moves
+    return spread(frame_counts(job.spec, max(2, int(own * _REACH))), own) if moves else []
 
 
 def _few_sizes(job: Job) -> list[tuple[int, int]]:

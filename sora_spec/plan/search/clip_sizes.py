@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sora_spec.language.facts import moves
-from sora_spec.language.shapes import latent_frames, pixel_frames
+from sora_spec.language.facts import temporal_facts
+from sora_spec.language.shapes import frame_unit, latent_frames, pixel_frames
 
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 def frame_counts(spec: Spec, most: int) -> list[int]:
     """Numbers of frames up to `most` that make whole tokens, ascending."""
     limit = latent_frames(spec, most)
-    counts = [pixel_frames(spec, count) for count in range(spec.patch.time, limit + 1, spec.patch.time)]
-    if not moves(spec.temporal):
+    unit = frame_unit(spec)
+    counts = [pixel_frames(spec, count) for count in range(unit, limit + 1, unit)]
+    if not temporal_facts(spec.temporal).moves:
         return [count for count in counts if count == spec.clip.frames]
     return [count for count in counts if _shares_tokens(spec, latent_frames(spec, count) // spec.patch.time, None)]
 
@@ -24,12 +25,12 @@ def sizes(spec: Spec, largest: float = 1.0) -> list[tuple[int, int]]:
     """Heights and widths of nearly the clip's aspect, ascending, up to `largest` times its own sides."""
     step = spec.vae.compression.space * spec.patch.space
     rows, columns = spec.clip.height // step, spec.clip.width // step
-    short = min(rows, columns)
+    short, window = min(rows, columns), temporal_facts(spec.temporal).multiples
     found: list[tuple[int, int]] = []
     for side in range(1, int(short * largest) + 1):
         scale = side / short
         size = (max(1, round(rows * scale)), max(1, round(columns * scale)))
-        if _shares_tokens(spec, None, size):
+        if not (size[0] % window[1] or size[1] % window[2]) and _shares_tokens(spec, None, size):
             found.append((size[0] * step, size[1] * step))
     return found
 

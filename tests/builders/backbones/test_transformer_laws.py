@@ -39,7 +39,7 @@ def video(batch: int = 2, frames: int = 4, side: int = 8, seed: int = 1) -> Tens
     return torch.randn(batch, 4, frames, side, side, generator=torch.Generator().manual_seed(seed))
 
 
-def video_spec(temporal: str, position: str = "sincos", **changes: Any) -> Spec:
+def video_spec(temporal: str | dict[str, Any], position: str = "sincos", **changes: Any) -> Spec:
     return transformer_spec(frames=4, temporal=temporal, position={"kind": position}, **changes)
 
 
@@ -186,15 +186,18 @@ def test_sharding_with_bf16_compute_equals_a_bf16_module() -> None:
 
 
 @pytest.mark.parametrize(
-    ("temporal", "position"), [("alternating", "sincos"), ("alternating", "rope"), ("joint", "rope")]
+    ("temporal", "position"),
+    [("alternating", "sincos"), ("alternating", "rope"), ("joint", "rope"), ({"kind": "windowed"}, "rope")],
 )
-def test_export_takes_any_batch_and_any_number_of_frames(temporal: str, position: str) -> None:
+def test_export_takes_any_batch_and_any_number_of_frames(temporal: Any, position: str) -> None:
+    unit = 1 if isinstance(temporal, str) else 2
+    temporal = temporal if isinstance(temporal, str) else temporal | {"window": [unit, 2, 4]}
     model = awake(video_spec(temporal, position, depth=2, condition=TEN, qk_norm=True))
-    batch, frames = Dim("batch", min=1, max=64), Dim("frames", min=1, max=512)
-    shapes = ({0: batch, 2: frames}, {0: batch}, {0: batch})
-    example = (video(2, 3), torch.tensor([3.0, 700.0]), torch.tensor([1, 2]))
+    batch, frames = Dim("batch", min=1, max=64), Dim("units", min=1, max=512 // unit)
+    shapes = ({0: batch, 2: unit * frames}, {0: batch}, {0: batch})
+    example = (video(2, 3 * unit), torch.tensor([3.0, 700.0]), torch.tensor([1, 2]))
     program = torch.export.export(model, example, dynamic_shapes=shapes).module()
-    for size, length in ((1, 1), (3, 7)):
+    for size, length in ((1, 1 if unit == 1 else 2 * unit), (3, 7 * unit)):  # `export` sets one window apart, ONNX not
         arguments = (video(size, length), torch.linspace(0, 999, size), torch.arange(size))
         with torch.no_grad():
             torch.testing.assert_close(program(*arguments), model(*arguments), rtol=1e-5, atol=1e-5)
@@ -203,7 +206,7 @@ def test_export_takes_any_batch_and_any_number_of_frames(temporal: str, position
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"temporal": "inserted"}, ("temporal.kind 'inserted'", "none, joint, alternating, factorized")),
+        ({"temporal": "inserted"}, ("temporal.kind 'inserted'", "none, joint, alternating, factorized, windowed")),
         ({"conditioning": {"kind": "adaln_lora"}}, ("backbone.conditioning.kind 'adaln_lora'", "adaln_zero")),
         ({"position": {"kind": "learned"}}, ("backbone.position.kind 'learned'", "sincos, rope, none")),
         ({"condition": {"kind": "text", "encoder": "t5"}}, ("condition.pooled false", "true")),

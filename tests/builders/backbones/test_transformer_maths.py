@@ -12,10 +12,11 @@ from torch import Tensor
 import tests.support.reference_dit as reference
 from sora_spec.builders.blocks.adaln import attend
 from sora_spec.builders.blocks.position import Rope3d, rope_axes, rotate, spatial_table, temporal_table
+from sora_spec.builders.blocks.sequences import WithinFrames
 from sora_spec.builders.conditions.time import TimeEmbedding
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.weights.dit import from_official, own_state, to_official
-from sora_spec.language.schema.backbone import Rope, Transformer
+from sora_spec.language.schema.backbone import Rope, Transformer, Windowed
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.shapes import derive_shapes
 from tests.support.transformer_specs import CLASSES, OFFICIAL_SIZES, official_spec, transformer_spec
@@ -24,6 +25,7 @@ TEN = {"kind": "class", "classes": 10, "dropout": 0.1}
 POOLED = {"kind": "text", "encoder": "clip", "width": 24, "pooled": True}
 LATTE = {"temporal": "alternating", "frames": 6}
 VDIT = {"temporal": "joint", "frames": 6}
+WINDOWS = {"temporal": {"kind": "windowed", "window": [2, 2, 3]}, "frames": 4, "height": 64, "columns": 96}
 ROPE = {"position": {"kind": "rope"}}
 
 
@@ -45,8 +47,9 @@ def network_of(spec: Spec) -> reference.Network:
         side = 3 * head // 8 // 2 * 2
         axes = spec.backbone.position.axes or (head - 2 * side, side, side)
     theta = spec.backbone.position.theta if isinstance(spec.backbone.position, Rope) else 1e4
+    window = spec.temporal.window if isinstance(spec.temporal, Windowed) else None
     return reference.Network(
-        spec.backbone.heads, spec.patch.space, spec.patch.time, spec.temporal.kind, rope=axes, theta=theta
+        *(spec.backbone.heads, spec.patch.space, spec.patch.time, spec.temporal.kind, window), rope=axes, theta=theta
     )
 
 
@@ -92,6 +95,11 @@ CASES: dict[str, tuple[dict[str, Any], int | None]] = {
     "vdit, patch of 2 frames": (VDIT | {"patch": (2, 2), "columns": 96}, None),
     "vdit, longer clip": (VDIT, 8),
     "vdit, rope": (VDIT | ROPE | {"columns": 96}, 5),
+    "windows, masked full attention in the reference": (WINDOWS, None),
+    "windows, odd depth, another clip": (WINDOWS | {"depth": 3}, 6),
+    "windows, rope, qk norm": (WINDOWS | ROPE | {"qk_norm": True}, 6),
+    "windows, patch of 2 frames": (WINDOWS | {"patch": (2, 2), "frames": 8}, None),
+    "windows of one token": (WINDOWS | ROPE | {"temporal": {"kind": "windowed", "window": [1, 1, 1]}}, None),
     "vdit, rope with given axes": (VDIT | {"position": {"kind": "rope", "axes": [2, 6, 4], "theta": 100.0}}, None),
 }
 
@@ -239,7 +247,7 @@ def test_order_of_the_modulation(chunk: int, effect: str) -> None:
         branch = effect.split("_")[1]
         block.modulation.bias[gates[branch] * width : (gates[branch] + 1) * width] = 1.0
         normal = torch.nn.functional.layer_norm(x, (width,), eps=1e-6)
-        run = partial(attend, "space", block.attention) if branch == "msa" else lambda y, _: block.mlp(y)
+        run = partial(attend, WithinFrames(), block.attention) if branch == "msa" else lambda y, _: block.mlp(y)
         torch.testing.assert_close(block(x, c), x + run(normal, None))
         block.modulation.bias[chunk * width + 7] += 0.5
         bumped = torch.zeros(width).index_fill(0, torch.tensor([7]), 0.5)
