@@ -17,7 +17,6 @@ then replaces the manifest, so that a crash in between leaves a file that nobody
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +37,7 @@ from sora_spec.compile.bundle.manifest import (
     upgraded,
 )
 from sora_spec.compile.run.labels import check_names
+from sora_spec.disk.checksums import sha256_of
 from sora_spec.disk.run_folder import replacing_folder, write_atomically
 from sora_spec.errors import UserError
 from sora_spec.recipe.parts import graph_parts
@@ -51,12 +51,6 @@ if TYPE_CHECKING:
 _SAY_ABOVE_BYTES = 4 * 1024**3
 """Bundles above this size take many seconds to hash, so that is said."""
 _MANIFEST_LIMIT_BYTES = 16 * 1024**2
-
-
-def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file, as hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Bundle:
@@ -159,7 +153,7 @@ class Bundle:
 
 def record_file(root: Path, path: Path) -> File:
     """Describe `path`, which lies inside the bundle `root`."""
-    return File(path=path.relative_to(root).as_posix(), bytes=path.stat().st_size, sha256=sha256_of_file(path))
+    return File(path=path.relative_to(root).as_posix(), bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
@@ -252,5 +246,5 @@ def _check_file(root: Path, record: File, hashes: bool) -> None:
             f"{path} has {size:,} bytes, the manifest says {record.bytes:,}: it was cut short or edited",
             again,
         )
-    if hashes and sha256_of_file(path) != record.sha256:
+    if hashes and sha256_of(path) != record.sha256:
         raise UserError(f"{path} does not have the hash that the manifest says: it was edited", again)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +25,7 @@ from sora_spec.compile.export.engines import add_engines, plan_targets
 from sora_spec.compile.export.graph_loading import load_networks
 from sora_spec.compile.export.graph_modules import GraphModule, cast_weights
 from sora_spec.compile.export.onnx_export import OPSETS, ExportedGraph, export_onnx
-from sora_spec.compile.export.parity import measure_parity, plan_comparison, random_inputs
+from sora_spec.compile.export.parity import answers_zero, measure_parity, plan_comparison
 from sora_spec.compile.run.executors.onnx_stage import OnnxStage, import_onnxruntime
 from sora_spec.compile.run.executors.opening import source_spec
 from sora_spec.compile.run.executors.spec_source import SpecSource
@@ -135,15 +136,11 @@ def export_part(spec: Spec, module: Module, folder: Path) -> ExportedPart:
 
 def _notes(spec: Spec, part: GraphName) -> tuple[str, ...]:
     """What the graph does otherwise than the run, or for itself."""
-    if part != "vae_decoder":
-        return ()
     found: list[str] = []
-    if (tiles := cut_of(spec)) is not None:
+    if part == "vae_decoder" and (tiles := cut_of(spec)) is not None:
         found.append(f"decodes one of {tiles.tiles} overlapping tiles, as vae.tiling says; generate puts them together")
-    if streams(spec):
-        found.append(
-            "decodes all frames of a clip at once: vae.streaming is not exported, and memory grows with the clip"
-        )
+    if part == "vae_decoder" and streams(spec):
+        found.append("decodes all frames at once: vae.streaming is not exported, and memory grows with the clip")
     return tuple(found)
 
 
@@ -153,57 +150,46 @@ def _in_precision(module: Module, precision: Precision) -> GraphModule:
 
 
 def _parity(spec: Spec, module: Module, graph: ExportedGraph) -> Parity | None:
-    precision = spec.export.precision
-    if precision == "bf16":
+    if spec.export.precision == "bf16":
         output.warn(f"{module.name}: no CPU backend runs bf16, so the graph is checked but not compared with eager")
         return None
+    if answers_zero(spec, _eager(spec, module)):
+        return _parity_of_twin(spec, module, graph)
+    return _measure(spec, module, graph.path)
+
+
+def _eager(spec: Spec, module: Module) -> TorchStage:
+    return TorchStage(module.name, module.module, contract_of(spec, module.name))
+
+
+def _measure(spec: Spec, module: Module, path: Path) -> Parity:
     contract = contract_of(spec, module.name)
     comparison = plan_comparison(spec, contract, module.module)
-    if _answers_zero(spec, module):
-        return _parity_of_twin(spec, module, graph)
-    exported = OnnxStage(module.name, graph.path, contract, cpu_only=True)
-    return measure_parity(comparison, TorchStage(module.name, module.module, contract), exported, precision)
+    exported = OnnxStage(module.name, path, contract, cpu_only=True)
+    return measure_parity(comparison, _eager(spec, module), exported, spec.export.precision)
 
 
-def _answers_zero(spec: Spec, module: Module) -> bool:
-    """Whether the output is zero for a random input, as of a freshly initialised adaLN-zero network."""
-    import numpy as np
-
-    contract = contract_of(spec, module.name)
-    frames = contract.axes.get("frames")
-    inputs = random_inputs(spec, contract, 1, frames.multiple_of if frames else 0, np.random.default_rng(1))
-    result = TorchStage(module.name, module.module, contract).run(inputs)
-    return not result[contract.outputs[0].name].any()
-
-
-def _parity_of_twin(spec: Spec, module: Module, graph: ExportedGraph) -> Parity | None:
+def _parity_of_twin(spec: Spec, module: Module, graph: ExportedGraph) -> Parity:
     """Measure a copy with perturbed weights, exported the same way: agreement on zeros would say nothing."""
     output.warn(f"{module.name} is untrained: it answers zero to every input; parity is measured on perturbed weights")
-    twin = copy.deepcopy(module.module)
+    twin = Module(module.name, copy.deepcopy(module.module))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in twin.parameters():
+        for parameter in twin.module.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
-    contract, precision = contract_of(spec, module.name), spec.export.precision
     path = graph.path.with_name(f".twin-{graph.path.name}")
-    perturbed = Module(module.name, twin)
     try:
-        export_onnx(_in_precision(perturbed, precision), contract, path, graph.opset)
-        comparison = plan_comparison(spec, contract, twin)
-        exported = OnnxStage(module.name, path, contract, cpu_only=True)
-        parity = measure_parity(comparison, TorchStage(module.name, twin, contract), exported, precision)
+        export_onnx(_in_precision(twin, spec.export.precision), contract_of(spec, twin.name), path, graph.opset)
+        return _measure(spec, twin, path).model_copy(update={"perturbed": True})
     finally:
         path.unlink(missing_ok=True)
         path.with_name(f"{path.name}.data").unlink(missing_ok=True)
-    return parity.model_copy(update={"perturbed": True})
 
 
 def installed_packages(names: Sequence[str]) -> dict[str, str]:
     """Versions of those of `names` that are installed."""
     found: dict[str, str] = {}
     for name in names:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found

@@ -18,10 +18,11 @@ TORCH_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": tor
 class DenoiserGraph(nn.Module):
     """The denoiser with float32 inputs and output, whatever the precision of its weights."""
 
-    def __init__(self, denoiser: Denoiser, dtype: torch.dtype = torch.float32) -> None:
+    dtype = torch.float32
+
+    def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
         self.denoiser = denoiser
-        self.dtype = dtype
 
     def forward(
         self, latents: Tensor, time: Tensor, condition: Tensor | None = None, mask: Tensor | None = None
@@ -35,10 +36,11 @@ class DenoiserGraph(nn.Module):
 class DecoderGraph(nn.Module):
     """The VAE's decoder with float32 input and output."""
 
-    def __init__(self, vae: VaeModule, dtype: torch.dtype = torch.float32) -> None:
+    dtype = torch.float32
+
+    def __init__(self, vae: VaeModule) -> None:
         super().__init__()
         self.vae = vae
-        self.dtype = dtype
 
     def forward(self, latents: Tensor) -> Tensor:
         """latents (B, C, F, H, W) → video (B, 3, T, Y, X)."""

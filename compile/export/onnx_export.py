@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sora_spec.compile.bundle.contract import BATCH, Contract
-from sora_spec.compile.bundle.manifest import Port, Precision, Range
+from sora_spec.compile.bundle.manifest import Precision, Range
 from sora_spec.compile.export.graph_passes import count_nodes, simplify
 from sora_spec.errors import UserError
 
@@ -81,11 +81,7 @@ def trace_inputs(contract: Contract) -> dict[str, Tensor]:
         for name, axis in contract.axes.items()
     }
     shapes = contract.shapes(**extents)
-    return {port.name: _zeros(port, shapes[port.name]) for port in contract.inputs}
-
-
-def _zeros(port: Port, shape: tuple[int, ...]) -> Tensor:
-    return torch.zeros(shape, dtype=torch.int64 if port.dtype == "int64" else torch.float32)
+    return {port.name: torch.zeros(shapes[port.name], dtype=getattr(torch, port.dtype)) for port in contract.inputs}
 
 
 def _dynamic_shapes(contract: Contract) -> tuple[dict[int, Any], ...]:
@@ -109,11 +105,8 @@ def _symbol(name: str, axis: Range) -> Any:
 
 def _name_axes(model: ir.Model, contract: Contract) -> None:
     """Give the graph's inputs and outputs the contract's axis names in place of the tracer's symbols."""
-    values = [
-        *zip(model.graph.inputs, contract.inputs, strict=True),
-        *zip(model.graph.outputs, contract.outputs, strict=True),
-    ]
-    for value, port in values:
+    values, ports = (*model.graph.inputs, *model.graph.outputs), (*contract.inputs, *contract.outputs)
+    for value, port in zip(values, ports, strict=True):
         assert value.name == port.name, (value.name, port.name)
         for axis, extent in enumerate(port.shape):
             found = value.shape[axis] if value.shape is not None else None

@@ -60,8 +60,7 @@ def forward_flops(module: nn.Module, contract: Contract, frames: int) -> int:
     """Forward FLOPs of one sample of `frames` latent frames, counted by PyTorch on fake tensors."""
     shapes = contract.shapes(batch=1, frames=frames)
     with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, torch.no_grad():
-        dtypes = {"int64": torch.int64, "float32": torch.float32}
-        module(*(torch.zeros(shapes[port.name], dtype=dtypes[port.dtype]) for port in contract.inputs))
+        module(*(torch.zeros(shapes[port.name], dtype=getattr(torch, port.dtype)) for port in contract.inputs))
     return counter.get_total_flops()
 
 
@@ -94,6 +93,14 @@ def _cases(comparison: Comparison, eager: Stage, exported: Stage) -> Iterator[Pa
         difference = found.astype(np.float64) - wanted
         relative = float(np.linalg.norm(difference) / np.linalg.norm(wanted.astype(np.float64)))
         yield ParityCase(batch=batch, frames=length, relative_l2=relative, max_abs=float(np.abs(difference).max()))
+
+
+def answers_zero(spec: Spec, eager: Stage) -> bool:
+    """Whether the output is zero for a random input, as of a freshly initialised adaLN-zero network."""
+    contract = eager.contract
+    frames = contract.axes[FRAMES].multiple_of if FRAMES in contract.axes else 0
+    result = eager.run(random_inputs(spec, contract, 1, frames, np.random.default_rng(1)))
+    return not result[contract.outputs[0].name].any()
 
 
 def random_inputs(

@@ -102,14 +102,10 @@ def build_engine(request: EngineRequest, compiler: Compiler) -> bytes:
 
     Raises UserError with the parser's or builder's own words when the graph cannot be compiled for the target.
     """
-    trt = compiler.module
-    logger = _make_logger(trt)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
+    logger, builder, network, parser = _builder(compiler.module)
     if not parser.parse_from_file(str(request.onnx)):
         raise _parse_error(request.onnx, parser)
-    config = _make_config(trt, builder, request, compiler)
+    config = _make_config(compiler.module, builder, request, compiler)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
         raise UserError(
@@ -134,13 +130,17 @@ def _make_config(trt: Any, builder: Any, request: EngineRequest, compiler: Compi
     return config
 
 
-def unsupported_nodes(onnx: Path, compiler: Compiler) -> list[str]:
-    """Nodes that the parser refuses, as `name (op)`; empty when it takes the whole graph. Needs no GPU."""
-    trt = compiler.module
+def _builder(trt: Any) -> tuple[Any, Any, Any, Any]:
+    """A logger, a builder, an empty network and the parser that fills it; all must live until the last is used."""
     logger = _make_logger(trt)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
+    return logger, builder, network, trt.OnnxParser(network, logger)
+
+
+def unsupported_nodes(onnx: Path, compiler: Compiler) -> list[str]:
+    """Nodes that the parser refuses, as `name (op)`; empty when it takes the whole graph. Needs no GPU."""
+    *kept, parser = _builder(compiler.module)  # noqa: RUF059, the parser refers to them
     if parser.supports_model_v2(onnx.read_bytes(), str(onnx)):
         return []
     return _describe_errors(parser) or ["the parser gives no reason"]

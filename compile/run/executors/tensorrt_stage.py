@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,30 +31,8 @@ if TYPE_CHECKING:
     from sora_spec.builders.diffusion.torch_arrays import TorchArrays
 
 
-class DeviceMemory(Protocol):
-    """What a stage asks of CUDA: buffers, copies and one stream."""
-
-    stream: int
-
-    def allocate(self, size: int) -> int:
-        """Address of `size` fresh bytes on the device."""
-        ...
-
-    def free(self, address: int) -> None:
-        """Give a buffer back."""
-        ...
-
-    def upload(self, address: int, value: NDArray[Any]) -> None:
-        """Copy an array to the device, in the order of the stream."""
-        ...
-
-    def download(self, address: int, out: NDArray[Any]) -> None:
-        """Copy from the device into an array and wait for the stream."""
-        ...
-
-
 class CudaMemory:
-    """`DeviceMemory` over the CUDA runtime."""
+    """Buffers, copies and one stream of the CUDA runtime, for a machine without torch."""
 
     def __init__(self) -> None:
         try:
@@ -73,20 +51,20 @@ class CudaMemory:
         return result[0] if result else None
 
     def allocate(self, size: int) -> int:
-        """See `DeviceMemory.allocate`."""
+        """Address of `size` fresh bytes on the device."""
         return int(self._call(self._cuda.cudaMalloc, size))
 
     def free(self, address: int) -> None:
-        """See `DeviceMemory.free`."""
+        """Give a buffer back."""
         self._call(self._cuda.cudaFree, address)
 
     def upload(self, address: int, value: NDArray[Any]) -> None:
-        """See `DeviceMemory.upload`."""
+        """Copy an array to the device, in the order of the stream."""
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._call(self._cuda.cudaMemcpyAsync, address, value.ctypes.data, value.nbytes, kind, self.stream)
 
     def download(self, address: int, out: NDArray[Any]) -> None:
-        """See `DeviceMemory.download`."""
+        """Copy from the device into an array and wait for the stream."""
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call(self._cuda.cudaMemcpyAsync, out.ctypes.data, address, out.nbytes, kind, self.stream)
         self._call(self._cuda.cudaStreamSynchronize, self.stream)
@@ -163,7 +141,7 @@ class DeviceEngineStage(EngineStage):
 class HostEngineStage(EngineStage):
     """An engine over numpy's arrays. Its buffers grow with the largest shape seen and are kept while it is open."""
 
-    def __init__(self, memory: DeviceMemory, *arguments: Any, **settings: Any) -> None:
+    def __init__(self, memory: CudaMemory, *arguments: Any, **settings: Any) -> None:
         self._memory, self.stream = memory, memory.stream
         self._buffers: dict[str, tuple[int, int]] = {}
         super().__init__(*arguments, **settings)
