@@ -28,8 +28,8 @@ from sora_spec.language.changes import changed
 from sora_spec.language.loading import load_record
 from sora_spec.language.source import load_document
 from sora_spec.plan import Job, device_names, find_device, make_plan
+from sora_spec.plan.axes.clip import sizes
 from sora_spec.plan.job import Question
-from sora_spec.plan.search.clip_sizes import sizes
 from sora_spec.plan.search.sweep import parse_axes, sweep
 
 SPEC = Path(__file__).parents[1] / "specs" / "dit.yaml"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -82,10 +82,9 @@ def plan(
     Lines of terms are None for a spec that `load` returned, which has no text. Raises SpecErrors or UserError where
     there is no plan.
     """
-    from sora_spec.language.source import Document
-    from sora_spec.language.spec_errors import SpecErrors
     from sora_spec.plan.job import Question
-    from sora_spec.plan.question import answer_values, plan_of
+    from sora_spec.plan.question import advise, planned
+    from sora_spec.plan.show.values import plan_values
 
     if mode == "train" and (batch is not None or one_at_a_time):
         raise UserError("batch and one_at_a_time are about generating", 'add mode="generate", or leave them out')
@@ -93,17 +92,10 @@ def plan(
         raise UserError("stage is about training, and a generation runs every part", "leave stage out")
     document = _document(source, None)
     pairs = tuple((path, _text(path, value)) for path, value in (overrides or {}).items())
-    placement = "sequential" if one_at_a_time else "resident"
-    asked = Question(gpu, count, os.fspath(hardware), pairs, mode=mode, stage=stage, placement=placement, batch=batch)
-    answer = plan_of(document, asked)
-    if answer.spec is None:
-        raise SpecErrors(answer.diagnostics)
-    if not isinstance(source, str | os.PathLike):
-        answer = replace(answer, document=Document(document.text, None, []))
-    values = answer_values(answer)
-    if values is None:
-        raise UserError(answer.problem, answer.hint or None)
-    return values
+    file, placement = os.fspath(hardware), "sequential" if one_at_a_time else "resident"
+    asked = Question(gpu, count, pairs, hardware=file, mode=mode, stage=stage, batch=batch, placement=placement)
+    made, spec, laid = planned(document, asked)
+    return plan_values(made, advise(made, spec), laid if isinstance(source, str | os.PathLike) else None)
 
 
 @overload

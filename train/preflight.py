@@ -21,6 +21,7 @@ from sora_spec.plan.interval import Interval, worst
 from sora_spec.plan.job import Question, planned_job
 from sora_spec.plan.memory.train_phases import LATENTS
 from sora_spec.plan.planner import Plan, make_plan
+from sora_spec.plan.search.advised import Advice
 from sora_spec.plan.search.fixes import find_fixes
 from sora_spec.plan.search.solve import solve
 from sora_spec.plan.show.report import GIB, duration, headline
@@ -92,9 +93,9 @@ def write_plan(folder: StageFolder, found: Preflight) -> None:
         folder.plan_path.unlink(missing_ok=True)  # an earlier spec's
         return
     plan, spec_path = found.plan, RunFolder(folder.path.parent).spec_path
-    fixes = [] if plan.fits else find_fixes(plan.job, plan.job.spec)
-    largest = solve(plan.job, "batch", plan.job.spec) if plan.fits else None
-    values = plan_values(plan, fixes, largest, load_document(str(spec_path)))
+    fixes = () if plan.fits else tuple(find_fixes(plan.job))
+    advice = Advice(fixes, solve(plan.job, "batch") if plan.fits else None)
+    values = plan_values(plan, advice, load_document(str(spec_path)))
     write_atomically(folder.plan_path, json.dumps(values, indent=2) + "\n")
 
 
@@ -119,7 +120,8 @@ def refusal(plan: Plan, spec: Spec) -> tuple[str, str]:
     lines = [f"{spec.name}: {headline(plan)}"]
     for fix in fixes:
         factor = fix.plan.times.total_seconds.likely / max(plan.times.total_seconds.likely, 1e-12)
-        arguments = " ".join(fix.overrides) + (f" on {fix.count} devices" if fix.count != plan.job.count else "")
+        count = fix.plan.job.count
+        arguments = " ".join(fix.overrides) + (f" on {count} devices" if count != plan.job.count else "")
         lines.append(f"  {arguments}  ({fix.plan.needed.likely / GIB:.1f} GiB, time × {factor:.2f})")
     if fixes:
         lines.insert(1, "it would fit with")

@@ -26,7 +26,8 @@ from textual.worker import Worker, WorkerState
 from sora_spec.characters import visible
 from sora_spec.language.source import Document
 from sora_spec.plan.job import Question
-from sora_spec.plan.question import Advice, Answer, advise, plan_of
+from sora_spec.plan.question import Answer, advise, plan_of
+from sora_spec.plan.search.advised import Advice
 from sora_spec.plan.show.snapshot import Snapshot, snapshot_of
 from sora_spec.tui.ending import listen
 from sora_spec.tui.session import OpenSpec, Session, document_of
@@ -303,7 +304,7 @@ class SoraSpecApp(App[None]):
             self.run_worker(work, name="advice", group="advice", thread=True, exit_on_error=False)
 
     def _find_advice(self, spec: OpenSpec, number: int, answer: Answer) -> None:
-        self.post_message(Advised(spec, number, advise(answer)))
+        self.post_message(Advised(spec, number, advise(answer.plan, answer.spec)))
 
     def on_advised(self, message: Advised) -> None:
         """Keep advice that still belongs to what is shown."""

@@ -15,8 +15,8 @@ from textual.reactive import reactive
 from textual.widgets import DataTable, Static
 from textual.worker import Worker, get_current_worker
 
+from sora_spec.plan.axes.all_axes import Field
 from sora_spec.plan.question import Answer, plan_of
-from sora_spec.plan.search.axes import Field
 from sora_spec.plan.show.comparing import shown_ratio
 from sora_spec.plan.show.contrast import Line as ContrastLine
 from sora_spec.plan.show.contrast import contrast

@@ -10,17 +10,17 @@ from textual.containers import Container, Horizontal, Vertical
 
 from sora_spec.errors import UserError
 from sora_spec.language.span import Text
-from sora_spec.plan.knobs.all_knobs import Knob, Situation, knobs_for
+from sora_spec.plan.axes.all_axes import AXES
+from sora_spec.plan.axes.axis import Axis
+from sora_spec.plan.job import Job
 from sora_spec.plan.question import with_advice
-from sora_spec.plan.search.fastest import Fastest
-from sora_spec.plan.search.fixes import Fix
-from sora_spec.plan.search.solve import Solution
+from sora_spec.plan.search.advised import Advised
 from sora_spec.plan.show.breakdown import OpRow, Row, breakdown
 from sora_spec.plan.show.snapshot import Snapshot
 from sora_spec.tui.frame import Frame, planner_app
 from sora_spec.tui.numbers import gib
 from sora_spec.tui.rows import Cell, Line, Lines, RowList
-from sora_spec.tui.session import OpenSpec, situation
+from sora_spec.tui.session import OpenSpec
 from sora_spec.tui.signs import SIGNS
 from sora_spec.tui.tree import Breakdown, header
 from sora_spec.tui.verdict import fix_lines, problem_lines, time_lines, verdict_lines
@@ -56,22 +56,22 @@ class KnobRows(RowList):
 
     def __init__(self, id: str) -> None:
         super().__init__("What if", id, empty="no plan to change")
-        self.situation: Situation | None = None
+        self.job: Job | None = None
 
-    def show(self, now: Situation | None, first: Situation | None) -> None:
+    def show(self, now: Job | None, first: Job | None) -> None:
         """Every knob that has an effect, with its value; changed ones are marked."""
-        self.situation = now
+        self.job = now
         if now is None:
             self.set_lines([])
             return
-        knobs = knobs_for(now)
+        knobs = [axis for axis in AXES.values() if axis.applies(now)]
         here = self.line.value.key if self.line is not None else None
         self.set_lines([self._line(knob, now, first) for knob in knobs])
         moved = next((i for i, knob in enumerate(knobs) if knob.key == here), None)
         if moved is not None and moved != self.cursor:
             self.cursor = moved
 
-    def _line(self, knob: Knob, now: Situation, first: Situation | None) -> Line:
+    def _line(self, knob: Axis, now: Job, first: Job | None) -> Line:
         shown = knob.shown(now)
         changed = first is not None and knob.applies(first) and knob.shown(first) != shown
         label = Cell(f"{knob.label}{' *' if changed else ''}", "accent" if changed else "plain")
@@ -79,19 +79,17 @@ class KnobRows(RowList):
         return Line((label,), (Cell("◂", "dim"), value, Cell("▸", "dim")), knob)
 
     @property
-    def knob(self) -> Knob | None:
+    def knob(self) -> Axis | None:
         """The knob with the cursor."""
         return self.line.value if self.line is not None else None
 
-    def turn(self, knob: Knob, way: Literal[-1, 1]) -> None:
+    def turn(self, knob: Axis, way: Literal[-1, 1]) -> None:
         """Ask for the next setting."""
-        if self.situation is None:
-            return
-        asked = knob.step(self.situation, way)
-        if asked is None:
+        change = None if self.job is None else knob.step(self.job, way)
+        if self.job is None or change is None:
             self.app.bell()
         else:
-            planner_app(self).ask(asked)
+            planner_app(self).ask(change.asked(planner_app(self).spec.question, self.job))
 
     def action_turn(self, way: Literal[-1, 1]) -> None:
         """The knob with the cursor, up or down."""
@@ -158,7 +156,7 @@ class PlannerScreen(Frame):
     def show_answer(self, spec: OpenSpec) -> None:
         """Everything anew; rows that are the same are not drawn again."""
         self.query_one(SpecRows).show(planner_app(self).session.specs, planner_app(self).session.index)
-        self.query_one(KnobRows).show(situation(spec), spec.first)
+        self.query_one(KnobRows).show(spec.job, spec.first)
         snapshot, stale = spec.shown, spec.stale
         self._show_verdict(spec, snapshot, stale)
         if snapshot is None:
@@ -227,20 +225,20 @@ class PlannerScreen(Frame):
             planner_app(self).select_spec(message.rows.cursor)
         elif message.rows.id == "tree":
             self._show_detail()
-        elif message.rows.id == "knobs" and isinstance(message.line.value, Knob):
+        elif message.rows.id == "knobs" and isinstance(message.line.value, Axis):
             message.rows.tooltip = message.line.value.help
 
     def on_row_list_chosen(self, message: RowList.Chosen) -> None:
         """Enter or a second click."""
         value: Any = message.line.value
-        if isinstance(value, Knob):
+        if isinstance(value, Axis):
             self._type(value)
-        elif isinstance(value, Fix | Solution | Fastest):
+        elif isinstance(value, Advised):
             self.apply(value, "".join(cell.text for cell in message.line.left))
         elif isinstance(value, OpenSpec):
             self.query_one(KnobRows).focus()
 
-    def apply(self, advised: Fix | Solution | Fastest, words: str) -> None:
+    def apply(self, advised: Advised, words: str) -> None:
         """Ask for what was advised."""
         app = planner_app(self)
         snapshot = app.spec.good
@@ -248,9 +246,9 @@ class PlannerScreen(Frame):
             app.ask(with_advice(app.spec.question, advised, snapshot.plan))
             app.notify(words.strip(), title="Applied; u takes it back", timeout=3)
 
-    def _type(self, knob: Knob) -> None:
-        at = self.query_one(KnobRows).situation
-        if at is None:
+    def _type(self, knob: Axis) -> None:
+        job = self.query_one(KnobRows).job
+        if job is None:
             return
         from sora_spec.tui.typing_box import TypingBox
 
@@ -258,11 +256,11 @@ class PlannerScreen(Frame):
             if text is None:
                 return
             try:
-                planner_app(self).ask(knob.enter(at, text))
+                planner_app(self).ask(knob.enter(job, text).asked(planner_app(self).spec.question, job))
             except UserError as error:
                 self.notify(error.hint or "", title=error.message, severity="error")
 
-        self.app.push_screen(TypingBox(knob, at), take)
+        self.app.push_screen(TypingBox(knob, job), take)
 
     def action_turn(self, way: Literal[-1, 1]) -> None:
         """Turn the knob that has the cursor, wherever the focus is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sora_spec.characters import visible_name
@@ -13,9 +13,9 @@ from sora_spec.language.reading import decode
 from sora_spec.language.source import Document, load_document, parse_document
 from sora_spec.language.span import Text
 from sora_spec.language.yaml_tree import RefusedError
-from sora_spec.plan.job import Question
-from sora_spec.plan.knobs.all_knobs import Situation, situation_of
-from sora_spec.plan.question import Advice, Answer
+from sora_spec.plan.job import Job, Question
+from sora_spec.plan.question import Answer
+from sora_spec.plan.search.advised import Advice
 from sora_spec.plan.show.snapshot import Snapshot
 from sora_spec.tui.pins import Column
 
@@ -39,7 +39,7 @@ class OpenSpec:
     """The last one with a plan: what is shown, greyed, while the spec is wrong."""
     good_answer: Answer | None = None
     """That `good` was made of."""
-    first: Situation | None = None
+    first: Job | None = None
     """Of the first answer with a plan: what knobs are compared with."""
     beginning: Question = field(default_factory=Question)
     """The question that the session began with."""
@@ -82,6 +82,11 @@ class OpenSpec:
     def stale(self) -> bool:
         """Whether what is shown is not the newest answer, which has no plan."""
         return self.answer is not None and self.answer.plan is None
+
+    @property
+    def job(self) -> Job | None:
+        """The last job that could be planned: what knobs see."""
+        return None if self.good_answer is None else self.good_answer.job
 
     @property
     def answered_document(self) -> Document:
@@ -158,7 +163,7 @@ class OpenSpec:
         self.advice = None
         if answer.plan is not None:
             self.good, self.good_answer = snapshot, answer
-            self.first = self.first or situation_of(answer)
+            self.first = self.first or answer.job
         return True
 
 
@@ -190,12 +195,6 @@ def document_of(name: str, content: str) -> Document:
     except RefusedError as refused:
         return Document(Text(name, content), None, [refused.diagnostic])
     return parse_document(text)
-
-
-def situation(spec: OpenSpec) -> Situation | None:
-    """What knobs see: the question as it is asked now, and the last spec and job that could be made."""
-    known = None if spec.good_answer is None else situation_of(spec.good_answer)
-    return None if known is None else replace(known, question=spec.question)
 
 
 def open_session(arguments: Sequence[str], question: Question) -> Session:

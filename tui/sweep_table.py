@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from rich.text import Text
 
 from sora_spec.errors import UserError
+from sora_spec.plan.axes.all_axes import AXES
 from sora_spec.plan.job import Job
-from sora_spec.plan.layout import with_count
 from sora_spec.tui.session import OpenSpec
 
 
@@ -69,12 +69,9 @@ def first_axes(spec: OpenSpec, counts: Sequence[int]) -> str:
 
 def _shares(job: Job, count: int, batch: int | None = None) -> bool:
     """Whether so many devices can share the batch."""
-    spec = job.spec
-    if batch is not None:
-        train = spec.train.model_copy(update={"batch": batch})
-        spec = spec.model_copy(update={"train": train})
     try:
-        with_count(spec, count, job.stage, job.typed)
+        job = job if batch is None else AXES["batch"].change(job, batch).at(job)
+        AXES["gpus"].change(job, count).at(job)
     except UserError:
         return False
     return True

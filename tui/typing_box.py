@@ -10,7 +10,8 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label
 
-from sora_spec.plan.knobs.all_knobs import Knob, Situation
+from sora_spec.plan.axes.axis import Axis
+from sora_spec.plan.job import Job
 from sora_spec.tui.rows import Cell, Line, RowList
 
 
@@ -19,17 +20,16 @@ class TypingBox(ModalScreen[str | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave")]
 
-    def __init__(self, knob: Knob, situation: Situation) -> None:
+    def __init__(self, axis: Axis, job: Job) -> None:
         super().__init__()
-        self.knob, self.situation = knob, situation
+        self.axis, self.job = axis, job
 
     def compose(self) -> ComposeResult:
         """A line to type in where the knob takes one, and its settings."""
-        shown = self.knob.shown(self.situation)
-        words = [setting.words for setting in self.knob.settings(self.situation)]
+        shown, words = self.axis.shown(self.job), list(self.axis.settings(self.job))
         with Vertical(id="box"):
-            yield Label(self.knob.help, id="help")
-            if self.knob.typed is not None:
+            yield Label(self.axis.help, id="help")
+            if self.axis.read is not None:
                 yield Input(shown.partition(" ")[0].replace("×", "x"), id="typed", compact=True)
             rows = RowList("enter chooses, escape leaves", "settings")
             rows.set_reactive(RowList.cursor, words.index(shown) if shown in words else 0)
@@ -38,8 +38,8 @@ class TypingBox(ModalScreen[str | None]):
 
     def on_mount(self) -> None:
         """Ready to type."""
-        self.query_one("#box").border_title = self.knob.label
-        self.query_one(Input if self.knob.typed is not None else RowList).focus()
+        self.query_one("#box").border_title = self.axis.label
+        self.query_one(Input if self.axis.read is not None else RowList).focus()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Enter in the line."""

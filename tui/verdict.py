@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from sora_spec.plan.planner import Plan
-from sora_spec.plan.question import Advice
-from sora_spec.plan.search.fastest import Fastest
-from sora_spec.plan.search.fixes import Fix
-from sora_spec.plan.search.solve import Solution
+from sora_spec.plan.search.advised import Advice, Advised
 from sora_spec.plan.show.snapshot import Share, Snapshot
 from sora_spec.plan.show.values import fastest_values, fix_values
 from sora_spec.tui.numbers import gib, percent, shown, span
@@ -140,7 +137,7 @@ def fix_lines(snapshot: Snapshot, advice: Advice | None) -> list[Line]:
     return [_fix_line(number, fix, fix_values(fix, plan)) for number, fix in enumerate(advice.fixes, 1)]
 
 
-def _fix_line(number: int, fix: Fix, values: dict[str, object]) -> Line:
+def _fix_line(number: int, fix: Advised, values: dict[str, object]) -> Line:
     price = f"{gib(fix.plan.needed.likely):>5}  ×{values['time_factor']:>5.2f}"
     return Line((Cell(f"{number} ", "accent"), Cell(", ".join(fix.words))), (Cell(price, "dim"),), fix)
 
@@ -154,10 +151,10 @@ def _more(advice: Advice, plan: Plan) -> list[Line]:
         words = f"fastest: {changes}" if changes else "this is the fastest setting that fits"
         lines.append(_advised(words, advice.fastest, values["time_factor"]))
     if advice.largest is not None:
-        lines.append(_advised(f"largest batch: {advice.largest.value}", advice.largest, None))
+        lines.append(_advised(f"largest batch: {advice.largest.words[0]}", advice.largest, None))
     return lines or [Line((Cell("it fits; no change is needed", "dim"),))]
 
 
-def _advised(words: str, advised: Solution | Fastest, factor: float | None) -> Line:
+def _advised(words: str, advised: Advised, factor: float | None) -> Line:
     price = f"{gib(advised.plan.needed.likely):>5}  " + (f"×{factor:>5.2f}" if factor is not None else " " * 6)
     return Line((Cell(words),), (Cell(price, "dim"),), advised)

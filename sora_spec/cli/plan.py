@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,18 +14,14 @@ from sora_spec.cli.arguments import MODES, STAGES, check_svg, complete_spec, one
 from sora_spec.errors import UserError
 
 if TYPE_CHECKING:
-    from sora_spec.graph.eager.ops.attention import Kernel
     from sora_spec.language.schema.spec import Spec
     from sora_spec.language.source import Document
-    from sora_spec.plan.job import Job, Question, RmsNorm
+    from sora_spec.plan.axes.all_axes import Field
+    from sora_spec.plan.job import Job, Question
     from sora_spec.plan.planner import Plan
-    from sora_spec.plan.search.axes import Field
     from sora_spec.plan.search.sweep import Row
 
-_FIELDS: tuple[Field, ...] = ("batch", "frames", "resolution", "gpus")
 _FORMATS = ("table", "csv", "json")
-_KERNELS: tuple[Kernel, ...] = ("flash", "efficient", "math")
-_RMS_NORMS: tuple[RmsNorm, ...] = ("fused", "composite")
 
 
 def plan(
@@ -81,130 +76,86 @@ def plan(
     """
     # A short process that makes few cycles: looking for them is a fifth of its time.
     gc.disable()
-    from sora_spec.plan.job import Question
+    from sora_spec.language.packaged import find_spec_file
+    from sora_spec.language.source import load_document
+    from sora_spec.plan.axes.all_axes import FIELDS
+    from sora_spec.plan.job import KERNELS, RMS_NORMS
+    from sora_spec.plan.question import laid_over, planned, question_from
     from sora_spec.plan.search.listing import number
 
-    asked = Question(
-        gpu=gpu,
+    path, overrides = one_spec(arguments)
+    given: dict[str, str | bool] = {"--check": check, "--sweep": sweep, "--solve": solve, "--verify": verify}
+    given |= {"--gpu": gpu, "--count": count, "--over": bool(over), "--plot": plot}
+    given |= {"--format": "" if one_of("--format", format, _FORMATS) == "table" else format, "--json": as_json}
+    given |= {"--batch": batch, "--one-at-a-time": one_at_a_time, "--stage": "" if stage == "denoiser" else stage}
+    _check_together(given, one_of("--mode", mode, MODES) == "generate")
+    asked = question_from(
+        overrides,
+        gpu="" if sweep else gpu,
+        count=None if sweep else number("--count", count),
         hardware=hardware,
-        mode=one_of("--mode", mode, MODES),
+        mode=mode,
         stage=one_of("--stage", stage, STAGES),
+        batch=number("--batch", batch),
         placement="sequential" if one_at_a_time else "resident",
         tf32=tf32,
-        attention=one_of("--attention", attention, _KERNELS) if attention else None,
-        temporal_attention=one_of("--temporal-attention", temporal_attention, _KERNELS) if temporal_attention else None,
-        rms_norm=one_of("--rms-norm", rms_norm, _RMS_NORMS) if rms_norm else None,
+        attention=one_of("--attention", attention, KERNELS) if attention else None,
+        temporal_attention=one_of("--temporal-attention", temporal_attention, KERNELS) if temporal_attention else None,
+        rms_norm=one_of("--rms-norm", rms_norm, RMS_NORMS) if rms_norm else None,
     )
-    one_of("--format", format, _FORMATS)
-    check_svg("--plot", plot)
-    _check_together(asked, count, batch, sweep, solve, verify, check, as_json, format, bool(over), bool(plot))
-    path, overrides = one_spec(arguments)
-    document = _read(path, overrides)
+    document = load_document(find_spec_file(path))
     if sweep:
-        _sweep(document, asked, count, batch, over or [], "json" if as_json else format, plot)
-        return
-    spec, job = _job(document, replace(asked, count=number("--count", count), batch=number("--batch", batch)))
-    if verify:
-        _verify(path, overrides, job, document, as_json)
-        return
-    if solve:
-        field = one_of("--solve", solve, _FIELDS)
-        given = [option for option, text in (("--batch", batch), ("--count", count)) if text]
-        _solve(job, field, spec, given, as_json)
-        return
-    _plan(job, spec, document, check, as_json)
+        fits = _sweep(laid_over(document, asked.arguments), asked, gpu, count, over or [], given)
+    else:
+        made, spec, laid = planned(document, asked)
+        if verify:
+            fits = _verify(path, overrides, made.job, laid, as_json)
+        elif solve:
+            options = [option for option in ("--batch", "--count") if given[option]]
+            fits = _solve(made, one_of("--solve", solve, FIELDS), spec, options, as_json)
+        else:
+            fits = _plan(made, spec, laid, check, as_json)
+    raise typer.Exit(0 if fits else 1)
 
 
-def _check_together(
-    asked: Question,
-    count: str,
-    batch: str,
-    sweep: bool,
-    solve: str,
-    verify: bool,
-    check: bool,
-    as_json: bool,
-    format: str,
-    over: bool,
-    plot: bool,
-) -> None:
+def _check_together(given: dict[str, str | bool], generates: bool) -> None:
     """Options that would have no effect are refused: what was asked is what is answered."""
-    ways = [name for name, given in (("--sweep", sweep), ("--solve", bool(solve)), ("--verify", verify)) if given]
+    ways = [name for name in ("--check", "--sweep", "--solve", "--verify") if given[name]]
     if len(ways) > 1:
-        raise UserError(f"{ways[0]} and {ways[1]} are two questions", "ask one at a time")
-    if check and ways:
-        raise UserError(f"--check and {ways[0]} are two questions", "leave one of the two out")
-    for option, given in (("--gpu", asked.gpu), ("--count", count)) if not sweep else ():
-        if "," in given:
-            raise UserError(f"{option} {given} names several", "add --sweep, which plans them all")
-    alone = (("--over", over), ("--plot", plot), ("--format", format != "table"))
-    for option, given in alone if not sweep else ():
-        if given:
+        hint = "leave one of the two out" if given["--check"] else "ask one at a time"
+        raise UserError(f"{ways[0]} and {ways[1]} are two questions", hint)
+    for option in ("--gpu", "--count") if not given["--sweep"] else ():
+        if "," in str(given[option]):
+            raise UserError(f"{option} {given[option]} names several", "add --sweep, which plans them all")
+    for option in ("--over", "--plot", "--format") if not given["--sweep"] else ():
+        if given[option]:
             raise UserError(f"{option} belongs to --sweep", "add --sweep, or leave it out")
-    if as_json and format == "csv":
+    check_svg("--plot", str(given["--plot"]))
+    if given["--json"] and given["--format"] == "csv":
         raise UserError("--json and --format csv are two forms", "leave one of the two out")
-    generating = (("--batch", bool(batch)), ("--one-at-a-time", asked.placement == "sequential"))
-    for option, given in generating if asked.mode == "train" else ():
-        if given:
+    for option in ("--batch", "--one-at-a-time") if not generates else ():
+        if given[option]:
             key = "; a training's clips are train.batch" if option == "--batch" else ""
             raise UserError(f"{option} is about generating{key}", "add --mode generate, or leave it out")
-    if asked.mode == "generate" and asked.stage != "denoiser":
+    if generates and given["--stage"]:
         raise UserError("--stage is about training, and a generation runs every part", "leave --stage out")
 
 
-def _read(path: str, overrides: list[str]) -> Document:
-    from sora_spec.language.packaged import find_spec_file
-    from sora_spec.language.source import load_document
+def _plan(made: Plan, spec: Spec, document: Document, check: bool, as_json: bool) -> bool:
+    from sora_spec.plan.question import advise
+    from sora_spec.plan.show.report import headline, report
+    from sora_spec.plan.show.values import plan_values
 
-    return load_document(find_spec_file(path), overrides)
-
-
-def _job(document: Document, question: Question) -> tuple[Spec, Job]:
-    """The spec as written, and the job that is asked of it."""
-    from sora_spec.language.spec_errors import SpecErrors
-    from sora_spec.plan.job import planned_job
-    from sora_spec.plan.layout import asked_device, checked_for
-
-    checked, typed = checked_for(document, question.count)
-    if not checked.ok:
-        raise SpecErrors(checked.diagnostics)
-    spec = checked.record()
-    device = asked_device(spec, question.gpu, question.hardware or None, typed)
-    return spec, planned_job(spec, device, question, typed)
-
-
-def _plan(job: Job, spec: Spec, document: Document, check: bool, as_json: bool) -> None:
-    from sora_spec.plan.planner import make_plan
-
-    made = make_plan(job)
     if check and not as_json:
-        from sora_spec.plan.show.report import headline
-
         output.data(headline(made))
-        raise typer.Exit(0 if made.fits else 1)
-    _print(made, spec, document, as_json)
-    raise typer.Exit(0 if made.fits else 1)
-
-
-def _print(made: Plan, spec: Spec, document: Document, as_json: bool) -> None:
-    from sora_spec.plan.search.fastest import find_fastest
-    from sora_spec.plan.search.fixes import find_fixes
-    from sora_spec.plan.search.solve import solve
-
-    fixes = [] if made.fits else find_fixes(made.job, spec)
-    largest = solve(made.job, "batch", spec) if made.fits else None
-    fastest = find_fastest(made.job, spec) if made.fits else None
-    if as_json:
-        from sora_spec.plan.show.values import plan_values
-
-        output.data(json.dumps(plan_values(made, fixes, largest, document, fastest), indent=2))
+    elif as_json:
+        output.data(json.dumps(plan_values(made, advise(made, spec), document), indent=2))
     else:
-        from sora_spec.plan.show.report import report
+        output.data(report(made, advise(made, spec), document))
+    return made.fits
 
-        output.data(report(made, fixes, largest, document, fastest))
 
-
-def _verify(path: str, overrides: list[str], job: Job, document: Document, as_json: bool) -> None:
+def _verify(path: str, overrides: list[str], job: Job, document: Document, as_json: bool) -> bool:
     from sora_spec.plan.verifying import parts_of, verification_text, verify
 
     if path == "-":
@@ -212,58 +163,43 @@ def _verify(path: str, overrides: list[str], job: Job, document: Document, as_js
     with output.progress("tracing the real modules"):
         found = verify(path, overrides, parts_of(job))
     output.data(json.dumps(found, indent=2) if as_json else verification_text(found, document))
-    raise typer.Exit(0 if all(part["equal"] for part in found) else 1)
+    return all(part["equal"] for part in found)
 
 
-def _solve(job: Job, field: Field, spec: Spec, given: list[str], as_json: bool) -> None:
-    from sora_spec.plan.search.solve import check_free, solve
-    from sora_spec.plan.show.report import arguments, headline
-    from sora_spec.plan.show.values import solution_values
-
-    check_free(job, field, given)
-    found = solve(job, field, spec)
-    if found is None:
-        _unsolved(job, field, spec, as_json)
-    elif as_json:
-        output.data(json.dumps(solution_values(found), indent=2))
-    else:
-        value = f"{found.value} ({'as it is' if found.value == found.was else f'was {found.was}'})"
-        output.data("\n".join([value, headline(found.plan), *arguments(found.overrides, found.options, "  ")]))
-    raise typer.Exit(0 if found is not None else 1)
-
-
-def _unsolved(job: Job, field: Field, spec: Spec, as_json: bool) -> None:
-    """Why there is no such value, and what makes the job fit all the same."""
-    from sora_spec.plan.planner import make_plan
+def _solve(made: Plan, field: Field, spec: Spec, given: list[str], as_json: bool) -> bool:
     from sora_spec.plan.search.fixes import find_fixes
-    from sora_spec.plan.search.solve import least_of
-    from sora_spec.plan.show.report import unsolved, unsolved_reason
-    from sora_spec.plan.show.values import fix_values
+    from sora_spec.plan.search.solve import check_free, least_of, solve
+    from sora_spec.plan.show.report import arguments, headline, unsolved, unsolved_reason
+    from sora_spec.plan.show.values import fix_values, solution_values
 
-    plan, least = make_plan(job), least_of(job, field)
-    fixes = find_fixes(job, spec)
-    if as_json:
-        reason = unsolved_reason(field, least, plan)
-        values = {"value": None, "reason": reason, "fixes": [fix_values(fix, plan) for fix in fixes]}
-        output.data(json.dumps(values, indent=2))
-    else:
-        output.data(unsolved(field, least, plan, fixes))
+    check_free(made.job, field, given)
+    found = solve(made.job, field, spec)
+    if found is not None and as_json:
+        output.data(json.dumps(solution_values(found), indent=2))
+    elif found is not None:
+        value = f"{found.words[0]} ({'as it is' if found.words[0] == found.was else f'was {found.was}'})"
+        output.data("\n".join([value, headline(found.plan), *arguments(found.overrides, found.options, "  ")]))
+    else:  # why there is no such value, and what makes the job fit all the same
+        least, fixes = least_of(made.job, field), find_fixes(made.job, spec)
+        reason, listed = unsolved_reason(field, least, made), [fix_values(fix, made) for fix in fixes]
+        values = {"value": None, "reason": reason, "fixes": listed}
+        output.data(json.dumps(values, indent=2) if as_json else unsolved(field, least, made, fixes))
+    return found is not None
 
 
 def _sweep(
-    document: Document, asked: Question, count: str, batch: str, over: list[str], format: str, plot: str
-) -> None:
-    from sora_spec.plan.search.listing import listed_counts, number
+    document: Document, asked: Question, gpu: str, count: str, over: list[str], given: dict[str, str | bool]
+) -> bool:
+    from sora_spec.plan.search.listing import listed_counts
     from sora_spec.plan.search.sweep import parse_axes, render, sweep
 
-    axes = parse_axes(over)
-    names, counts = _names(document, asked.gpu, [axis.path for axis in axes]), listed_counts("--count", count)
-    rows = sweep(document, replace(asked, batch=number("--batch", batch)), names, counts, axes)
+    axes, plot = parse_axes(over), str(given["--plot"])
+    names, counts = _names(document, gpu, [axis.path for axis in axes]), listed_counts("--count", count)
+    rows = sweep(document, asked, names, counts, axes)
     if plot:
         _plot(rows, document, plot)
-    output.data(render(rows, format))
-    if not any(row.plan is not None and row.plan.fits for row in rows):
-        raise typer.Exit(1)
+    output.data(render(rows, "json" if given["--json"] else str(given["--format"] or "table")))
+    return any(row.plan is not None and row.plan.fits for row in rows)
 
 
 def _names(document: Document, gpu: str, axes: list[str]) -> list[str]:

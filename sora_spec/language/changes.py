@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sora_spec.language.record import Section, as_record, is_left_out, is_section, section_from
@@ -17,7 +18,7 @@ Model = TypeVar("Model", bound=Section)
 _PLAIN = re.compile(r"[\w/.][\w./-]*", re.ASCII)
 
 
-def changed(spec: Spec, values: dict[str, Any]) -> Spec:
+def changed(spec: Spec, values: Mapping[str, Any]) -> Spec:
     """The spec with the values at dotted paths replaced: by what the models hold, or a whole section as a mapping."""
     for path, value in values.items():
         spec = _set(spec, path.split("."), value)

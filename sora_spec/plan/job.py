@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from sora_spec.errors import UserError
 from sora_spec.graph import Setting
@@ -26,6 +26,9 @@ RmsNorm = Literal["fused", "composite"]
 Placement = Literal["resident", "sequential"]
 """Generation with all parts in device memory, or with one part at a time, as `sora-spec generate --offload` does."""
 
+KERNELS: tuple[Kernel, ...] = ("flash", "efficient", "math")
+"""Attention kernels that can be asked for: those of a GPU."""
+RMS_NORMS: tuple[RmsNorm, ...] = ("fused", "composite")
 _NETWORK = ("denoiser", "denoiser_step", "sampler_step")
 _BLOCK = 512  # bytes: the unit of CUDA's caching allocator
 
@@ -36,22 +39,32 @@ class Way:
 
     mode: Mode = "train"
     stage: Stage = "denoiser"
-    placement: Placement = "resident"
     batch: int | None = None
     """Clips generated at a time; as `sora-spec generate` chooses when None."""
+    placement: Placement = "resident"
     attention: Kernel | None = None
     """An attention kernel in place of the one that PyTorch picks; `flash` for the network, the others everywhere."""
-    tf32: bool = False
-    """Whether fp32 matrix products may use TF32 although the spec's `train.tf32` does not say so."""
     temporal_attention: Kernel | None = None
     """The network's attention kernel across frames, where it is another one than across space."""
     rms_norm: RmsNorm | None = None
     """RMS norm as one kernel or written out; as PyTorch does it on the device when None."""
+    tf32: bool = False
+    """Whether fp32 matrix products may use TF32 although the spec's `train.tf32` does not say so."""
+    hardware: str = ""
+    """File of the user's own devices."""
 
     @property
     def way(self) -> dict[str, Any]:
         """All of it by name: what a job takes from a question, and a plan's memory depends on."""
         return {field.name: getattr(self, field.name) for field in fields(Way)}
+
+    @property
+    def effective(self) -> Self:
+        """Without the settings that the mode ignores: they would only make the same plan twice."""
+        if self.mode == "generate":
+            return replace(self, stage="denoiser")
+        trained = replace(self, placement="resident", batch=None)
+        return replace(trained, temporal_attention=None, rms_norm=None) if self.stage == "vae" else trained
 
 
 @dataclass(frozen=True)
@@ -62,8 +75,6 @@ class Question(Way):
     """Device of the table; the spec's when empty."""
     count: int | None = None
     """Number of devices; the spec's when None."""
-    hardware: str = ""
-    """File of the user's own devices."""
     overrides: tuple[tuple[str, str], ...] = ()
     """Dotted paths of the spec and the YAML that stands in their place, in the order in which they were given."""
 
@@ -80,16 +91,22 @@ class Question(Way):
         """The YAML that was given for a path."""
         return dict(self.overrides).get(path)
 
-    def on(self, count: int, job: Job) -> Question:
-        """On another number of devices than `job`, said where it was said before."""
-        if "hardware.count" in job.typed:
-            return self.having("hardware.count", str(count))
-        return replace(self, count=count)
-
     @property
     def arguments(self) -> tuple[str, ...]:
         """The overrides as `key=value` arguments."""
         return tuple(f"{path}={value}" for path, value in self.overrides)
+
+    @property
+    def options(self) -> list[str]:
+        """What else it says than nothing, as options of the command."""
+        words = list[str]()
+        for field in sorted(fields(self), key=lambda field: field.name not in ("gpu", "count")):
+            value = getattr(self, field.name)
+            if field.name != "overrides" and value != field.default:
+                flag = field.name == "placement" or value is True
+                words += ["--one-at-a-time" if field.name == "placement" else f"--{field.name.replace('_', '-')}"]
+                words += [] if flag else [str(value)]
+        return words
 
 
 @dataclass(frozen=True)

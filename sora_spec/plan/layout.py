@@ -6,14 +6,14 @@ anew, and leaves what was typed as it is.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sora_spec.errors import UserError
 from sora_spec.language.facts import is_trainable
 from sora_spec.language.loading import Checked, check
 from sora_spec.language.record import written_fields
-from sora_spec.language.source import locate
+from sora_spec.language.yaml_tree import MapNode
 from sora_spec.plan.devices.hardware import Device, find_device
 
 if TYPE_CHECKING:
@@ -23,18 +23,22 @@ if TYPE_CHECKING:
 
 SIDES = ("shard", "sequence", "replicate")
 LAYOUT = tuple(f"parallel.{side}" for side in SIDES)
-_SOLVED = ("train.batch", "vae.training.batch", "clip.frames", "clip.height", "clip.width", "export.frames")
-_TYPED = (*LAYOUT, *_SOLVED, "train.micro_batch", "hardware.count", "hardware.gpu", "export.offload", "train.tf32")
 NOTHING: frozenset[str] = frozenset()
 
 
 def typed_paths(document: Document) -> frozenset[str]:
-    """What an argument has given of that which an option says too, which is solved for, and of the ranks' layout."""
-    root = document.root
-    if root is None:
-        return NOTHING
-    found = {path: locate(root, path) for path in _TYPED}
-    return frozenset(path for path, (span, there) in found.items() if there and span.text.origin == "argument")
+    """Every value that an argument has given."""
+    return NOTHING if document.root is None else frozenset(_typed(document.root, ""))
+
+
+def _typed(node: MapNode, above: str) -> Iterator[str]:
+    for key, entry in node.entries.items():
+        inner = entry.node
+        bare = isinstance(inner, MapNode) or inner.span.start == inner.span.end
+        if (entry.key_span if bare else inner.span).text.origin == "argument":
+            yield f"{above}{key}"
+        if isinstance(inner, MapNode):
+            yield from _typed(inner, f"{above}{key}.")
 
 
 def checked_for(document: Document, count: int | None, elsewhere: bool = False) -> tuple[Checked, frozenset[str]]:

@@ -16,12 +16,14 @@ from sora_spec.language.diagnostics import Diagnostic
 from sora_spec.language.overrides import apply_override
 from sora_spec.language.source import Document
 from sora_spec.language.yaml_tree import MapNode
+from sora_spec.plan.axes.axis import Change
 from sora_spec.plan.job import Job, Question, planned_job
 from sora_spec.plan.layout import asked_device, checked_for
 from sora_spec.plan.planner import Plan, make_plan
-from sora_spec.plan.search.fastest import Fastest, find_fastest
-from sora_spec.plan.search.fixes import Fix, find_fixes
-from sora_spec.plan.search.solve import Solution, solve
+from sora_spec.plan.search.advised import NO_ADVICE, Advice, Advised
+from sora_spec.plan.search.fastest import find_fastest
+from sora_spec.plan.search.fixes import find_fixes
+from sora_spec.plan.search.solve import solve
 from sora_spec.plan.show.values import plan_values
 
 if TYPE_CHECKING:
@@ -60,17 +62,10 @@ class Answer:
         return None if self.plan is None else self.plan.job
 
 
-@dataclass(frozen=True)
-class Advice:
-    """What takes longer than the plan: changes that make it fit, or how much more fits and what is faster."""
-
-    fixes: tuple[Fix, ...] = ()
-    largest: Solution | None = None
-    fastest: Fastest | None = None
-
-
-def plan_of(document: Document, question: Question) -> Answer:
-    """The plan of a spec under a question. `document` is read without overrides and stays as it is."""
+def plan_of(document: Document, question: Question, strict: bool = False) -> Answer:
+    """The plan of a spec under a question. `document` is read without overrides and stays as it is. If `strict`,
+    settings that the mode ignores are not passed over but refused.
+    """
     laid = laid_over(document, question.arguments)
     checked, typed = checked_for(laid, question.count, bool(question.gpu or question.hardware))
     diagnostics = tuple(checked.diagnostics)
@@ -78,77 +73,60 @@ def plan_of(document: Document, question: Question) -> Answer:
         return Answer(question, laid, diagnostics)
     spec = _once(document, question.arguments, checked.record)
     try:
-        return Answer(question, laid, diagnostics, spec, make_plan(_job(spec, question, typed)))
+        device = asked_device(spec, question.gpu, question.hardware or None, typed)
+        plan = make_plan(planned_job(spec, device, question if strict else question.effective, typed))
     except UserError as error:
         return Answer(question, laid, diagnostics, spec, None, error.message, error.hint or "")
+    return Answer(question, laid, diagnostics, spec, plan)
 
 
-def advise(answer: Answer) -> Advice:
-    """Fixes of a plan that does not fit, or the largest batch and the fastest setting of one that does."""
+def planned(document: Document, question: Question) -> tuple[Plan, Spec, Document]:
+    """The plan, the spec as written, and the document with the question's overrides.
+
+    Raises:
+        SpecErrors, UserError: there is no plan.
+    """
+    from sora_spec.language.spec_errors import SpecErrors
+
+    answer = plan_of(document, question, strict=True)
+    if answer.spec is None:
+        raise SpecErrors(answer.diagnostics)
     if answer.plan is None:
-        return Advice()
-    job = answer.plan.job
-    if answer.plan.fits:
-        return Advice((), solve(job, "batch", answer.spec), find_fastest(job, answer.spec))
-    return Advice(fixes=tuple(find_fixes(job, answer.spec)))
+        raise UserError(answer.problem, answer.hint or None)
+    return answer.plan, answer.spec, answer.document
+
+
+def advise(plan: Plan | None, spec: Spec | None = None) -> Advice:
+    """Fixes of a plan that does not fit, or the largest batch and the fastest setting of one that does."""
+    if plan is None:
+        return NO_ADVICE
+    if plan.fits:
+        return Advice((), solve(plan.job, "batch", spec), find_fastest(plan.job, spec))
+    return Advice(tuple(find_fixes(plan.job, spec)))
 
 
 def answer_values(answer: Answer, advice: Advice | None = None) -> dict[str, Any] | None:
     """What `sora-spec plan --json` prints for the same question; None where there is no plan."""
     if answer.plan is None:
         return None
-    advice = advice or advise(answer)
-    return plan_values(answer.plan, advice.fixes, advice.largest, answer.document, advice.fastest)
+    return plan_values(answer.plan, advice or advise(answer.plan, answer.spec), answer.document)
 
 
-def with_advice(question: Question, advised: Fix | Solution | Fastest, plan: Plan) -> Question:
+def with_advice(question: Question, advised: Advised, plan: Plan) -> Question:
     """The question whose answer is what was advised about `plan`."""
-    changed = question
     for override in advised.overrides:
         path, _, value = override.partition("=")
-        changed = changed.having(path, value)
+        question = question.having(path, value)
     before, after = plan.job, advised.plan.job
-    if after.count != before.count:
-        changed = changed.on(after.count, before)
-    if after.batch != before.batch:
-        changed = replace(changed, batch=after.batch)
-    return replace(changed, placement=after.placement) if after.placement != before.placement else changed
+    names = ("count", "batch", "placement")
+    options = {name: getattr(after, name) for name in names if getattr(after, name) != getattr(before, name)}
+    return Change(options=options).asked(question, before)
 
 
 def command_line(path: str, question: Question) -> str:
     """The `sora-spec plan` line that prints the same numbers, quoted for a POSIX shell."""
-    asked = effective(question)
-    said = {
-        "--gpu": asked.gpu,
-        "--count": asked.count,
-        "--mode": asked.mode if asked.mode != "train" else "",
-        "--stage": asked.stage if asked.stage != "denoiser" else "",
-        "--batch": asked.batch,
-        "--one-at-a-time": asked.placement == "sequential",
-        "--attention": asked.attention,
-        "--temporal-attention": asked.temporal_attention,
-        "--rms-norm": asked.rms_norm,
-        "--tf32": asked.tf32,
-        "--hardware": asked.hardware,
-    }
-    words = ["sora-spec", "plan", path, *asked.arguments]
-    for option, value in said.items():
-        words += [option, *([] if value is True else [str(value)])] if value else []
-    return shlex.join(words)
-
-
-def _job(spec: Spec, question: Question, typed: frozenset[str]) -> Job:
-    """The job, without the settings that its mode ignores: they would only make the same plan twice."""
-    device = asked_device(spec, question.gpu, question.hardware or None, typed)
-    return planned_job(spec, device, effective(question), typed)
-
-
-def effective(question: Question) -> Question:
-    """Without the settings that its mode ignores."""
-    if question.mode == "generate":
-        return replace(question, stage="denoiser")
-    way = replace(question, placement="resident", batch=None)
-    return replace(way, temporal_attention=None, rms_norm=None) if way.stage == "vae" else way
+    asked = question.effective
+    return shlex.join(["sora-spec", "plan", path, *asked.arguments, *asked.options])
 
 
 def laid_over(document: Document, arguments: Sequence[str]) -> Document:

@@ -27,10 +27,10 @@ from sora_spec.language.source import Document, load_document
 from sora_spec.language.tiles import cut_of
 from sora_spec.language.yaml_tree import MapNode
 from sora_spec.plan import Job, Plan, device_names, find_device, make_plan
+from sora_spec.plan.axes.clip import frame_counts
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.job import Mode, Question, Stage, planned_job
 from sora_spec.plan.planner import times_of
-from sora_spec.plan.search.clip_sizes import frame_counts
 from sora_spec.plan.search.fastest import find_fastest, seconds_per_clip
 from sora_spec.plan.search.fixes import find_fixes
 from sora_spec.plan.search.solve import solve
@@ -287,7 +287,7 @@ def _small(found: Asked, share: float) -> Any:
 def test_a_suggested_change_applied_fits(found: Asked, share: float) -> None:
     device = _small(found, share)
     for fix in find_fixes(replace(found.job, device=device), found.spec):
-        options = [f"--count {fix.count}"] if fix.count != found.job.count else []
+        options = [option for option in fix.options if option.startswith("--count")]
         options += [f"--batch {fix.plan.job.batch}"] if fix.plan.job.batch != found.batch else []
         plan = _typed(found, fix.overrides, options, device)
         assert plan.fits

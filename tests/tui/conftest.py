@@ -22,11 +22,8 @@ from sora_spec.plan.devices import hardware
 from sora_spec.plan.interval import Interval, exactly
 from sora_spec.plan.job import Job, Question
 from sora_spec.plan.memory.terms import Phase, Term, hold
-from sora_spec.plan.planner import Times
-from sora_spec.plan.question import Advice, Answer
-from sora_spec.plan.search.fastest import Fastest
-from sora_spec.plan.search.fixes import Fix
-from sora_spec.plan.search.solve import Solution
+from sora_spec.plan.planner import Plan, Times
+from sora_spec.plan.search.advised import Advice, Advised
 from sora_spec.plan.time.timing import StepTime
 from sora_spec.tui import app as app_module
 from sora_spec.tui.app import SoraSpecApp
@@ -178,19 +175,20 @@ def invented_times(job: Job) -> Times:
     return Times(step, seconds, hours, None if price is None else hours.times(price))
 
 
-def invented_advice(answer: Answer) -> Advice:
+def invented_advice(plan: Plan | None, spec: Any = None) -> Advice:
     """Two fixes of what does not fit; more clips and another precision for what does."""
-    plan = answer.plan
     if plan is None:
         return Advice()
     if plan.fits:
-        largest = Solution("batch", "48 clips a step, 6 a pass", ("train.batch=48",), (), plan)
-        return Advice((), largest, Fastest(("train.precision=bf16", "parallel.reshard=false"), (), plan))
+        largest = Advised(plan, ("train.batch=48",), (), ("48 clips a step, 6 a pass",))
+        return Advice((), largest, Advised(plan, ("train.precision=bf16", "parallel.reshard=false"), ()))
     small = replace(plan, phases=(Phase("optimizer", (*weights(plan.job.ranks), *outside())),))
     return Advice(
         fixes=(
-            Fix(("4 clips a pass instead of 32",), ("train.accumulation=8",), plan.job.count, small),
-            Fix(("recompute every block", "64 devices"), ("train.recompute={kind: blocks}",), 64, small),
+            Advised(small, ("train.accumulation=8",), (), ("4 clips a pass instead of 32",)),
+            Advised(
+                small, ("train.recompute={kind: blocks}",), ("--count 64",), ("recompute every block", "64 devices")
+            ),
         )
     )
 

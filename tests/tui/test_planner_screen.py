@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sora_spec.language.source import load_document
+from sora_spec.plan.axes.all_axes import AXES
 from sora_spec.plan.job import Question
-from sora_spec.plan.knobs.all_knobs import KNOBS, situation_of
 from sora_spec.plan.question import answer_values, command_line
 from sora_spec.tui.headless import settled
 from sora_spec.tui.numbers import gib
@@ -66,14 +66,14 @@ def test_every_knob_asks_what_the_command_line_prints(question: str, make_app, d
         assert app.spec.question == before
 
     async def scene(pilot: Any) -> None:
-        for knob in KNOBS:
+        for knob in AXES.values():
             if await to_knob(pilot, knob.key):
                 await turn(pilot, knob.key)
             else:
-                assert not knob.applies(situation_of(app.spec.good_answer))
+                assert not knob.applies(app.spec.good_answer.job)
 
     drive(app, scene)
-    assert {"job", "gpu", "count", "batch", "size", "length", "precision"} <= set(turned)
+    assert {"job", "gpu", "gpus", "batch", "resolution", "frames", "precision"} <= set(turned)
 
 
 def test_arrows_clicks_and_typed_values_turn_a_knob(make_app, drive) -> None:
@@ -104,10 +104,10 @@ def test_arrows_clicks_and_typed_values_turn_a_knob(make_app, drive) -> None:
 @pytest.mark.parametrize(
     ("key", "typed", "expected"),
     [
-        ("length", "5s", {"clip.frames": "81"}),
-        ("length", "33", {"clip.frames": "33"}),
-        ("size", "480p", {"clip.height": "480", "clip.width": "480"}),
-        ("size", "480x848", {"clip.height": "480", "clip.width": "848"}),
+        ("frames", "5s", {"clip.frames": "81"}),
+        ("frames", "33", {"clip.frames": "33"}),
+        ("resolution", "480p", {"clip.height": "480", "clip.width": "480"}),
+        ("resolution", "480x848", {"clip.height": "480", "clip.width": "848"}),
         ("fps", "24", {"clip.fps": "24"}),
     ],
 )

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 Group = Literal["asked", "field", "cost"]
 _ABSENT = "-"
+_TOLD = ("mode", "stage", "batch", "placement", "hardware")
+"""Of a way, what is told in other words or is no matter."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,8 @@ def _asked(answer: Answer) -> dict[str, str]:
         return found | {"problem": _problem(answer)}
     devices = f"{job.count} × {job.device.name}"
     clips = str(job.generated if job.mode == "generate" else job.micro_batch)
-    kernels = {"attention": asked.attention, "temporal attention": asked.temporal_attention, "rms norm": asked.rms_norm}
-    kernels |= {"tf32": "allowed" if asked.tf32 else None}
-    given = {name: str(kernel) for name, kernel in kernels.items() if kernel is not None}
+    way = {name: value for name, value in asked.way.items() if name not in _TOLD and value not in (None, False)}
+    given = {name.replace("_", " "): "allowed" if value is True else str(value) for name, value in way.items()}
     return found | {"stage": job.stage, "devices": devices, "clips per pass": clips} | given
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sora_spec.errors import UserError
+from sora_spec.plan.axes.all_axes import Field, solved
 from sora_spec.plan.planner import Plan, make_plan
-from sora_spec.plan.search.axes import AXES, Field
 
 if TYPE_CHECKING:
     from sora_spec.plan.interval import Interval
@@ -41,13 +41,13 @@ class Point:
 
 def curve(job: Job, field: Field) -> Iterator[Point]:
     """Points in the order of the axis. None where it cannot vary, as frames of an image model."""
-    axis = AXES[field]
+    axis, how = solved(field)
     own = axis.own(job)
-    for value in axis.few(job):
+    for value in how.few(job):
         try:
-            plan = make_plan(axis.at(job, value))
+            plan = make_plan(axis.change(job, value).at(job))
         except UserError:
             continue
-        yield Point(*((value[0], plan, value[0] == own[0]) if field == "resolution" else (value, plan, value == own)))
+        yield Point(how.x(job, value), plan, how.x(job, value) == how.x(job, own))
         if field == "batch" and value >= own and plan.needed.likely > _FAR * job.device.memory_bytes:
             return

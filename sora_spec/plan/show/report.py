@@ -11,10 +11,8 @@ from sora_spec.plan.interval import Interval
 from sora_spec.plan.memory.components import Part
 from sora_spec.plan.memory.terms import Phase, Term
 from sora_spec.plan.planner import Plan
-from sora_spec.plan.search.changes import options_between
-from sora_spec.plan.search.fastest import Fastest, seconds_per_clip
-from sora_spec.plan.search.fixes import Fix
-from sora_spec.plan.search.solve import Solution
+from sora_spec.plan.search.advised import NO_ADVICE, Advice, Advised
+from sora_spec.plan.search.fastest import seconds_per_clip
 from sora_spec.plan.show.values import line_of
 from sora_spec.recipe.parts import PartName
 
@@ -27,21 +25,15 @@ _SMALL = 0.005  # share of the peak below which terms are gathered
 _VERDICTS = {"yes": "YES, it fits", "tight": "TIGHT: it likely fits", "no": "NO, it does not fit"}
 
 
-def report(
-    plan: Plan,
-    fixes: Sequence[Fix] = (),
-    largest: Solution | None = None,
-    document: Document | None = None,
-    fastest: Fastest | None = None,
-) -> str:
+def report(plan: Plan, advice: Advice = NO_ADVICE, document: Document | None = None) -> str:
     """The whole plan."""
     blocks = [_head(plan), _phases(plan), _terms(plan, document), _parts(plan), _time(plan)]
-    if largest is not None:
-        blocks.append(_largest(largest))
-    if fastest is not None:
-        blocks.append(_fastest(plan, fastest))
+    if advice.largest is not None:
+        blocks.append(_largest(advice.largest))
+    if advice.fastest is not None:
+        blocks.append(_fastest(plan, advice.fastest))
     if not plan.fits:
-        blocks.append(_fixes(plan, fixes))
+        blocks.append(_fixes(plan, advice.fixes))
     blocks.append(_list("assumed", plan.assumptions))
     blocks.append(_list("not counted", plan.not_counted))
     return "\n\n".join("\n".join(block) for block in blocks if block)
@@ -154,14 +146,14 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400:,.1f} days"
 
 
-def _largest(solution: Solution) -> list[str]:
+def _largest(solution: Advised) -> list[str]:
     needed, clip = solution.plan.needed.likely / GIB, solution.plan.job.spec.clip
     of = f"of {clip.frames}x{clip.height}x{clip.width}"
-    lines = _wrapped(f"largest batch {of} that fits: {solution.value} ({needed:.1f} GiB)", "", "  ")
+    lines = _wrapped(f"largest batch {of} that fits: {solution.words[0]} ({needed:.1f} GiB)", "", "  ")
     return [*lines, *arguments(solution.overrides, solution.options, "  ")]
 
 
-def _fastest(plan: Plan, fastest: Fastest) -> list[str]:
+def _fastest(plan: Plan, fastest: Advised) -> list[str]:
     if not fastest.overrides and not fastest.options:
         return ["fastest setting that fits: this one"]
     before, after = seconds_per_clip(plan).likely, seconds_per_clip(fastest.plan).likely
@@ -170,7 +162,7 @@ def _fastest(plan: Plan, fastest: Fastest) -> list[str]:
     return [*lines, *arguments(fastest.overrides, fastest.options, "  ")]
 
 
-def unsolved(field: str, least: tuple[str, Plan] | None, plan: Plan, fixes: Sequence[Fix]) -> str:
+def unsolved(field: str, least: tuple[str, Plan] | None, plan: Plan, fixes: Sequence[Advised]) -> str:
     """Why no value of a field makes a job fit, and what does."""
     lines = _wrapped(unsolved_reason(field, least, plan), "", "  ")
     return "\n".join([*lines, "", *_fixes(plan, fixes)])
@@ -194,7 +186,7 @@ def arguments(overrides: Sequence[str], options: Sequence[str], indent: str) -> 
     return _wrapped(" ".join([*map(shlex.quote, overrides), *options]), indent, indent)
 
 
-def _fixes(plan: Plan, fixes: Sequence[Fix]) -> list[str]:
+def _fixes(plan: Plan, fixes: Sequence[Advised]) -> list[str]:
     if not fixes:
         return ["nothing that the planner can change makes it fit"]
     lines = ["what would make it fit"]
@@ -202,7 +194,7 @@ def _fixes(plan: Plan, fixes: Sequence[Fix]) -> list[str]:
         factor = fix.plan.times.total_seconds.likely / max(plan.times.total_seconds.likely, 1e-12)
         price = f"{fix.plan.needed.likely / GIB:.1f} GiB, time × {factor:.2f}"
         lines += _wrapped(f"{number}. {', '.join(fix.words)}: {price}", "  ", "     ")
-        lines += arguments(fix.overrides, options_between(plan.job, fix.plan.job), "     ")
+        lines += arguments(fix.overrides, fix.options, "     ")
     return lines
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sora_spec.language.source import locate
@@ -10,10 +9,8 @@ from sora_spec.plan.interval import Interval
 from sora_spec.plan.memory.components import Part
 from sora_spec.plan.memory.terms import Phase, Term
 from sora_spec.plan.planner import Plan
-from sora_spec.plan.search.changes import options_between
-from sora_spec.plan.search.fastest import Fastest, seconds_per_clip
-from sora_spec.plan.search.fixes import Fix
-from sora_spec.plan.search.solve import Solution
+from sora_spec.plan.search.advised import NO_ADVICE, Advice, Advised
+from sora_spec.plan.search.fastest import seconds_per_clip
 from sora_spec.recipe.parts import ROLES
 
 if TYPE_CHECKING:
@@ -23,13 +20,7 @@ CONTRACT = 1
 """Version of the form. Keys are added without raising it, and never renamed or removed."""
 
 
-def plan_values(
-    plan: Plan,
-    fixes: Sequence[Fix] = (),
-    largest: Solution | None = None,
-    document: Document | None = None,
-    fastest: Fastest | None = None,
-) -> dict[str, Any]:
+def plan_values(plan: Plan, advice: Advice = NO_ADVICE, document: Document | None = None) -> dict[str, Any]:
     """A plan as JSON values. Lines are those of `document`, null without one."""
     job, parts, times = plan.job, plan.components, plan.times
     return {
@@ -62,22 +53,22 @@ def plan_values(
             "gpu_hours": _spread(times.gpu_hours),
             "cost": None if times.cost is None else _spread(times.cost),
         },
-        "largest_batch": None if largest is None else _solution(largest),
-        "fastest": None if fastest is None else fastest_values(fastest, plan),
-        "fixes": [fix_values(fix, plan) for fix in fixes],
+        "largest_batch": None if advice.largest is None else _solution(advice.largest),
+        "fastest": None if advice.fastest is None else fastest_values(advice.fastest, plan),
+        "fixes": [fix_values(fix, plan) for fix in advice.fixes],
         "assumptions": plan.assumptions,
         "not_counted": plan.not_counted,
     }
 
 
-def fix_values(fix: Fix, plan: Plan) -> dict[str, Any]:
+def fix_values(fix: Advised, plan: Plan) -> dict[str, Any]:
     """One fix: what to change, what it then needs, and its price in time against the plan that does not fit."""
     before, after = plan.times.total_seconds.likely, fix.plan.times.total_seconds.likely
     return {
         "changes": list(fix.words),
         "overrides": list(fix.overrides),
-        "options": list(options_between(plan.job, fix.plan.job)),
-        "count": fix.count,
+        "options": list(fix.options),
+        "count": fix.plan.job.count,
         "verdict": fix.plan.verdict,
         "device_bytes": whole(fix.plan.needed),
         "step_seconds": _spread(fix.plan.times.step.seconds),
@@ -85,7 +76,7 @@ def fix_values(fix: Fix, plan: Plan) -> dict[str, Any]:
     }
 
 
-def fastest_values(fastest: Fastest, plan: Plan) -> dict[str, Any]:
+def fastest_values(fastest: Advised, plan: Plan) -> dict[str, Any]:
     """The fastest setting, and its time against the plan as asked."""
     found = fastest.plan
     before, after = seconds_per_clip(plan), seconds_per_clip(found)
@@ -155,10 +146,10 @@ def _term(term: Term, document: Document | None) -> dict[str, Any]:
     }
 
 
-def _solution(solution: Solution) -> dict[str, Any]:
+def _solution(solution: Advised) -> dict[str, Any]:
     clip = solution.plan.job.spec.clip
     return {
-        "value": solution.value,
+        "value": solution.words[0],
         "overrides": list(solution.overrides),
         "options": list(solution.options),
         "clip": {"frames": clip.frames, "height": clip.height, "width": clip.width},
@@ -167,6 +158,6 @@ def _solution(solution: Solution) -> dict[str, Any]:
     }
 
 
-def solution_values(solution: Solution) -> dict[str, Any]:
+def solution_values(solution: Advised) -> dict[str, Any]:
     """What was solved for, and what it was before."""
     return {**_solution(solution), "was": solution.was}

@@ -87,7 +87,7 @@ def test_where_the_vae_does_not_fit_it_is_cut_and_then_fits(mode: Any) -> None:
     assert pieces
     for fix in fixes:
         applied = load_spec(SPECS / "tiny-causal3d.yaml", [*LONG, *fix.overrides])
-        assert make_plan(planned_job(applied, small, Question(count=fix.count, mode=mode))).fits
+        assert make_plan(planned_job(applied, small, Question(count=fix.plan.job.count, mode=mode))).fits
 
 
 def test_pieces_and_frames_of_a_clip_are_what_generate_decodes() -> None:

@@ -12,6 +12,7 @@ from sora_spec.errors import UserError
 from sora_spec.language.loading import load_record, load_spec
 from sora_spec.language.packaged import find_spec_file
 from sora_spec.language.source import load_document
+from sora_spec.plan.axes.all_axes import AXES
 from sora_spec.plan.devices.hardware import find_device
 from sora_spec.plan.job import Question, planned_job
 from sora_spec.plan.layout import laid_out, with_count
@@ -259,38 +260,42 @@ def test_advice_can_be_followed_where_devices_were_typed(tmp_path: Path) -> None
 
 
 def test_every_kernel_has_a_knob_that_asks_what_the_command_asks() -> None:
-    from sora_spec.plan.knobs.all_knobs import knobs_for, situation_of
-
     document = load_document(find_spec_file("tiny-causal3d"))  # attention across frames, and norms of queries and keys
-    at = situation_of(plan_of(document, Question(gpu="h100")))
-    assert at is not None
-    knobs = {knob.key: knob for knob in knobs_for(at)}
+    asked = Question(gpu="h100")
+    job = plan_of(document, asked).job
+    assert job is not None
     seen = set[str]()
     for key in ("attention", "temporal_attention", "rms_norm"):
-        for setting in knobs[key].settings(at)[1:]:
-            answer = plan_of(document, setting.question)
+        assert AXES[key].applies(job)
+        for change in list(AXES[key].settings(job).values())[1:]:
+            turned = change.asked(asked, job)
+            answer = plan_of(document, turned)
             assert answer.plan is not None, answer.problem
-            line = command_line("tiny-causal3d", setting.question).split()
+            line = command_line("tiny-causal3d", turned).split()
             done = json.loads(_run(*line[1:], "--json").stdout)
             assert done["memory"]["device_bytes"]["likely"] == round(answer.plan.needed.likely)
             seen.add(line[-2])
     assert seen == {"--attention", "--temporal-attention", "--rms-norm"}
     for overrides, gone in ((["temporal.kind=joint"], "temporal_attention"), (["backbone.qk_norm=false"], "rms_norm")):
-        without = situation_of(plan_of(document, question_from(overrides, gpu="h100")))
+        without = plan_of(document, question_from(overrides, gpu="h100")).job
         assert without is not None
-        assert gone not in {knob.key for knob in knobs_for(without)}
+        assert not AXES[gone].applies(without)
 
 
-def test_the_knob_of_the_parts_shows_what_runs_and_turns_it() -> None:
-    from sora_spec.plan.knobs.all_knobs import knobs_for, situation_of
-
+@pytest.mark.parametrize(
+    ("key", "path", "way"), [("placement", "export.offload", {"mode": "generate"}), ("tf32", "train.tf32", {})]
+)
+@pytest.mark.parametrize("overrides", [[], ["{path}=true"], ["{path}=false"]])
+def test_a_knob_that_is_said_twice_shows_what_runs_and_turns_it(
+    key: str, path: str, way: dict[str, str], overrides: list[str]
+) -> None:
     document = load_document(find_spec_file("latte"))
-    for overrides in ([], ["export.offload=true"], ["export.offload=false"]):
-        at = situation_of(plan_of(document, question_from(overrides, gpu="h100", mode="generate")))
-        assert at is not None
-        knob = next(knob for knob in knobs_for(at) if knob.key == "placement")
-        assert knob.shown(at) == ("one part at a time" if overrides == ["export.offload=true"] else "all resident")
-        for setting, offloads in zip(knob.settings(at), (False, True), strict=True):
-            turned = plan_of(document, setting.question)
-            assert turned.job is not None, turned.problem
-            assert turned.job.offloads is offloads
+    asked = question_from([text.format(path=path) for text in (*overrides, "train.precision=fp32")], gpu="h100", **way)
+    job = plan_of(document, asked).job
+    assert job is not None
+    given = {"[]": key == "tf32", "['{path}=true']": True, "['{path}=false']": False}[str(overrides)]
+    assert AXES[key].own(job) is given
+    for change, on in zip(AXES[key].settings(job).values(), (False, True), strict=True):
+        turned = plan_of(document, change.asked(asked, job))
+        assert turned.job is not None, turned.problem
+        assert AXES[key].own(turned.job) is on

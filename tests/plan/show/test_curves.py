@@ -11,9 +11,10 @@ import pytest
 
 from sora_spec.language.packaged import find_spec_file
 from sora_spec.language.source import load_document
+from sora_spec.plan.axes.all_axes import FIELDS
+from sora_spec.plan.axes.clip import MOST_POINTS, spread
 from sora_spec.plan.job import Question
 from sora_spec.plan.question import Answer, plan_of
-from sora_spec.plan.search.axes import AXES, MOST_POINTS, spread
 from sora_spec.plan.show.contrast import contrast
 from sora_spec.plan.show.curves import curve
 from sora_spec.plan.show.values import whole
@@ -64,7 +65,7 @@ def test_an_image_model_has_no_frames_to_turn() -> None:
     job = answer("dit").job
     assert job is not None
     assert list(curve(job, "frames")) == []
-    assert all(len(list(curve(job, field))) > 3 for field in AXES if field != "frames")
+    assert all(len(list(curve(job, field))) > 3 for field in FIELDS if field != "frames")
 
 
 def test_spreading_keeps_ends_and_the_one_asked_for() -> None:

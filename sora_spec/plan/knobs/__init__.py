@@ -1,1 +1,0 @@
-"""What can be turned about a plan, for the terminal interface."""
