@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from sora_spec.builders.diffusion.arrays import Array, Arrays, Step
 from sora_spec.errors import UserError
+from sora_spec.recipe.sampling import Interval
 
 Field: TypeAlias = Callable[[Array, float], Array]
 
@@ -180,3 +181,14 @@ def _interpolate(step: _Step, fraction: float) -> Array:
     b = h * (5 * f0 - 3 * f1) + 18 * x0 + 14 * x1 - 32 * middle
     c = h * (f1 - 4 * f0) - 11 * x0 - 5 * x1 + 16 * middle
     return x0 + fraction * (h * f0 + fraction * (c + fraction * (b + fraction * a)))
+
+
+ODE: dict[str, Callable[[Any, Field, Step, Interval, Arrays, float], Iterator[Step]]] = {
+    "euler": lambda sampler, field, at, ends, xp, limit: integrate_euler(field, at, *ends, sampler.steps),
+    "heun": lambda sampler, field, at, ends, xp, limit: integrate_heun(field, at, *ends, sampler.steps),
+    "dopri5": lambda sampler, field, at, ends, xp, limit: integrate_dopri5(
+        field, at, *ends, sampler.atol, sampler.rtol, xp, limit
+    ),
+}
+"""By kind of `sampler`: its integrator of a field between two times. The last argument is a time beyond which the field
+must not be evaluated."""

@@ -12,18 +12,16 @@ from sora_spec.builders.diffusion.arrays import NUMPY, Array, Arrays, Draw, Netw
 from sora_spec.builders.diffusion.condition import Condition
 from sora_spec.builders.diffusion.ddpm_sampler import sample_ddim, sample_ddpm
 from sora_spec.builders.diffusion.guidance import GuidedNetwork, build_guided
-from sora_spec.builders.diffusion.ode import Field, integrate_dopri5, integrate_euler, integrate_heun
+from sora_spec.builders.diffusion.ode import ODE, Field
 from sora_spec.builders.diffusion.paths import Path, build_path, ode_interval
 from sora_spec.builders.diffusion.sde import VelocityAndScore, integrate_euler_maruyama
 from sora_spec.errors import UserError
+from sora_spec.language.facts import samplers_of
 from sora_spec.language.schema.objective import (
     DdimSampler,
     Ddpm,
     DdpmSampler,
-    Dopri5Sampler,
     EulerMaruyamaSampler,
-    EulerSampler,
-    HeunSampler,
     Interpolant,
 )
 from sora_spec.language.schema.spec import Spec
@@ -122,20 +120,14 @@ def _interpolant_steps(
     field = _velocity_field(objective, path, model)
     t0, t1 = ode_interval(objective)
     at = Step(x, t0)
-    match sampler:
-        case EulerSampler():
-            return integrate_euler(field, at, t0, t1, sampler.steps)
-        case HeunSampler():
-            return integrate_heun(field, at, t0, t1, sampler.steps)
-        case Dopri5Sampler():
-            # The conversion from noise divides by VP's σ, which has no values beyond t = 1.
-            limit = t1 if objective.path == "vp" and objective.prediction == "noise" else float("inf")
-            return integrate_dopri5(field, at, t0, t1, sampler.atol, sampler.rtol, xp, limit)
-        case EulerMaruyamaSampler():
-            both = _velocity_and_score(objective, path, model)
-            return integrate_euler_maruyama(path, objective, sampler, both, at, draw)
-        case _:
-            raise _mismatch(spec)
+    if isinstance(sampler, EulerMaruyamaSampler):
+        both = _velocity_and_score(objective, path, model)
+        return integrate_euler_maruyama(path, objective, sampler, both, at, draw)
+    if sampler.kind not in ODE:
+        raise _mismatch(spec)
+    # The conversion from noise divides by VP's σ, which has no values beyond t = 1.
+    limit = t1 if objective.path == "vp" and objective.prediction == "noise" else float("inf")
+    return ODE[sampler.kind](sampler, field, at, (t0, t1), xp, limit)
 
 
 def _velocity_field(objective: Interpolant, path: Path, model: GuidedNetwork) -> Field:
@@ -168,8 +160,7 @@ def _velocity_and_score(objective: Interpolant, path: Path, model: GuidedNetwork
 
 
 def _mismatch(spec: Spec) -> UserError:
-    fitting = "ddpm or ddim" if isinstance(spec.objective, Ddpm) else "euler, heun, dopri5 or euler_maruyama"
     return UserError(
         f"sampler.kind: {spec.sampler.kind} cannot sample an objective of kind {spec.objective.kind}",
-        f"set `sampler.kind` to {fitting}",
+        f"set `sampler.kind` to one of: {', '.join(samplers_of(spec.objective))}",
     )

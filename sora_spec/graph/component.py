@@ -22,7 +22,7 @@ from sora_spec.graph.lower.vae import build_vae, trained_vae
 from sora_spec.graph.lower.vae_loss import vae_loss
 from sora_spec.graph.lower.weights import Policy, Weights
 from sora_spec.graph.setting import Precision, Recompute, Setting, compute_dtype, new_tape
-from sora_spec.language.facts import is_trainable, period
+from sora_spec.language.facts import is_trainable, period, sampler_facts
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.recipe.training import recompute_every, recomputed_blocks
 
@@ -214,7 +214,7 @@ def _sampler_graph(spec: Spec, setting: Setting) -> Graph:
         return weights, inputs, step
 
     slope = None
-    if spec.sampler.kind == "dopri5":  # its first stage reads a slope of the step before: it lies as one of this does
+    if sampler_facts(spec.sampler).adaptive:  # its first stage reads a slope of the step before, which lies as this one
         _, scratch, probe = begin()
         slope = probe().field(scratch["initial"])
     weights, inputs, new_step = begin()

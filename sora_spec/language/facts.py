@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Literal, assert_never
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
     from sora_spec.language.schema.backbone import Temporal
+    from sora_spec.language.schema.objective import Objective, Sampler
     from sora_spec.language.schema.vae import LearnedVae, StreamingVae, TrainableVae, Vae
 
 
@@ -133,3 +134,46 @@ def attended(temporal: Temporal, grid: Grid) -> tuple[tuple[int, ...], ...]:
 def period(temporal: Temporal) -> int:
     """Blocks after which their attention repeats."""
     return len(attended(temporal, (1, 1, 1)))
+
+
+@dataclass(frozen=True)
+class SamplerFacts:
+    """What a sampler draws from, and how."""
+
+    objective: Literal["ddpm", "interpolant"]
+    """Kind of the objective whose networks it samples."""
+    stages: int = 1
+    """Calls of the network in one step."""
+    stochastic: bool = False
+    """It adds fresh noise in a step, or can be told to."""
+    adaptive: bool = False
+    """It finds out while it samples how many steps it takes, and has no `steps`."""
+
+
+SAMPLERS = {
+    "ddpm": SamplerFacts("ddpm", stochastic=True),
+    "ddim": SamplerFacts("ddpm", stochastic=True),
+    "dopri5": SamplerFacts("interpolant", stages=6, adaptive=True),
+    "heun": SamplerFacts("interpolant", stages=2),
+    "euler": SamplerFacts("interpolant"),
+    "euler_maruyama": SamplerFacts("interpolant", stochastic=True),
+}
+"""By kind of `sampler`, those of an objective in the order in which they are offered."""
+
+
+def sampler_facts(sampler: Sampler) -> SamplerFacts:
+    """What the kind of a sampler does."""
+    found = SAMPLERS.get(sampler.kind)
+    assert found is not None, f"sampler.kind {sampler.kind!r} has no facts"
+    return found
+
+
+def steps_of(sampler: Sampler) -> int | None:
+    """Steps that it is told to take; None for an adaptive one."""
+    told: Any = sampler
+    return None if sampler_facts(sampler).adaptive else told.steps
+
+
+def samplers_of(objective: Objective) -> list[str]:
+    """Kinds of samplers that draw from an objective."""
+    return [kind for kind, facts in SAMPLERS.items() if facts.objective == objective.kind]

@@ -104,7 +104,7 @@ def _generation(job: Job) -> list[str]:
             f"a generation runs on one device; `--count {job.spec.hardware.count}` plans that many side by side"
         )
     if network_calls(job.spec) is None:
-        found.append(f"dopri5 calls the network {ADAPTIVE.low:g} to {ADAPTIVE.high:g} times")
+        found.append(f"{job.spec.sampler.kind} calls the network {ADAPTIVE.low:g} to {ADAPTIVE.high:g} times")
     if decoder_steps(job.spec) > 1:
         found.append(f"the decoder samples: {decoder_steps(job.spec)} calls for each piece of a clip")
     return found

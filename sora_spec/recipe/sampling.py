@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sora_spec.language.facts import is_trainable, vae_facts
+from sora_spec.language.facts import is_trainable, sampler_facts, steps_of, vae_facts
 from sora_spec.language.shapes import derive_shapes
 
 if TYPE_CHECKING:
@@ -29,19 +29,14 @@ def is_guided(spec: Spec) -> bool:
 def network_calls(spec: Spec) -> int | None:
     """Calls of the network, one after another, for one batch; guidance doubles the batch and not the calls.
 
-    None for dopri5, which decides while it samples.
+    None for an adaptive sampler, which decides while it samples.
     """
-    sampler = spec.sampler
-    match sampler.kind:
-        case "ddpm" | "ddim" | "euler":
-            return sampler.steps
-        case "heun":
-            return 2 * sampler.steps
-        case "euler_maruyama":
-            objective = spec.objective
-            return sampler.steps + (objective.kind == "interpolant" and takes_last_step(objective, sampler))
-        case "dopri5":
-            return None
+    sampler, objective = spec.sampler, spec.objective
+    steps = steps_of(sampler)
+    if steps is None:
+        return None
+    last = sampler.kind == "euler_maruyama" and objective.kind == "interpolant" and takes_last_step(objective, sampler)
+    return sampler_facts(sampler).stages * steps + last
 
 
 def takes_last_step(objective: Interpolant, sampler: EulerMaruyamaSampler) -> bool:
@@ -77,7 +72,7 @@ def sde_interval(objective: Interpolant, sampler: EulerMaruyamaSampler) -> Inter
 def default_batch(spec: Spec) -> int:
     """Clips sampled at a time: as many as `TOKENS_PER_BATCH` hold, within the spec's `export.batch`.
 
-    One for dopri5: its step follows the error of the whole batch, so a clip would depend on its neighbours.
+    One for an adaptive sampler: its step follows the error of the whole batch, and a clip would hang on its neighbours.
     """
     if network_calls(spec) is None:
         return 1

@@ -15,6 +15,7 @@ from sora_spec.compile.bundle.contract import engine_profile
 from sora_spec.compile.run import decoding, pipeline
 from sora_spec.compile.run.decoding import OnePass, ignore
 from sora_spec.errors import UserError
+from sora_spec.language.facts import SAMPLERS
 from sora_spec.language.loading import load_record, load_spec
 from sora_spec.language.packaged import packaged_names
 from sora_spec.language.rules.buildable import buildable
@@ -193,10 +194,12 @@ def test_planner_and_programs_import_the_same_rules() -> None:
 
 def test_every_kind_that_can_be_built_has_a_builder() -> None:
     from sora_spec.builders.backbones.temporal import TEMPORAL
+    from sora_spec.builders.diffusion.ode import ODE
     from sora_spec.builders.vae.from_spec import VAES
 
     assert list(VAES) == buildable("vae")
     assert list(TEMPORAL) == buildable("temporal")
+    assert set(SAMPLERS) == set(buildable("sampler")) == {*ODE, "ddpm", "ddim", "euler_maruyama"}
 
 
 BAR_OF_TREE = {"VAE": "VAE", "text": "text encoder", "messages": "messages", "machine": "other"}

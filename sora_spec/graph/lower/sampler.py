@@ -2,7 +2,8 @@
 
 The step is one from the middle of a run: neither the first, which has nothing from before it, nor the last. A Python
 name keeps its tensor until it is given another, so a step begins with what the names of the loop still hold from the
-step before: `Held` are those names. Coefficients are numbers and take no memory.
+step before: `Held` are those names. Coefficients are numbers and take no memory. A sampler that is not named here is
+taken for an explicit method of as many stages as its facts say.
 
 Legend: `B` clips, `C` channels of the latents.
 """
@@ -30,6 +31,7 @@ from sora_spec.graph.eager.ops.reduction import mean
 from sora_spec.graph.eager.ops.views import cat, narrow
 from sora_spec.graph.eager.tape import Tape
 from sora_spec.graph.eager.tensor import Tensor
+from sora_spec.language.facts import sampler_facts
 
 if TYPE_CHECKING:
     from sora_spec.language.schema.objective import Ddpm, Interpolant
@@ -70,9 +72,6 @@ def declare_held(spec: Spec, leaf: Leaf, channels: int, out_channels: int) -> No
                 leaf("noise", channels)
         case "euler":
             pass
-        case "heun":
-            leaf("first", out_channels if direct else channels)
-            leaf("second", out_channels if direct else channels)
         case "euler_maruyama":
             leaf("velocity", out_channels if objective.prediction == "velocity" else channels)
             leaf("score", out_channels if objective.prediction == "score" else channels)
@@ -80,6 +79,9 @@ def declare_held(spec: Spec, leaf: Leaf, channels: int, out_channels: int) -> No
             leaf("previous x", channels)
             for number in range(STAGES):
                 leaf(f"previous slope {number}", out_channels if direct else channels)
+        case _:
+            for number in range(sampler_facts(sampler).stages):
+                leaf(f"slope {number}", out_channels if direct else channels)
 
 
 class SamplerStep:
@@ -100,12 +102,12 @@ class SamplerStep:
                 self.ddim(held)
             case "euler":
                 held["x"] = add(held["x"], mul_scalar(self.field(held["x"])))
-            case "heun":
-                self.heun(held)
             case "euler_maruyama":
                 self.euler_maruyama(held)
             case "dopri5":
                 self.dopri5(held)
+            case _:
+                self.explicit(held)
         return held["x"]
 
     # The network as a sampler sees it.
@@ -181,11 +183,13 @@ class SamplerStep:
             case "noise":
                 return _velocity_from_score(div_scalar(prediction), x)
 
-    def heun(self, held: Held) -> None:
-        """Two evaluations."""
-        held["first"] = self.field(held["x"])
-        held["second"] = self.field(add(held["x"], mul_scalar(held["first"])))
-        held["x"] = add(held["x"], mul_scalar(add(held["first"], held["second"])))
+    def explicit(self, held: Held) -> None:
+        """An explicit method: each stage goes from x along the slope before it, and all slopes are summed (Heun)."""
+        stages = sampler_facts(self.spec.sampler).stages
+        held["slope 0"] = self.field(held["x"])
+        for number in range(1, stages):
+            held[f"slope {number}"] = self.field(add(held["x"], mul_scalar(held[f"slope {number - 1}"])))
+        held["x"] = add(held["x"], mul_scalar(_summed([held[f"slope {number}"] for number in range(stages)])))
 
     def euler_maruyama(self, held: Held) -> None:
         """One noisy step of the reverse SDE."""
@@ -252,7 +256,10 @@ def _velocity_from_score(score: Tensor, x: Tensor) -> Tensor:
 
 def _combined(slopes: list[Tensor]) -> Tensor:
     """A weighted sum, whose terms are all made before the first is added."""
-    terms = [mul_scalar(slope) for slope in slopes]
+    return _summed([mul_scalar(slope) for slope in slopes])
+
+
+def _summed(terms: list[Tensor]) -> Tensor:
     total = terms[0]
     for term in terms[1:]:
         total = add(total, term)

@@ -5,30 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sora_spec.language.facts import sampler_facts, samplers_of
 from sora_spec.language.rules.problem import At, Problem
 from sora_spec.recipe.noise_levels import beta_ends, counts_by_stride, fixed_stride
 
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
 
-SAMPLERS = {
-    "ddpm": ("ddpm", "ddim"),
-    "interpolant": ("dopri5", "heun", "euler", "euler_maruyama"),
-}
-"""Samplers of each objective, the usual one first."""
-
 
 def sampler_fits_objective(spec: Spec) -> Iterator[Problem]:
     """E313."""
-    fitting = SAMPLERS[spec.objective.kind]
-    if spec.sampler.kind not in fitting:
+    if sampler_facts(spec.sampler).objective != spec.objective.kind:
         steps = "discrete steps" if spec.objective.kind == "ddpm" else "a continuous path"
         yield Problem(
             "E313",
             f"the sampler `{spec.sampler.kind}` cannot draw from the objective `{spec.objective.kind}`",
             At("sampler.kind", "another family"),
             (At("objective.kind", f"trained on {steps}"),),
-            f"Samplers of `{spec.objective.kind}`: {', '.join(f'`{name}`' for name in fitting)}.",
+            f"Samplers of `{spec.objective.kind}`: {', '.join(f'`{name}`' for name in samplers_of(spec.objective))}.",
         )
 
 
