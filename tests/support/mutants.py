@@ -22,7 +22,10 @@ from typing import Any
 import sora_spec.graph.eager.ops
 import sora_spec.graph.lower
 
-NAMED = ("run", "run_one", "unary", "binary", "copy", "reduce", "matrix", "activation")
+NAMED = (
+    *("run", "run_one", "unary", "binary", "copy", "reduce", "matrix"),
+    *("activation", "keeps_input", "keeps_result"),
+)
 """Functions whose first argument is the name of a kernel."""
 DTYPES = {"F32": "BF16", "BF16": "F32", "INT64": "F32", "BOOL": "F32", "UINT64": "F32"}
 

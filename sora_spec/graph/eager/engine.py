@@ -85,7 +85,7 @@ def _call(node: Node, gradients: Grads) -> list[Tensor | None]:
     """Run the rule and fit each result to the input it belongs to."""
     if all(g is None for g in gradients):
         return [None] * len(node.edges)
-    outputs = list(node.rule(node, gradients))
+    outputs = list(node.rule(node, *gradients))
     for number, edge in enumerate(node.edges):
         gradient = outputs[number]
         if edge is None or gradient is None:

@@ -16,7 +16,8 @@ from sora_spec.graph.eager.recompute import Holder
 from sora_spec.graph.eager.tape import Layout, Op, Storage, Tape
 
 Grads = list["Tensor | None"]
-Rule = Callable[["Node", Grads], "Sequence[Tensor | None]"]
+Rule = Callable[..., "Sequence[Tensor | None]"]
+"""From a node and the gradient of each of its outputs to those of its inputs. That of a single output is never None."""
 
 
 class Tensor:

@@ -161,75 +161,46 @@ def _read_t5(values: dict[str, Any], family: Family, defaults: dict[str, Any]) -
     found = found | defaults | values
     gate, _, name = str(found["feed_forward_proj"]).rpartition("-")
     gated = gate == "gated"
-    activation = "gelu_new" if gated and name == "gelu" else name
-    return EncoderConfig(
-        family=family,
-        width=int(found["d_model"]),
-        depth=int(found["num_layers"]),
-        heads=int(found["num_heads"]),
-        head_width=int(found["d_kv"]),
-        hidden=int(found["d_ff"]),
-        vocabulary=int(found["vocab_size"]),
-        activation=_activation(activation),
-        gated=gated,
-        buckets=int(found["relative_attention_num_buckets"]),
-    )
+    activation = _activation("gelu_new" if gated and name == "gelu" else name)
+    names = ("d_model", "num_layers", "num_heads", "d_kv", "d_ff", "vocab_size", "relative_attention_num_buckets")
+    width, depth, heads, head_width, hidden, vocabulary, buckets = _integers(found, names)
+    extents = (width, depth, heads, head_width, hidden, vocabulary)
+    return EncoderConfig(family, *extents, activation, gated=gated, buckets=buckets)
+
+
+_EXTENTS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
+"""What CLIP and BERT call width, depth, heads, width inside the MLP and vocabulary."""
 
 
 def _read_clip(values: dict[str, Any]) -> EncoderConfig:
-    found = {
-        "hidden_size": 512,
-        "intermediate_size": 2048,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 8,
-        "vocab_size": 49_408,
-        "max_position_embeddings": 77,
-        "hidden_act": "quick_gelu",
-        "projection_dim": 512,
-        "eos_token_id": 49_407,
-        "architectures": (),
-        **values,
-    }
+    defaults = {"max_position_embeddings": 77, "hidden_act": "quick_gelu", "projection_dim": 512}
+    defaults |= dict(zip(_EXTENTS, (512, 12, 8, 2048, 49_408), strict=True))
+    found = defaults | {"eos_token_id": 49_407, "architectures": ()} | values
     projected = "CLIPTextModelWithProjection" in (found["architectures"] or ())
-    return EncoderConfig(
-        family="clip",
-        width=int(found["hidden_size"]),
-        depth=int(found["num_hidden_layers"]),
-        heads=int(found["num_attention_heads"]),
-        head_width=int(found["hidden_size"]) // int(found["num_attention_heads"]),
-        hidden=int(found["intermediate_size"]),
-        vocabulary=int(found["vocab_size"]),
-        activation=_activation(found["hidden_act"]),
-        positions=int(found["max_position_embeddings"]),
+    return replace(
+        _read_absolute("clip", found),
         projection=int(found["projection_dim"]) if projected else None,
         last_token_is_largest=found["eos_token_id"] == 2,
     )
 
 
 def _read_bert(values: dict[str, Any]) -> EncoderConfig:
-    found = {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "vocab_size": 30_522,
-        "max_position_embeddings": 512,
-        "type_vocab_size": 2,
-        "hidden_act": "gelu",
-        **values,
-    }
+    defaults = {"max_position_embeddings": 512, "hidden_act": "gelu", "type_vocab_size": 2}
+    found = defaults | dict(zip(_EXTENTS, (768, 12, 12, 3072, 30_522), strict=True)) | values
+    return replace(_read_absolute("bert", found), types=int(found["type_vocab_size"]))
+
+
+def _read_absolute(family: Family, found: dict[str, Any]) -> EncoderConfig:
+    """An encoder with a table of absolute positions, whose heads share its width."""
+    width, depth, heads, hidden, vocabulary = _integers(found, _EXTENTS)
     return EncoderConfig(
-        family="bert",
-        width=int(found["hidden_size"]),
-        depth=int(found["num_hidden_layers"]),
-        heads=int(found["num_attention_heads"]),
-        head_width=int(found["hidden_size"]) // int(found["num_attention_heads"]),
-        hidden=int(found["intermediate_size"]),
-        vocabulary=int(found["vocab_size"]),
-        activation=_activation(found["hidden_act"]),
+        *(family, width, depth, heads, width // heads, hidden, vocabulary, _activation(found["hidden_act"])),
         positions=int(found["max_position_embeddings"]),
-        types=int(found["type_vocab_size"]),
     )
+
+
+def _integers(found: dict[str, Any], names: tuple[str, ...]) -> list[int]:
+    return [int(found[name]) for name in names]
 
 
 def _activation(name: str) -> Activation:

@@ -130,9 +130,7 @@ def exchange(x: Tensor) -> Tensor:
     return attach(node, _like(x, "all_to_all"))
 
 
-def _exchange_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _exchange_rule(node: Node, g: Tensor) -> Grads:
     return [_like(contiguous(g), "all_to_all")]
 
 
@@ -147,8 +145,6 @@ def gather(x: Tensor, ranks: int) -> Tensor:
     return attach(node, run_one("all_gather", (contiguous(x),), shape, contiguous_strides(shape), x.dtype))
 
 
-def _gather_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _gather_rule(node: Node, g: Tensor) -> Grads:
     shape: Shape = node.attributes
     return [run_one("reduce_scatter", (contiguous(g),), shape, contiguous_strides(shape), g.dtype)]

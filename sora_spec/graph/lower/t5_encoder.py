@@ -16,7 +16,7 @@ from sora_spec.graph.eager.ops.reduction import mean
 from sora_spec.graph.eager.ops.views import permute, rearrange, unsqueeze
 from sora_spec.graph.eager.tensor import Tensor, run_one
 from sora_spec.graph.lower.encoder_configs import EncoderConfig
-from sora_spec.graph.lower.text_layers import ENCODER, TOKENS, Unbiased, activate, arange
+from sora_spec.graph.lower.text_layers import ENCODER, TOKENS, Unbiased, activate, arange, heads_joined
 from sora_spec.graph.lower.weights import Weights
 
 
@@ -62,7 +62,7 @@ class T5Attention:
         """(B, heads, M, d) → (B, M, heads·d)."""
         rows = contiguous(bias)
         y = masked_attention(q, k, v, self.kernel, rows)
-        return rearrange(contiguous(permute(y, (0, 2, 1, 3))), "b m h d -> b m (h d)")
+        return heads_joined(y)
 
     def relative_bias(self, x: Tensor, tokens: int) -> Tensor:
         """The value of each pair of tokens and head, (1, heads, M, M)."""

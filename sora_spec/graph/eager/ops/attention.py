@@ -114,9 +114,7 @@ def _heads_inside(x: Tensor) -> Layout:
     return (x.shape, (tokens * heads * width, width, heads * width, 1), x.dtype)
 
 
-def _fused_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _fused_rule(node: Node, g: Tensor) -> Grads:
     q, k, v, *rest = node.unpack()
     kernel: Kernel = node.attributes
     if kernel == "flash":
@@ -168,8 +166,6 @@ def softmax(x: Tensor) -> Tensor:
     return attach(node, result)
 
 
-def _softmax_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _softmax_rule(node: Node, g: Tensor) -> Grads:
     (result,) = node.unpack()
     return [run_one("_softmax_backward_data", (g, result), g.shape, contiguous_strides(g.shape), g.dtype)]

@@ -31,9 +31,7 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...]
     return attach(node, run("convolution", inputs, ((shape, strides, x.dtype),), flops, workspace)[0])
 
 
-def _conv_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _conv_rule(node: Node, g: Tensor) -> Grads:
     x, weight = node.unpack()
     made: list[Layout] = []
     if node.needs(0):
@@ -76,8 +74,6 @@ def pad(x: Tensor, sides: tuple[int, ...]) -> Tensor:
     return attach(node, run_one("constant_pad_nd", (x,), tuple(shape), contiguous_strides(tuple(shape)), x.dtype))
 
 
-def _pad_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
+def _pad_rule(node: Node, g: Tensor) -> Grads:
     shape: tuple[int, ...] = node.attributes
-    assert g is not None
     return [run_one("constant_pad_nd", (g,), shape, contiguous_strides(shape), g.dtype)]

@@ -15,9 +15,7 @@ def embedding(table: Tensor, rows: Tensor) -> Tensor:
     return attach(node, run_one("embedding", (table, rows), shape, contiguous_strides(shape), table.dtype))
 
 
-def _embedding_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _embedding_rule(node: Node, g: Tensor) -> Grads:
     shape: tuple[int, ...] = node.attributes
     (rows,) = node.unpack()
     return [run_one("embedding_dense_backward", (g, rows), shape, contiguous_strides(shape), g.dtype)]

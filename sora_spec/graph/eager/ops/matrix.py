@@ -47,9 +47,7 @@ def mm(a: Tensor, b: Tensor) -> Tensor:
     return attach(node, _mm(a, b))
 
 
-def _mm_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _mm_rule(node: Node, g: Tensor) -> Grads:
     a, b = node.unpack()
     a_columns: bool
     b_columns: bool
@@ -66,9 +64,7 @@ def addmm(bias: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return attach(node, matrix("addmm", (bias, a, b), a, b))
 
 
-def _addmm_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _addmm_rule(node: Node, g: Tensor) -> Grads:
     a, b = node.unpack()
     a_columns: bool
     b_columns: bool
@@ -114,9 +110,7 @@ def bmm(a: Tensor, b: Tensor) -> Tensor:
     return attach(node, matrix("bmm", (a, b), a, b))
 
 
-def _bmm_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _bmm_rule(node: Node, g: Tensor) -> Grads:
     a, b = node.unpack()
     grad_b = grad_a = None
     if node.needs(1):

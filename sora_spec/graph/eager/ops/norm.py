@@ -39,9 +39,7 @@ def affine_layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return run("native_layer_norm", (x, weight, bias), ((x.shape, contiguous_strides(x.shape), x.dtype), row, row))[0]
 
 
-def _layer_norm_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _layer_norm_rule(node: Node, g: Tensor) -> Grads:
     x, mu, rstd = node.unpack()
     inputs = (g, x, mu, rstd)
     return [run_one("native_layer_norm_backward", inputs, x.shape, contiguous_strides(x.shape), x.dtype)]
@@ -75,9 +73,7 @@ def fused_rms_norm(x: Tensor, weight: Tensor) -> Tensor:
     return attach(node, y)
 
 
-def _fused_rms_norm_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _fused_rms_norm_rule(node: Node, g: Tensor) -> Grads:
     x, weight, rstd = node.unpack()
     return list(
         run(
@@ -112,9 +108,7 @@ def group_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     return attach(node, y)
 
 
-def _group_norm_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _group_norm_rule(node: Node, g: Tensor) -> Grads:
     x, weight, mu, rstd = node.unpack()
     outputs = [(x.shape, contiguous_strides(x.shape), x.dtype)] if node.needs(0) else []
     outputs += [(weight.shape, (1,), weight.dtype)] * 2

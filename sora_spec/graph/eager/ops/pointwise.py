@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sora_spec.graph.eager.dtypes import DType, promote
 from sora_spec.graph.eager.layout import Shape, broadcast_shape, contiguous_strides, dense_strides, result_strides
-from sora_spec.graph.eager.tensor import Grads, Node, Tensor, attach, node_for, run_one
+from sora_spec.graph.eager.tensor import Grads, Node, Rule, Tensor, attach, node_for, run_one
 
 
 def unary(name: str, x: Tensor, dtype: DType | None = None) -> Tensor:
@@ -22,6 +24,23 @@ def binary(name: str, a: Tensor, b: Tensor) -> Tensor:
     shape = broadcast_shape(a.shape, b.shape)
     strides = result_strides(shape, ((a.shape, a.strides), (b.shape, b.strides)))
     return run_one(name, (a, b), shape, strides, promote(a.dtype, b.dtype))
+
+
+def keeps_input(name: str, rule: Rule, x: Tensor, attributes: Any = None) -> Tensor:
+    """A pointwise function whose derivative needs its argument."""
+    node = node_for(rule, (x,), attributes)
+    if node is not None:
+        node.save(x)
+    return attach(node, unary(name, x))
+
+
+def keeps_result(name: str, rule: Rule, x: Tensor, attributes: Any = None) -> Tensor:
+    """A pointwise function whose derivative needs its value."""
+    node = node_for(rule, (x,), attributes)
+    result = unary(name, x)
+    if node is not None:
+        node.save(result)
+    return attach(node, result)
 
 
 def accumulate(held: Tensor, gradient: Tensor, in_place: bool) -> Tensor:
@@ -45,13 +64,13 @@ def cast_to(x: Tensor, dtype: DType) -> Tensor:
     """`x.to(dtype)`, which keeps the order of dimensions."""
     if x.dtype is dtype:
         return x
-    node = node_for(_pass_on, (x,))
+    node = node_for(pass_on, (x,))
     return attach(node, copy("_to_copy", x, dtype))
 
 
 def clone(x: Tensor) -> Tensor:
     """`x.clone()`: row-major when `x` is not dense."""
-    node = node_for(_pass_on, (x,))
+    node = node_for(pass_on, (x,))
     return attach(node, copy("clone", x))
 
 
@@ -59,12 +78,13 @@ def contiguous(x: Tensor) -> Tensor:
     """`x.contiguous()`."""
     if x.contiguous_layout:
         return x
-    node = node_for(_pass_on, (x,))
+    node = node_for(pass_on, (x,))
     return attach(node, run_one("clone", (x,), x.shape, contiguous_strides(x.shape), x.dtype))
 
 
-def _pass_on(node: Node, grads: Grads) -> Grads:
-    return [grads[0]] * len(node.edges)
+def pass_on(node: Node, g: Tensor) -> Grads:
+    """The gradient as it is, to every input."""
+    return [g] * len(node.edges)
 
 
 # Sums.
@@ -72,13 +92,13 @@ def _pass_on(node: Node, grads: Grads) -> Grads:
 
 def add(a: Tensor, b: Tensor) -> Tensor:
     """a + b."""
-    node = node_for(_pass_on, (a, b))
+    node = node_for(pass_on, (a, b))
     return attach(node, binary("add", a, b))
 
 
 def add_in_place(a: Tensor, b: Tensor) -> Tensor:
     """`a.add_(b)`: no allocation, and the layout stays that of `a`."""
-    node = node_for(_pass_on, (a, b))
+    node = node_for(pass_on, (a, b))
     return attach(node, a.detach()) if node is not None else a
 
 
@@ -88,15 +108,13 @@ def sub(a: Tensor, b: Tensor) -> Tensor:
     return attach(node, binary("sub", a, b))
 
 
-def _sub_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _sub_rule(node: Node, g: Tensor) -> Grads:
     return [g, unary("neg", g) if node.needs(1) else None]
 
 
 def add_scalar(x: Tensor, name: str = "add") -> Tensor:
     """x + number, or with `sub` x − number."""
-    node = node_for(_pass_on, (x,))
+    node = node_for(pass_on, (x,))
     return attach(node, unary(name, x))
 
 
@@ -128,9 +146,7 @@ def mul(a: Tensor, b: Tensor) -> Tensor:
     return attach(node, binary("mul", a, b))
 
 
-def _mul_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _mul_rule(node: Node, g: Tensor) -> Grads:
     a, b = node.unpack()
     other = binary("mul", g, a) if node.needs(1) else None
     return [binary("mul", g, b) if node.needs(0) else None, other]
@@ -145,9 +161,7 @@ def div(a: Tensor, b: Tensor) -> Tensor:
     return attach(node, binary("div", a, b))
 
 
-def _div_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _div_rule(node: Node, g: Tensor) -> Grads:
     (b,) = node.unpack()
     return [binary("div", g, b), None]
 
@@ -164,9 +178,7 @@ def div_scalar(x: Tensor) -> Tensor:
     return attach(node, unary("div", x))
 
 
-def _scaled(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _scaled(node: Node, g: Tensor) -> Grads:
     return [unary(node.attributes, g)]
 
 
@@ -175,15 +187,10 @@ def _scaled(node: Node, grads: Grads) -> Grads:
 
 def power(x: Tensor) -> Tensor:
     """x to a constant power of two or more."""
-    node = node_for(_power_rule, (x,))
-    if node is not None:
-        node.save(x)
-    return attach(node, unary("pow", x))
+    return keeps_input("pow", _power_rule, x)
 
 
-def _power_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _power_rule(node: Node, g: Tensor) -> Grads:
     (x,) = node.unpack()
     lower = unary("pow", x)
     derivative = unary("mul", lower)
@@ -192,16 +199,10 @@ def _power_rule(node: Node, grads: Grads) -> Grads:
 
 def rsqrt(x: Tensor) -> Tensor:
     """1 / √x."""
-    node = node_for(_rsqrt_rule, (x,))
-    result = unary("rsqrt", x)
-    if node is not None:
-        node.save(result)
-    return attach(node, result)
+    return keeps_result("rsqrt", _rsqrt_rule, x)
 
 
-def _rsqrt_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _rsqrt_rule(node: Node, g: Tensor) -> Grads:
     (result,) = node.unpack()
     cube = unary("pow", result)
     half = unary("mul", g)
@@ -210,31 +211,20 @@ def _rsqrt_rule(node: Node, grads: Grads) -> Grads:
 
 def exp(x: Tensor) -> Tensor:
     """e^x."""
-    node = node_for(_exp_rule, (x,))
-    result = unary("exp", x)
-    if node is not None:
-        node.save(result)
-    return attach(node, result)
+    return keeps_result("exp", _exp_rule, x)
 
 
-def _exp_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _exp_rule(node: Node, g: Tensor) -> Grads:
     (result,) = node.unpack()
     return [binary("mul", g, result)]
 
 
 def activation(name: str, x: Tensor) -> Tensor:
     """`gelu` or `silu`: keeps its input, and has a backward kernel of its own."""
-    node = node_for(_activation_rule, (x,), f"{name}_backward")
-    if node is not None:
-        node.save(x)
-    return attach(node, unary(name, x))
+    return keeps_input(name, _activation_rule, x, f"{name}_backward")
 
 
-def _activation_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _activation_rule(node: Node, g: Tensor) -> Grads:
     (x,) = node.unpack()
     return [binary(node.attributes, g, x)]
 
@@ -251,39 +241,25 @@ def silu(x: Tensor) -> Tensor:
 
 def tanh(x: Tensor) -> Tensor:
     """Hyperbolic tangent. Keeps its result."""
-    node = node_for(_activation_rule, (x,), "tanh_backward")
-    result = unary("tanh", x)
-    if node is not None:
-        node.save(result)
-    return attach(node, result)
+    return keeps_result("tanh", _activation_rule, x, "tanh_backward")
 
 
 def log(x: Tensor) -> Tensor:
     """Natural logarithm."""
-    node = node_for(_log_rule, (x,))
-    if node is not None:
-        node.save(x)
-    return attach(node, unary("log", x))
+    return keeps_input("log", _log_rule, x)
 
 
-def _log_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _log_rule(node: Node, g: Tensor) -> Grads:
     (x,) = node.unpack()
     return [binary("div", g, x)]
 
 
 def clamp(x: Tensor, bounds: int = 2, name: str = "clamp") -> Tensor:
     """x between two numbers, or with one bound not below or above one."""
-    node = node_for(_clamp_rule, (x,), bounds)
-    if node is not None:
-        node.save(x)
-    return attach(node, unary(name, x))
+    return keeps_input(name, _clamp_rule, x, bounds)
 
 
-def _clamp_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _clamp_rule(node: Node, g: Tensor) -> Grads:
     (x,) = node.unpack()
     zero = scalar_like(g)
     above = unary("ge", x, DType.BOOL)
@@ -295,15 +271,10 @@ def _clamp_rule(node: Node, grads: Grads) -> Grads:
 
 def absolute(x: Tensor) -> Tensor:
     """|x|."""
-    node = node_for(_absolute_rule, (x,))
-    if node is not None:
-        node.save(x)
-    return attach(node, unary("abs", x))
+    return keeps_input("abs", _absolute_rule, x)
 
 
-def _absolute_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _absolute_rule(node: Node, g: Tensor) -> Grads:
     (x,) = node.unpack()
     return [binary("mul", g, unary("sgn", x))]
 
@@ -328,9 +299,7 @@ def where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return attach(node, select(condition, a, b))
 
 
-def _where_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _where_rule(node: Node, g: Tensor) -> Grads:
     (condition,) = node.unpack()
     grad_b = select(condition, scalar_like(g), g) if node.needs(1) else None
     return [select(condition, g, scalar_like(g)) if node.needs(0) else None, grad_b]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sora_spec.graph.eager.dtypes import DType
 from sora_spec.graph.eager.layout import Shape, contiguous_strides
-from sora_spec.graph.eager.ops.pointwise import binary, unary
+from sora_spec.graph.eager.ops.pointwise import binary, keeps_result, unary
 from sora_spec.graph.eager.ops.reduction import reduce, reduced_shape
 from sora_spec.graph.eager.ops.views import expand_to
 from sora_spec.graph.eager.tensor import Grads, Node, Tensor, attach, node_for, run, run_one
@@ -12,16 +12,10 @@ from sora_spec.graph.eager.tensor import Grads, Node, Tensor, attach, node_for, 
 
 def relu(x: Tensor) -> Tensor:
     """max(x, 0). Keeps its result."""
-    node = node_for(_relu_rule, (x,))
-    result = unary("relu", x)
-    if node is not None:
-        node.save(result)
-    return attach(node, result)
+    return keeps_result("relu", _relu_rule, x)
 
 
-def _relu_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _relu_rule(node: Node, g: Tensor) -> Grads:
     (result,) = node.unpack()
     return [binary("threshold_backward", g, result)]
 
@@ -38,9 +32,7 @@ def max_pool2d(x: Tensor) -> Tensor:
     return attach(node, result)
 
 
-def _max_pool_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _max_pool_rule(node: Node, g: Tensor) -> Grads:
     x, places = node.unpack()
     strides = contiguous_strides(x.shape)
     return [run_one("max_pool2d_with_indices_backward", (g, x, places), x.shape, strides, x.dtype)]
@@ -52,25 +44,17 @@ def sum_over(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     return attach(node, reduce("sum", x, reduced_shape(x.shape, dims, keepdim=True)))
 
 
-def _sum_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
+def _sum_rule(node: Node, g: Tensor) -> Grads:
     shape: Shape = node.attributes
-    assert g is not None
     return [expand_to(g, shape)]
 
 
 def sqrt(x: Tensor) -> Tensor:
     """√x. Keeps its result."""
-    node = node_for(_sqrt_rule, (x,))
-    result = unary("sqrt", x)
-    if node is not None:
-        node.save(result)
-    return attach(node, result)
+    return keeps_result("sqrt", _sqrt_rule, x)
 
 
-def _sqrt_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _sqrt_rule(node: Node, g: Tensor) -> Grads:
     (result,) = node.unpack()
     return [binary("div", g, unary("mul", result))]
 
@@ -83,9 +67,7 @@ def divide(a: Tensor, b: Tensor) -> Tensor:
     return attach(node, binary("div", a, b))
 
 
-def _divide_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _divide_rule(node: Node, g: Tensor) -> Grads:
     a, b = node.unpack()
     of_b = _of_divisor(g, a, b) if node.needs(1) else None
     return [binary("div", g, b) if node.needs(0) else None, of_b]

@@ -44,9 +44,7 @@ def mean(x: Tensor, dims: tuple[int, ...] | None = None, keepdim: bool = False) 
     return attach(node, reduce("mean", x, shape))
 
 
-def _mean_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _mean_rule(node: Node, g: Tensor) -> Grads:
     shape: Shape
     wide: Shape
     shape, wide = node.attributes
@@ -70,9 +68,7 @@ def mse_loss(output: Tensor, target: Tensor) -> Tensor:
     return attach(node, result)
 
 
-def _mse_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _mse_rule(node: Node, g: Tensor) -> Grads:
     output, target = node.unpack()
     if output.tape.on_cpu or not output.tape.observed:
         strides = contiguous_strides(output.shape)

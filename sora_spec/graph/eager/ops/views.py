@@ -14,7 +14,7 @@ from sora_spec.graph.eager.layout import (
     is_channels_last,
     view_strides,
 )
-from sora_spec.graph.eager.ops.pointwise import made_from_nothing
+from sora_spec.graph.eager.ops.pointwise import made_from_nothing, pass_on
 from sora_spec.graph.eager.tensor import Grads, Node, Tensor, attach, node_for, run, run_one
 
 
@@ -34,10 +34,8 @@ def reshape(x: Tensor, shape: Shape) -> Tensor:
     return _view(copy, shape, contiguous_strides(shape), node)
 
 
-def _reshape_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
+def _reshape_rule(node: Node, g: Tensor) -> Grads:
     shape: Shape = node.attributes
-    assert g is not None
     return [reshape(g, shape)]
 
 
@@ -47,10 +45,8 @@ def permute(x: Tensor, order: tuple[int, ...]) -> Tensor:
     return _view(x, tuple([x.shape[d] for d in order]), tuple([x.strides[d] for d in order]), node)
 
 
-def _permute_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
+def _permute_rule(node: Node, g: Tensor) -> Grads:
     order: tuple[int, ...] = node.attributes
-    assert g is not None
     back = [0] * len(order)
     for place, dim in enumerate(order):
         back[dim] = place
@@ -77,13 +73,9 @@ def expand_to(x: Tensor, shape: Shape) -> Tensor:
     lead = len(shape) - len(x.shape)
     own = (1,) * lead + x.shape
     strides = (0,) * lead + x.strides
-    node = node_for(_pass_on, (x,))
-    return _view(x, shape, tuple(0 if a != n else s for a, n, s in zip(own, shape, strides, strict=True)), node)
-
-
-def _pass_on(node: Node, grads: Grads) -> Grads:
     # `expand` sums its gradient by itself, but into the same shape and at the same moment as the engine would.
-    return grads
+    node = node_for(pass_on, (x,))
+    return _view(x, shape, tuple(0 if a != n else s for a, n, s in zip(own, shape, strides, strict=True)), node)
 
 
 def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:
@@ -95,9 +87,7 @@ def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:
     return _view(x, (*x.shape[:dim], length, *x.shape[dim + 1 :]), x.strides, node)
 
 
-def _narrow_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _narrow_rule(node: Node, g: Tensor) -> Grads:
     shape: Shape = node.attributes
     return [run_one("slice_backward", (g,), shape, contiguous_strides(shape), g.dtype)]
 
@@ -114,7 +104,7 @@ def chunk(x: Tensor, pieces: int, dim: int) -> list[Tensor]:
     return [attach(node, x.alias(shape, x.strides), number) for number in range(pieces)]
 
 
-def _chunk_rule(node: Node, grads: Grads) -> Grads:
+def _chunk_rule(node: Node, *grads: Tensor | None) -> Grads:
     dim: int = node.attributes
     given = next(g for g in grads if g is not None)
     parts = [made_from_nothing("zeros", given, given.shape, given.dtype) if g is None else g for g in grads]
@@ -131,7 +121,7 @@ def unbind(x: Tensor, dim: int) -> list[Tensor]:
     return [attach(node, x.alias(shape, strides), number) for number in range(size)]
 
 
-def _unbind_rule(node: Node, grads: Grads) -> Grads:
+def _unbind_rule(node: Node, *grads: Tensor | None) -> Grads:
     parts = [g for g in grads if g is not None]
     assert len(parts) == len(grads), "every entry must be used"
     dim: int = node.attributes
@@ -151,9 +141,7 @@ def cat(parts: Sequence[Tensor], dim: int) -> Tensor:
     return attach(node, run("cat", parts, ((shape, strides, first.dtype),))[0])
 
 
-def _cat_rule(node: Node, grads: Grads) -> Grads:
-    (g,) = grads
-    assert g is not None
+def _cat_rule(node: Node, g: Tensor) -> Grads:
     dim: int
     sizes: tuple[int, ...]
     dim, sizes = node.attributes
