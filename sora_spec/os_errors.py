@@ -120,8 +120,7 @@ def refusal(error: BaseException, doing: str = "") -> UserError | None:
 def told(doing: str) -> Generator[None]:
     """Turn what the machine refuses inside the body into a `UserError` that begins with `doing`.
 
-    Raises:
-        UserError: the body met a full disk, a missing file, no memory or the like.
+    Raises UserError: the body met a full disk, a missing file, no memory or the like.
     """
     try:
         yield

@@ -90,12 +90,10 @@ class Guarded:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write the text harmless."""
         self.stream.write(harmless(text))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write lines harmless."""
         for line in lines:
             self.write(line)
 
@@ -131,9 +129,7 @@ def harmless(text: str, command: bool = False) -> str:
 def data(text: str, command: bool = False) -> None:
     """Print the answer itself on stdout. `command`: its lines are meant for GitHub's runner.
 
-    Raises:
-        UserError: stdout is closed, or its disk is full.
-        BrokenPipeError: the reader has gone.
+    Raises UserError: stdout is closed, or its disk is full. Raises BrokenPipeError: the reader has gone.
     """
     check_open()
     try:
@@ -230,7 +226,6 @@ class Advance:
         self.describe = describe
 
     def __call__(self, amount: float = 1) -> None:
-        """Advance the bar by `amount`."""
         self._step(amount)
 
 

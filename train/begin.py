@@ -42,7 +42,6 @@ class Begin:
 
     @property
     def step(self) -> int:
-        """Updates done."""
         return 0 if self.checkpoint is None else self.checkpoint.step
 
     def clips(self, batch: int) -> int:

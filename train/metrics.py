@@ -70,7 +70,6 @@ class MetricsLog:
                 self._board.add_scalar(name, value, values["step"])
 
     def close(self) -> None:
-        """Flush and close both."""
         self._file.close()
         self._board.close()
 

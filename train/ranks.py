@@ -33,7 +33,6 @@ class Ranks:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Wait for all ranks."""
         if self.world > 1:
             dist.barrier()
 

@@ -133,7 +133,6 @@ class SoraSpecApp(App[None]):
 
     @property
     def spec(self) -> OpenSpec:
-        """The spec that is looked at."""
         return self.session.current
 
     @property
@@ -248,7 +247,6 @@ class SoraSpecApp(App[None]):
     # Planning
 
     def ask(self, question: Question) -> None:
-        """Ask another question of the current spec."""
         if self.spec.ask(question):
             self.replan(self.spec)
 
@@ -354,19 +352,16 @@ class SoraSpecApp(App[None]):
         look(self)
 
     def action_write_spec(self) -> None:
-        """Write the what-if into the spec."""
         from sora_spec.tui.files import write_question
 
         write_question(self)
 
     def action_save_text(self) -> None:
-        """Save the text of the spec as it is."""
         from sora_spec.tui.files import save_text
 
         save_text(self)
 
     def action_edit(self) -> None:
-        """Open the spec in $EDITOR."""
         from sora_spec.tui.files import edit
 
         edit(self)

@@ -42,11 +42,9 @@ class AskBox(ModalScreen[str | None]):
             yield Label("enter takes it, escape leaves", id="answer", markup=False)
 
     def on_mount(self) -> None:
-        """Ready to type."""
         self.query_one(Input).focus()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Close, or say what is wrong."""
         try:
             self.check(event.value)
         except UserError as error:
@@ -57,5 +55,4 @@ class AskBox(ModalScreen[str | None]):
         self.dismiss(event.value)
 
     def action_leave(self) -> None:
-        """Change nothing."""
         self.dismiss(None)

@@ -35,11 +35,9 @@ class Box(ModalScreen[str | None]):
         return iter(())
 
     def on_mount(self) -> None:
-        """Name the box."""
         self.query_one("#box").border_title = self.heading
 
     def action_leave(self) -> None:
-        """No answer."""
         self.dismiss(None)
 
 
@@ -51,18 +49,15 @@ class Choice(Box):
         self.choices = choices
 
     def content(self) -> ComposeResult:
-        """The choices as rows."""
         rows = RowList("enter chooses, escape leaves", "settings")
         rows.set_lines([Line((Cell(words),), (), key) for key, words in self.choices.items()])
         yield rows
 
     def on_mount(self) -> None:
-        """Ready to choose."""
         super().on_mount()
         self.query_one(RowList).focus()
 
     def on_row_list_chosen(self, message: RowList.Chosen) -> None:
-        """Done."""
         self.dismiss(str(message.line.value))
 
 
@@ -74,11 +69,9 @@ class Typed(Box):
         self.value = value
 
     def content(self) -> ComposeResult:
-        """The line."""
         yield Input(self.value, id="typed", compact=True)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Done."""
         self.dismiss(event.value)
 
 
@@ -92,5 +85,4 @@ class Shown(Box):
         self.shown = shown
 
     def content(self) -> ComposeResult:
-        """The text."""
         yield Static(self.shown, id="shown", markup=False)

@@ -105,7 +105,6 @@ class Chart(PlotextPlot):
         self.border_title = "   ".join(part for part in parts if part)
 
     def render(self) -> Text:
-        """The plot as text."""
         width, height = self.size
         if self.plot.is_empty or width < _LEAST[0] or height < _LEAST[1]:
             return Text(self.plot.empty if self.plot.is_empty else "no room for the plot", style="dim")

@@ -119,7 +119,6 @@ class CompareScreen(Frame):
                     yield Chart(id=f"plot-{number}")
 
     def on_mount(self) -> None:
-        """Compare what there is."""
         super().on_mount()
         self.query_one("#lines", DataTable).focus()
         self.show_answer(planner_app(self).spec)
@@ -163,7 +162,6 @@ class CompareScreen(Frame):
             self.post_message(Curved(answer, knob, tuple(points), place == len(missing)))
 
     def on_contrasted(self, message: Contrasted) -> None:
-        """Show the columns and their lines."""
         if message.number != self._number:
             return
         self.columns, self.lines = message.columns, message.lines
@@ -174,7 +172,6 @@ class CompareScreen(Frame):
         self._show_plots()
 
     def on_curved(self, message: Curved) -> None:
-        """Show one curve more."""
         if any(column.answer is message.answer for column in self.columns):
             self._points.append((message.answer, message.knob, message.points))
             self._show_plots()
@@ -186,16 +183,13 @@ class CompareScreen(Frame):
         self.everything = not self.everything
 
     def watch_everything(self) -> None:
-        """Show other lines."""
         if self.is_mounted:
             self._show_lines()
 
     def action_next_plot(self) -> None:
-        """Another plot first."""
         self.first = (self.first + 1) % len(DRAWINGS)
 
     def watch_first(self) -> None:
-        """Turn the plots round."""
         if self.is_mounted:
             self._show_plots()
 

@@ -41,7 +41,6 @@ class Masthead(Widget):
         return text
 
     def on_click(self, event: Click) -> None:
-        """A tab was clicked."""
         from sora_spec.tui.app import TABS
 
         start = 0
@@ -66,7 +65,6 @@ class Frame(Screen[Any]):
         return iter(())
 
     def on_mount(self) -> None:
-        """Hear of answers."""
         self.watch(self.app, "planned", self._heard)
 
     def on_screen_resume(self) -> None:

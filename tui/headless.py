@@ -103,11 +103,7 @@ async def _every_message_handled(app: SoraSpecApp) -> None:
 
 
 def draw(app: SoraSpecApp, file: str, extent: tuple[int, int], keys: Sequence[str] = ()) -> None:
-    """Write the picture.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Write the picture. Raises UserError: the file cannot be written."""
     content = asyncio.run(picture(app, extent, keys))
     try:
         write_atomically(Path(file), content)

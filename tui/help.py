@@ -50,7 +50,6 @@ class HelpScreen(Frame):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "back", "Back")]
 
     def body(self) -> ComposeResult:
-        """One list."""
         yield RowList("Keys and words", "keys", marked=False)
 
     def show_answer(self, spec: OpenSpec) -> None:
@@ -58,7 +57,6 @@ class HelpScreen(Frame):
         self.query_one(RowList).set_lines(list(help_lines()))
 
     def action_back(self) -> None:
-        """To the screen before."""
         app = planner_app(self)
         app.action_show(app.came_from)
 

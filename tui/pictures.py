@@ -87,7 +87,6 @@ class SampleGrid(Widget, can_focus=True):
         self._drawn_for: object = None
 
     def watch_playing(self, playing: bool) -> None:
-        """Run or stop the clock."""
         self.moment = 0
         if playing and self.frames:
             self._clock.resume()
@@ -99,7 +98,6 @@ class SampleGrid(Widget, can_focus=True):
             self.moment = (self.moment + 1) % len(self.frames[0])
 
     def render_line(self, y: int) -> Strip:
-        """One line of characters."""
         key = (self.size, self.frames, self.playing, self.moment, self.note, self.app.theme, self._plain)
         if key != self._drawn_for:
             self._drawn, self._drawn_for = self._draw(self.size), key

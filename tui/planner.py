@@ -32,7 +32,6 @@ class SpecRows(RowList):
     """The specs with their standing."""
 
     def show(self, specs: list[OpenSpec], index: int) -> None:
-        """Show the list as it stands."""
         lines = [self._line(spec, number == index) for number, spec in enumerate(specs)]
         self.set_lines(lines)
         if self.cursor != index:
@@ -80,7 +79,6 @@ class KnobRows(RowList):
 
     @property
     def knob(self) -> Axis | None:
-        """The knob with the cursor."""
         return self.line.value if self.line is not None else None
 
     def turn(self, knob: Axis, way: Literal[-1, 1]) -> None:
@@ -229,7 +227,6 @@ class PlannerScreen(Frame):
             message.rows.tooltip = message.line.value.help
 
     def on_row_list_chosen(self, message: RowList.Chosen) -> None:
-        """Enter or a second click."""
         value: Any = message.line.value
         if isinstance(value, Axis):
             self._type(value)
@@ -282,12 +279,10 @@ class PlannerScreen(Frame):
             self.app.bell()
 
     def action_reset(self) -> None:
-        """The spec as it is written."""
         app = planner_app(self)
         app.ask(app.spec.beginning)
 
     def action_next_spec(self, by: int) -> None:
-        """Another spec of the list."""
         app = planner_app(self)
         app.select_spec((app.session.index + by) % len(app.session.specs))
 
@@ -302,7 +297,6 @@ class PlannerScreen(Frame):
         self.show_answer(app.spec)
 
     def action_to(self, panel: str) -> None:
-        """Focus a panel."""
         self.query_one(f"#{panel}").focus()
 
 

@@ -64,7 +64,6 @@ class RowList(ScrollView, can_focus=True):
 
         @property
         def control(self) -> RowList:
-            """The list."""
             return self.rows
 
     class Chosen(Moved):
@@ -110,17 +109,14 @@ class RowList(ScrollView, can_focus=True):
 
     @property
     def line(self) -> Line | None:
-        """The row with the cursor."""
         return self.lines[self.cursor] if 0 <= self.cursor < len(self.lines) else None
 
     def on_resize(self, event: Resize) -> None:
-        """Rows are as wide as the widget."""
         self._show_head()
         self.virtual_size = Size(self.size.width, len(self.lines))
         self._show_cursor()
 
     def watch_cursor(self, _: int, now: int) -> None:
-        """Bring the row into view and tell."""
         self._show_cursor()
         self.refresh()
         if 0 <= now < len(self.lines):
@@ -135,19 +131,15 @@ class RowList(ScrollView, can_focus=True):
         self._show_head()
 
     def action_move(self, by: int) -> None:
-        """Up or down."""
         self.cursor = min(max(self.cursor + by, 0), max(0, len(self.lines) - 1))
 
     def action_page(self, by: int) -> None:
-        """A page up or down."""
         self.action_move(by * max(1, self.size.height - 1))
 
     def action_jump(self, to: int) -> None:
-        """To the first or last row."""
         self.cursor = to if to >= 0 else max(0, len(self.lines) - 1)
 
     def action_choose(self) -> None:
-        """Choose the row."""
         if self.line is not None:
             self.post_message(self.Chosen(self, self.line))
 
@@ -168,7 +160,6 @@ class RowList(ScrollView, can_focus=True):
         return False
 
     def render_line(self, y: int) -> Strip:
-        """One row on the screen."""
         index, width = y + self.scroll_offset.y, self.scrollable_content_region.width
         base = self.rich_style
         if index >= len(self.lines):

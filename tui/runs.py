@@ -55,7 +55,6 @@ class Sized(Static):
         self.on_resize()
 
     def on_resize(self) -> None:
-        """As wide as there is room."""
         width = self.content_size.width
         if self._words is not None and width != self._width:
             self._width = width
@@ -102,7 +101,6 @@ class RunsScreen(Frame):
                 yield Sized(id="compared")
 
     def on_mount(self) -> None:
-        """Look now and every second."""
         super().on_mount()
         self._follower = RunsFollower(planner_app(self).run_folders)
         self._timer = self.set_interval(_PERIOD, self.action_look)
@@ -116,7 +114,6 @@ class RunsScreen(Frame):
         self._timer.pause()
 
     def on_screen_resume(self) -> None:
-        """Go on."""
         super().on_screen_resume()
         if hasattr(self, "_timer"):
             self._timer.resume()
@@ -159,7 +156,6 @@ class RunsScreen(Frame):
     # Keys
 
     def on_row_list_moved(self, message: RowList.Moved) -> None:
-        """Another run."""
         if message.line.value is not None and (self.view.run is None or message.line.value != self.view.run.path):
             self._want(Wanted(message.line.value))
 
@@ -168,7 +164,6 @@ class RunsScreen(Frame):
         self.chart = (self.chart + 1) % len(CHARTS)
 
     def action_next_stage(self) -> None:
-        """Show the other stage of the run."""
         run, stage = self.view.run, self.view.stage
         if run is None or stage is None or len(run.stages) < 2:
             self.notify("this run has one stage")
@@ -196,7 +191,6 @@ class RunsScreen(Frame):
     # Showing
 
     def watch_view(self, view: View) -> None:
-        """Redraw."""
         if not self.is_mounted:
             return
         self._show_runs(view)
@@ -206,7 +200,6 @@ class RunsScreen(Frame):
         self.query_one("#compared", Sized).show(partial(compared, view.stage))
 
     def watch_chart(self) -> None:
-        """Another quantity."""
         if self.is_mounted:
             self._show_charts(self.view.stage)
 

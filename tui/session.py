@@ -75,7 +75,6 @@ class OpenSpec:
 
     @property
     def shown(self) -> Snapshot | None:
-        """The newest snapshot with a plan."""
         return self.good
 
     @property
@@ -125,7 +124,6 @@ class OpenSpec:
 
     @property
     def content(self) -> str:
-        """The newest text."""
         return self.document.text.content if self.draft is None else self.draft
 
     def write(self, content: str) -> bool:
@@ -178,7 +176,6 @@ class Session:
 
     @property
     def current(self) -> OpenSpec:
-        """The spec that is looked at."""
         return self.specs[self.index]
 
 

@@ -182,7 +182,6 @@ class SpecScreen(Frame):
         self._plan()
 
     def on_row_list_chosen(self, message: RowList.Chosen) -> None:
-        """Go to a problem."""
         item = message.line.value
         if isinstance(item, Diagnostic):
             self._go_to(item)
@@ -214,7 +213,6 @@ class SpecScreen(Frame):
         self.query_one("#problems").focus()
 
     def action_focus_text(self) -> None:
-        """Into the text."""
         self.query_one(Editor).focus()
 
 

@@ -86,7 +86,6 @@ class Rows(DataTable[Figure]):
         """The table has another size."""
 
     def on_resize(self) -> None:
-        """Tell the screen."""
         self.post_message(self.Resized())
 
 
@@ -135,7 +134,6 @@ class SweepScreen(Frame):
         yield Static(id="words")
 
     def on_mount(self) -> None:
-        """Sweep at once."""
         super().on_mount()
         self.query_one("#gpus", Input).value = "all"
         self.query_one("#over", Input).placeholder = "KEY=A,B,… KEY=A,B,…"
@@ -218,7 +216,6 @@ class SweepScreen(Frame):
         self.post_message(Swept(number, batch, size, axes, ended=True))
 
     def on_swept(self, message: Swept) -> None:
-        """More rows."""
         if message.number != self._number:
             return
         first = not self.rows and message.axes != self.axes
@@ -251,7 +248,6 @@ class SweepScreen(Frame):
             self._say_state("stopped; r sweeps again")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Sweep other axes."""
         self.action_sweep()
         self.query_one(DataTable).focus()
 
@@ -338,11 +334,9 @@ class SweepScreen(Frame):
         self.query_one(DataTable).move_cursor(row=0)
 
     def on_data_table_header_selected(self, event: DataTable.HeaderSelected) -> None:
-        """A click on a heading."""
         self.sort_by(str(event.column_key.value))
 
     def action_sort_next(self) -> None:
-        """Sort by the next column."""
         keys = [column.key for column in self._columns()]
         place = keys.index(self.sorted_by) if self.sorted_by in keys else -1
         self.sorted_by = ""
@@ -385,11 +379,9 @@ class SweepScreen(Frame):
             self._centre()
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
-        """Say more about it."""
         self._say_row()
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
-        """Ask the planner for it."""
         place = self.place
         if place is not None:
             planner_app(self).ask(self.question(self.rows[place]))
@@ -474,7 +466,6 @@ class SweepScreen(Frame):
             self.post_message(Exported(path, error.strerror or str(error)))
 
     def on_exported(self, message: Exported) -> None:
-        """Say where it is."""
         if message.problem:
             self.notify(f"{message.path} cannot be written: {message.problem}", severity="error", markup=False)
         else:

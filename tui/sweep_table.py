@@ -78,11 +78,7 @@ def _shares(job: Job, count: int, batch: int | None = None) -> bool:
 
 
 def export_format(path: str) -> str:
-    """`csv` or `json`, by the ending of a file's name.
-
-    Raises:
-        UserError: another ending.
-    """
+    """`csv` or `json`, by the ending of a file's name. Raises UserError: another ending."""
     ending = Path(path.strip()).suffix.lower().removeprefix(".")
     if ending not in ("csv", "json"):
         raise UserError(f"{path.strip()!r} ends neither in .csv nor in .json", "such as sweep.csv")

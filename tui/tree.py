@@ -33,7 +33,6 @@ class Breakdown(RowList):
         self._stale = False
 
     def show(self, rows: tuple[Row, ...], plan: Plan | None, stale: bool) -> None:
-        """Show another tree."""
         self._rows, self._plan, self._stale = rows, plan, stale
         self._redraw()
 
@@ -60,14 +59,12 @@ class Breakdown(RowList):
         self.cursor = next(above, self.cursor)
 
     def action_choose(self) -> None:
-        """Open or close."""
         key = self._key
         if key is not None and self._has_children(key):
             self._toggle(key)
 
     @property
     def branch(self) -> Branch | None:
-        """What the cursor is on."""
         return self.line.value[1] if self.line is not None else None
 
     @property

@@ -37,16 +37,13 @@ class TypingBox(ModalScreen[str | None]):
             yield rows
 
     def on_mount(self) -> None:
-        """Ready to type."""
         self.query_one("#box").border_title = self.axis.label
         self.query_one(Input if self.axis.read is not None else RowList).focus()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter in the line."""
         self.dismiss(event.value)
 
     def on_row_list_chosen(self, message: RowList.Chosen) -> None:
-        """A setting was chosen."""
         self.dismiss(str(message.line.value))
 
     def on_key(self, event: object) -> None:
@@ -55,5 +52,4 @@ class TypingBox(ModalScreen[str | None]):
             self.query_one(RowList).focus()
 
     def action_leave(self) -> None:
-        """Change nothing."""
         self.dismiss(None)

@@ -21,11 +21,7 @@ Values = Sequence[tuple[str, str]]
 
 
 def with_values(content: str, values: Values) -> str:
-    """The text of a spec with other values.
-
-    Raises:
-        UserError: neither way of writing says what was asked for.
-    """
+    """The text of a spec with other values. Raises UserError: neither way of writing says what was asked for."""
     wanted = parse_document(Text("spec", content), [f"{path}={value}" for path, value in values]).values()
     for way in (_by_span, _by_round_trip):
         try:

@@ -125,13 +125,11 @@ class TransformerDenoiser(Denoiser):
 
     @property
     def null_context(self) -> Tensor | None:
-        """See `Denoiser`."""
         return self.condition_embed.null if isinstance(self.condition_embed, TextTokens) else None
 
     def forward(
         self, latents: Tensor, time: Tensor, condition: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        """See `Denoiser`."""
         assert latents.shape[-2:] == self.size, f"latents are {tuple(latents.shape[-2:])}, the spec's are {self.size}"
         x = self.patch_in(latents)  # (B, f, S, D)
         text = self.text_tokens(condition)  # (B, M, D) or None

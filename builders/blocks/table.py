@@ -32,5 +32,4 @@ class FixedTable(nn.Module):
         return self
 
     def forward(self) -> Tensor:
-        """The table."""
         return self.values

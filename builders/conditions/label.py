@@ -19,5 +19,4 @@ class LabelEmbedding(nn.Module):
         self.table = nn.Embedding(condition.classes + (self.null_label is not None), width)
 
     def forward(self, label: Tensor) -> Tensor:
-        """Rows of the table."""
         return self.table(label)

@@ -99,51 +99,39 @@ class NumpyArrays:
     """`Arrays` over numpy: the host is the device, and nothing is copied."""
 
     def from_host(self, value: NDArray[Any]) -> Array:
-        """See `Arrays.from_host`."""
         return value
 
     def to_host(self, x: Array) -> NDArray[Any]:
-        """See `Arrays.to_host`."""
         return x
 
     def contiguous(self, x: Array, dtype: str | None = None) -> Array:
-        """See `Arrays.contiguous`."""
         return np.ascontiguousarray(x, dtype)
 
     def empty(self, shape: tuple[int, ...], like: Array) -> Array:
-        """See `Arrays.empty`."""
         return np.empty(shape, like.dtype)
 
     def ramp(self, count: int, like: Array) -> Array:
-        """See `Arrays.ramp`."""
         return np.arange(1, count + 1, dtype=like.dtype) / (count + 1)
 
     def full(self, value: float, like: Array) -> Array:
-        """See `Arrays.full`."""
         return np.full(like.shape[0], value, np.float32)
 
     def labels(self, value: int, like: Array) -> Array:
-        """See `Arrays.labels`."""
         return np.full(like.shape[0], value, np.int64)
 
     def concat(self, parts: Sequence[Array], axis: int) -> Array:
-        """See `Arrays.concat`."""
         return np.concatenate(parts, axis)
 
     def cast(self, x: Array, like: Array) -> Array:
-        """See `Arrays.cast`."""
         return x.astype(like.dtype, copy=False)
 
     def exp(self, x: Array) -> Array:
-        """See `Arrays.exp`."""
         return np.exp(x)
 
     def maximum(self, a: Array, b: Array) -> Array:
-        """See `Arrays.maximum`."""
         return np.maximum(a, b)
 
     def rms(self, x: Array) -> float:
-        """See `Arrays.rms`."""
         return float(np.sqrt(np.mean(np.square(x))))
 
 

@@ -35,8 +35,7 @@ def sample_ddpm(
 ) -> Iterator[Step]:
     """Ancestral sampling as DiT does it (`p_sample` with `clip_denoised=False`).
 
-    Raises:
-        UserError: a learned variance from a network that has none.
+    Raises UserError: a learned variance from a network that has none.
     """
     schedule = respaced(build_schedule(objective), sampler.steps, sampler.spacing)
     for i in reversed(range(schedule.steps)):

@@ -65,8 +65,7 @@ def build_guided(
 
     An empty condition asks for unconditional samples: a conditional network then gets what stands for none throughout.
 
-    Raises:
-        UserError: guidance or unconditional sampling without a trained null label, or of a text without `null`.
+    Raises UserError: guidance or unconditional sampling without a trained null label, or of a text without `null`.
     """
     sampler = spec.sampler
     channels = min(sampler.guidance_channels or latents.shape[1], latents.shape[1])

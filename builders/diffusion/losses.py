@@ -80,7 +80,6 @@ class DdpmLoss(Loss):
         return torch.randint(self.steps, (batch,), generator=generator, device=generator.device).float()
 
     def terms(self, network: Denoise, latents: Tensor, time: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """See `Loss.terms`."""
         clean, noise = latents.float(), noise.float()
         at = self._gather(time)
         noisy = at["signal"] * clean + at["spread"] * noise
@@ -99,7 +98,6 @@ class DdpmLoss(Loss):
         return self.objective.variance == "learned_range"
 
     def tables(self, device: torch.device) -> list[Tensor]:
-        """See `Loss.tables`."""
         return list(self._tables_on(device).values())
 
     def _tables_on(self, device: torch.device) -> dict[str, Tensor]:
@@ -200,8 +198,7 @@ def _normal_cdf(x: Tensor) -> Tensor:
 def _split(output: Tensor, latents: Tensor, *, learned: bool) -> tuple[Tensor, Tensor]:
     """Prediction and variance values, in float32; the second half of channels is dropped where it is not `learned`.
 
-    Raises:
-        UserError: the network has no second half to learn the variance with.
+    Raises UserError: the network has no second half to learn the variance with.
     """
     C = latents.shape[1]
     if learned and output.shape[1] != 2 * C:

@@ -27,8 +27,7 @@ class NoiseStream:
         shape: shape of one sample, (C, F, H, W).
         lane: whose noise it is; 2^192 draws lie between two lanes.
 
-    Raises:
-        UserError: the seed or an index does not fit an unsigned 64-bit word.
+    Raises UserError: the seed or an index does not fit an unsigned 64-bit word.
     """
 
     def __init__(self, seed: int, indices: Sequence[int], shape: Sequence[int], lane: int = SAMPLING) -> None:

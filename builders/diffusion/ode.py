@@ -94,8 +94,7 @@ def integrate_dopri5(
     for fields that cannot be continued: no time beyond it is ever evaluated. The error norm runs over the whole batch,
     so a sample depends on its batch, within the tolerance.
 
-    Raises:
-        UserError: the field is not finite, or the step shrinks to nothing.
+    Raises UserError: the field is not finite, or the step shrinks to nothing.
     """
     slope = field(at.latents, t0)
     length = _first_step(field, at.latents, slope, t0, atol, rtol, xp, limit)

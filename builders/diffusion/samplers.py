@@ -77,9 +77,8 @@ def sampling_steps(
         xp: `NUMPY`, or `TORCH` of `torch_arrays`.
         progress: called with 1 after every call of the network; `count_steps` is their number.
 
-    Raises:
-        UserError: objective and sampler do not belong together, guidance without a null label, a coefficient that is
-            infinite where sampling starts, or (dopri5) a network whose output is not finite.
+    Raises UserError: objective and sampler do not belong together, guidance without a null label, a coefficient that is
+    infinite where sampling starts, or (dopri5) a network whose output is not finite.
     """
     model = build_guided(spec, network, initial, condition, xp, progress)
     if isinstance(spec.objective, Ddpm):

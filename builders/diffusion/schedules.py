@@ -40,7 +40,6 @@ class Schedule:
 
     @property
     def steps(self) -> int:
-        """Number of steps T."""
         return len(self.betas)
 
     @property
@@ -98,8 +97,7 @@ def schedule_from_betas(betas: Table, timesteps: NDArray[np.int64] | None = None
 def build_schedule(objective: Ddpm) -> Schedule:
     """The training schedule of `objective`.
 
-    Raises:
-        UserError: pure noise at the last step together with noise prediction, from which no data can be recovered.
+    Raises UserError: pure noise at the last step together with noise prediction, from which no data can be recovered.
     """
     if objective.schedule == "cosine":
         betas = cosine_betas(objective.steps)
@@ -128,8 +126,7 @@ def spaced_timesteps(total: int, count: int) -> list[int]:
     stride in floating point; 250 of 1000 come out the same to the last step. One difference: a single step is the
     noisiest, total−1, where that rule would take step 0 and denoise almost nothing.
 
-    Raises:
-        UserError: more steps asked for than there are.
+    Raises UserError: more steps asked for than there are.
     """
     if count > total:
         raise UserError(
@@ -149,8 +146,7 @@ def spaced_timesteps(total: int, count: int) -> list[int]:
 def strided_timesteps(total: int, count: int) -> list[int]:
     """`count` steps from 0 on, at the smallest fixed stride that gives so many (`ddimN` of ADM's `space_timesteps`).
 
-    Raises:
-        UserError: no stride gives this number of steps.
+    Raises UserError: no stride gives this number of steps.
     """
     stride = fixed_stride(total, count)
     if stride is None:

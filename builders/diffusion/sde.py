@@ -22,11 +22,7 @@ VelocityAndScore = Callable[[Array, float], tuple[Array, Array]]
 
 
 def diffusion_coefficient(path: Path, sampler: EulerMaruyamaSampler, t: float) -> float:
-    """w(t) of the named form.
-
-    Raises:
-        UserError: the form is infinite at `t`.
-    """
+    """w(t) of the named form. Raises UserError: the form is infinite at `t`."""
     scale = sampler.diffusion_scale
     match sampler.diffusion:
         case "constant":

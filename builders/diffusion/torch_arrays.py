@@ -39,47 +39,36 @@ class TorchArrays:
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     def to_host(self, x: Array) -> NDArray[Any]:
-        """See `Arrays.to_host`."""
         return x.cpu().numpy()
 
     def contiguous(self, x: Array, dtype: str | None = None) -> Array:
-        """See `Arrays.contiguous`."""
         return (x if dtype is None else x.to(getattr(torch, dtype))).contiguous()
 
     def empty(self, shape: tuple[int, ...], like: Array) -> Array:
-        """See `Arrays.empty`."""
         return like.new_empty(shape)
 
     def ramp(self, count: int, like: Array) -> Array:
-        """See `Arrays.ramp`."""
         return torch.arange(1, count + 1, dtype=like.dtype, device=like.device) / (count + 1)
 
     def full(self, value: float, like: Array) -> Array:
-        """See `Arrays.full`."""
         return torch.full((like.shape[0],), value, dtype=torch.float32, device=like.device)
 
     def labels(self, value: int, like: Array) -> Array:
-        """See `Arrays.labels`."""
         return torch.full((like.shape[0],), value, dtype=torch.int64, device=like.device)
 
     def concat(self, parts: Sequence[Array], axis: int) -> Array:
-        """See `Arrays.concat`."""
         return torch.cat(list(parts), axis)
 
     def cast(self, x: Array, like: Array) -> Array:
-        """See `Arrays.cast`."""
         return x.to(like.dtype)
 
     def exp(self, x: Array) -> Array:
-        """See `Arrays.exp`."""
         return torch.exp(x)
 
     def maximum(self, a: Array, b: Array) -> Array:
-        """See `Arrays.maximum`."""
         return torch.maximum(a, b)
 
     def rms(self, x: Array) -> float:
-        """See `Arrays.rms`."""
         return float(x.square().mean().sqrt())
 
 

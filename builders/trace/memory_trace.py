@@ -44,7 +44,6 @@ class MemoryTrace(TorchDispatchMode):
 
     @property
     def live_bytes(self) -> int:
-        """Bytes alive now."""
         return self.tape.live_bytes
 
     @property

@@ -47,7 +47,6 @@ class Recorder(MemoryTrace):
         self._marks = [(_next_node(), self.outside)]
 
     def part(self, path: str, blocks: str = "") -> int:
-        """Number of the part with a path."""
         region = part_of(path, blocks)
         if region.path not in self._known:
             self._known[region.path] = len(self.tape.regions)
@@ -94,7 +93,6 @@ class Recorder(MemoryTrace):
         return super().__torch_dispatch__(func, types, args, kwargs)
 
     def recorded(self, op: Op, func: Any, args: Any) -> None:
-        """See `MemoryTrace.recorded`."""
         number = len(self.tape.ops) - 1
         node: Any = torch._C._current_autograd_node() if self.tape.backward else None
         biased = self._linear and not self._always_watched

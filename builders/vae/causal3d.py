@@ -59,13 +59,11 @@ class Causal3dModule(VaeModule):
         return self.decoder(z)
 
     def encode_tile(self, video: Tensor) -> Tensor:
-        """See `VaeModule.encode_tile`."""
         if not self.streaming:
             return self.encode_raw(video)
         return join_frames(encode_pieces(self.encoder, video, self.time), self.latent_frames(video.shape[2]))
 
     def decode_tile(self, latents: Tensor) -> Tensor:
-        """See `VaeModule.decode_tile`."""
         if not self.streaming:
             return self.decode_raw(self.denormalise(latents))
         frames = 1 + (latents.shape[2] - 1) * self.time

@@ -115,7 +115,6 @@ class Sequence(nn.ModuleList):
         super().__init__(layers)
 
     def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
-        """All layers."""
         for layer in self:
             x = layer(x, stream)
         return x

@@ -106,7 +106,6 @@ class VaeModule(nn.Module):
         return batch, self.channels, self.latent_frames(frames), rows // self.space, columns // self.space
 
     def latent_frames(self, frames: int) -> int:
-        """Latent frames of `frames` pixel frames."""
         return frames // self.time
 
     def check(self, video: Tensor) -> None:
@@ -135,7 +134,6 @@ class IdentityModule(VaeModule):
         return video
 
     def decode_raw(self, z: Tensor) -> Tensor:
-        """The pixels."""
         return z
 
 

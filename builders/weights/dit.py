@@ -252,48 +252,41 @@ def is_stdit(spec: Spec) -> bool:
     return isinstance(spec.temporal, Factorized) and isinstance(spec.backbone.conditioning, CrossAttention)
 
 
-def _time_scale(spec: Spec) -> float:
-    """What the spec divides frames by."""
+def _scales(spec: Spec) -> tuple[float, float]:
+    """What the spec divides rows and columns by, and frames."""
     assert isinstance(spec.backbone, Transformer)
     position = spec.backbone.position
-    return position.time_scale if isinstance(position, Sincos) else 1.0
-
-
-def _scale(spec: Spec) -> float:
-    """What the spec divides rows and columns by."""
-    assert isinstance(spec.backbone, Transformer)
-    position = spec.backbone.position
-    return position.space_scale if isinstance(position, Sincos) else 1.0
+    return (position.space_scale, position.time_scale) if isinstance(position, Sincos) else (1.0, 1.0)
 
 
 def _spatial_table(spec: Spec) -> Tensor:
     assert isinstance(spec.backbone, Transformer)
     _, rows, columns = derive_shapes(spec).grid
-    return spatial_table(spec.backbone.width, rows, columns, _scale(spec))
+    return spatial_table(spec.backbone.width, rows, columns, _scales(spec)[0])
 
 
 def _with_fitting_tables(state: Mapping[str, Tensor], spec: Spec) -> dict[str, Tensor]:
     """The state with its sine-cosine tables made for the spec's grid; tables of other content stay as they are."""
     assert isinstance(spec.backbone, Transformer)
     width, (_, rows, columns) = spec.backbone.width, derive_shapes(spec).grid
-    fitting = dict(state)
+    fitting, (space_scale, time_scale) = dict(state), _scales(spec)
     for name in ("pos_embed", "pos_embed_spatial"):
         table = state.get(name)
-        found = None if table is None else _grid_of(table, width, (_scale(spec), *SCALES))
+        found = None if table is None else _grid_of(table, width, (space_scale, *SCALES))
         if table is None or found is None:
             continue
-        if found[2] != _scale(spec):
+        if found[2] != space_scale:
             raise UserError(
-                f"{name} of the checkpoint divides rows and columns by {found[2]:g}, the spec by {_scale(spec):g}",
+                f"{name} of the checkpoint divides rows and columns by {found[2]:g}, the spec by {space_scale:g}",
                 f"set backbone.position.space_scale to {found[2]:g}",
             )
         if found[:2] != (rows, columns):
-            fitting[name] = spatial_table(width, rows, columns, _scale(spec)).to(table.dtype)
+            fitting[name] = spatial_table(width, rows, columns, space_scale).to(table.dtype)
     for name, computed in _time_tables(spec, torch.device("cpu")).items():
         table = state.get(name)
         if table is None or table.ndim != 3 or table.shape[2] != width:
             continue
-        if _close(table, temporal_table(width, table.shape[1], _time_scale(spec))):
+        if _close(table, temporal_table(width, table.shape[1], time_scale)):
             fitting[name] = computed
     return fitting
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
 
 from sora_spec.errors import UserError
 from sora_spec.language.overrides import is_override
@@ -41,11 +43,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def one_spec(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """The one spec and its overrides.
-
-    Raises:
-        UserError: no spec, or more than one.
-    """
+    """The one spec and its overrides. Raises UserError: no spec, or more than one."""
     specs, overrides = split_arguments(arguments)
     if len(specs) != 1:
         what = "no spec" if not specs else f"{len(specs)} specs: {', '.join(specs)}"
@@ -70,3 +68,14 @@ def complete_spec(incomplete: str) -> list[str]:
 
 def _is_yaml(path: Path) -> bool:
     return path.suffix in (".yaml", ".yml")
+
+
+OneSpec = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SPEC [KEY=VALUE]...",
+        help="A file, `-` for standard input, or the name of a packaged spec; and overrides.",
+        autocompletion=complete_spec,
+    ),
+]
+"""What `one_spec` reads."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sora_spec import output
-from sora_spec.cli.arguments import MODES, STAGES, check_svg, complete_spec, one_of, one_spec
+from sora_spec.cli.arguments import MODES, STAGES, OneSpec, check_svg, one_of, one_spec
 from sora_spec.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,14 +25,7 @@ _FORMATS = ("table", "csv", "json")
 
 
 def plan(
-    arguments: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SPEC [KEY=VALUE]...",
-            help="A file, `-` for standard input, or the name of a packaged spec; and overrides.",
-            autocompletion=complete_spec,
-        ),
-    ],
+    arguments: OneSpec,
     gpu: Annotated[str, typer.Option(metavar="NAME", help="Device of the table; the spec's when left out.")] = "",
     count: Annotated[str, typer.Option(metavar="N", help="Number of devices; the spec's when left out.")] = "",
     mode: Annotated[str, typer.Option(metavar="train|generate", help="What is to be done.")] = "train",

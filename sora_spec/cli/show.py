@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sora_spec import output
-from sora_spec.cli.arguments import complete_spec, one_spec
+from sora_spec.cli.arguments import OneSpec, one_spec
 from sora_spec.language.loading import dump_spec, load_record
 from sora_spec.language.shapes import Shapes, derive_shapes
 
@@ -16,14 +16,7 @@ if TYPE_CHECKING:
 
 
 def show(
-    arguments: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SPEC [KEY=VALUE]...",
-            help="A file, `-` for standard input, or the name of a packaged spec; and overrides.",
-            autocompletion=complete_spec,
-        ),
-    ],
+    arguments: OneSpec,
     as_json: Annotated[bool, typer.Option("--json", help="Print spec and shapes, or the graph, as JSON.")] = False,
     graph: Annotated[
         bool, typer.Option("--graph", help="Print the model graph: every op with its shape, FLOPs, bytes and line.")

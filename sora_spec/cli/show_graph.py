@@ -49,9 +49,8 @@ _PIPED = 100  # columns where stdout is no terminal
 def show_graph(path: str, overrides: list[str], component: str, format: str, settings: list[str]) -> None:
     """Print one component's graph, or for `all` the overview and the denoiser's.
 
-    Raises:
-        SpecErrors: the spec is wrong.
-        UserError: an unknown component, format or setting, or a variant without a graph.
+    Raises SpecErrors: the spec is wrong. Raises UserError: an unknown component, format or setting, or a variant
+    without a graph.
     """
     if component != "all" and component not in COMPONENTS:
         raise UserError(f"--component {component} is none of all, {', '.join(COMPONENTS)}")
@@ -132,8 +131,7 @@ def _given_columns() -> int:
 def parse_setting(settings: list[str]) -> Setting:
     """`batch=4`, `precision=bf16`, … as a Setting.
 
-    Raises:
-        UserError: an unknown name, or a value that it cannot have.
+    Raises UserError: an unknown name, or a value that it cannot have.
     """
     found = Setting()
     names = [field.name for field in fields(Setting) if field.name != "selected"]

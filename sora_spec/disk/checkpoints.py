@@ -74,7 +74,6 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """Updates done."""
         return self.state.step
 
 

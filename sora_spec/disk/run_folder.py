@@ -170,7 +170,6 @@ class RunFolder:
         return (path / "spec.yaml").is_file() and not (path / "manifest.json").exists()
 
     def load_spec(self) -> Spec:
-        """The resolved spec of this run."""
         from sora_spec.language.loading import load_spec
 
         return load_spec(str(self.spec_path))

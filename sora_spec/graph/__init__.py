@@ -35,26 +35,21 @@ if TYPE_CHECKING:
     from sora_spec.graph.passes.liveness import alive_after
     from sora_spec.graph.passes.memory import Memory, Term, memory, saved_for_backward
     from sora_spec.graph.passes.recomputation import Recomputation, recomputation
-    from sora_spec.graph.passes.state import AdamWKind, OptimizerMemory, average_memory, optimizer_memory
     from sora_spec.graph.passes.verify import verify
 
 __all__ = [
     "COMPONENTS",
-    "AdamWKind",
     "Component",
     "Counts",
     "Graph",
     "Memory",
-    "OptimizerMemory",
     "Recomputation",
     "Setting",
     "Term",
     "alive_after",
-    "average_memory",
     "count",
     "graph_from_spec",
     "memory",
-    "optimizer_memory",
     "recomputation",
     "saved_for_backward",
     "verify",
@@ -64,7 +59,6 @@ __all__ = [
 _PASSES = {
     **dict.fromkeys(("Counts", "count"), "count"),
     **dict.fromkeys(("Memory", "Term", "memory", "saved_for_backward"), "memory"),
-    **dict.fromkeys(("AdamWKind", "OptimizerMemory", "average_memory", "optimizer_memory"), "state"),
     "verify": "verify",
     **dict.fromkeys(("Recomputation", "recomputation"), "recomputation"),
     "alive_after": "liveness",

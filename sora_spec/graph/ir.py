@@ -63,7 +63,6 @@ class Resident:
 
     @property
     def numel(self) -> int:
-        """Number of elements."""
         count = 1
         for size in self.shape:
             count *= size
@@ -113,7 +112,6 @@ class Graph:
 
     @property
     def ops(self) -> list[Op]:
-        """The schedule."""
         return self.tape.ops
 
     @property

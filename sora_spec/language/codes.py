@@ -22,11 +22,7 @@ def all_codes() -> dict[str, Code]:
 
 
 def find_code(name: str) -> Code:
-    """The code called `name`, in any case.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The code called `name`, in any case. Raises UserError: there is none."""
     codes = all_codes()
     wanted = name.strip().upper()
     if wanted in codes:

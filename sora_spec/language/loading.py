@@ -78,8 +78,7 @@ def check_document(document: Document) -> tuple[Spec | None, list[Diagnostic]]:
 def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
     """The spec at `path`: a file, `-` for standard input, or the bare name of a packaged spec.
 
-    Raises:
-        SpecErrors: with every problem of the file.
+    Raises SpecErrors: with every problem of the file.
     """
     return _spec(load_document(find_spec_file(str(path)), overrides))
 
@@ -87,18 +86,13 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
 def load_record(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
     """As `load_spec`, for those who only read the spec: imports no pydantic.
 
-    Raises:
-        SpecErrors: with every problem of the file.
+    Raises SpecErrors: with every problem of the file.
     """
     return record_of(load_document(find_spec_file(str(path)), overrides))
 
 
 def record_of(document: Document) -> Spec:
-    """The spec of a document for those who only read it.
-
-    Raises:
-        SpecErrors: with every problem of the document.
-    """
+    """The spec of a document for those who only read it. Raises SpecErrors: with every problem of the document."""
     checked = check(document)
     if not checked.ok:
         raise SpecErrors(checked.diagnostics)
@@ -108,9 +102,7 @@ def record_of(document: Document) -> Spec:
 def spec_from_values(values: Mapping[str, Any]) -> Spec:
     """A spec from plain values, under the same rules; reports show the values as text.
 
-    Raises:
-        SpecErrors: with every problem.
-        UserError: a value that no spec can hold.
+    Raises SpecErrors: with every problem. Raises UserError: a value that no spec can hold.
     """
     try:
         # JSON is YAML, one key per line so that reports stay readable.

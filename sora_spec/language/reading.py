@@ -21,8 +21,7 @@ _BYTE_ORDER_MARKS = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"), (b"\x00\x
 def read_text(path: str) -> Text:
     """Text of a file, or of standard input for `-`.
 
-    Raises:
-        RefusedError: it is missing, unreadable, too large or no text.
+    Raises RefusedError: it is missing, unreadable, too large or no text.
     """
     if path == "-":
         return decode(_read_stdin(), "<stdin>", "stdin")
@@ -32,8 +31,7 @@ def read_text(path: str) -> Text:
 def decode(raw: bytes, name: str, origin: str = "file") -> Text:
     """UTF-8 bytes as text, without a byte-order mark.
 
-    Raises:
-        RefusedError: the bytes are too many, of another encoding, or hold characters that no text has.
+    Raises RefusedError: the bytes are too many, of another encoding, or hold characters that no text has.
     """
     if len(raw) > MAX_BYTES:
         message = f"{name} holds more than {MAX_BYTES // 1024} KiB, the most that a spec may have"

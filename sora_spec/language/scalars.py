@@ -27,8 +27,7 @@ class TooManyDigitsError(ValueError):
 def plain_scalar(text: str) -> Scalar:
     """Value of an unquoted scalar. `yes`, `no`, `on` and `1_000` are text; `012` is twelve.
 
-    Raises:
-        TooManyDigitsError: the number is longer than any sensible one.
+    Raises TooManyDigitsError: the number is longer than any sensible one.
     """
     if text in _NULLS:
         return None

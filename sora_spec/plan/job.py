@@ -247,9 +247,8 @@ def planned_job(spec: Spec, device: Device, question: Question = Question(), typ
     """The job that a question means, on a spec that holds its overrides. Without `count` the spec's ranks, or its
     number of devices where it names no ranks; a generation runs on one.
 
-    Raises:
-        UserError: the stage has nothing to train, two values that were given do not fit, the batch cannot be shared by
-            the devices, or a kernel does not run there.
+    Raises UserError: the stage has nothing to train, two values that were given do not fit, the batch cannot be shared
+    by the devices, or a kernel does not run there.
     """
     trains = question.mode == "train"
     if trains and question.stage == "vae" and not is_trainable(spec.vae):

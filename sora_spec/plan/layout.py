@@ -55,8 +55,7 @@ def checked_for(document: Document, count: int | None, elsewhere: bool = False) 
 def asked_device(spec: Spec, gpu: str, hardware: str | None, typed: Collection[str] = NOTHING) -> Device:
     """The device of `--gpu`, or the spec's.
 
-    Raises:
-        UserError: there is no such device, or `--gpu` and an argument name two.
+    Raises UserError: there is no such device, or `--gpu` and an argument name two.
     """
     device = find_device(gpu or spec.hardware.gpu, hardware)
     if gpu and "hardware.gpu" in typed and find_device(spec.hardware.gpu, hardware).name != device.name:
@@ -73,8 +72,7 @@ def names_ranks(spec: Spec) -> bool:
 def device_count(spec: Spec, count: int | None, trains: bool, typed: Collection[str] = NOTHING) -> int:
     """Devices of a job: `count`, or what was typed; else the ranks of `parallel`, else the machine's; a generation's 1.
 
-    Raises:
-        UserError: two numbers were given.
+    Raises UserError: two numbers were given.
     """
     named = spec.hardware.count if "hardware.count" in typed else None
     if count is not None and named is not None and count != named:
@@ -91,8 +89,7 @@ def laid_out(parallel: Parallel, count: int, typed: Collection[str] = NOTHING) -
     """Sides of the layout for `count` ranks. Typed ones stay; sequence and replicas of a file where they divide what is
     left; shards take the rest, or replicas where the shards were typed.
 
-    Raises:
-        UserError: what was typed does not make that many ranks.
+    Raises UserError: what was typed does not make that many ranks.
     """
     sides = {side: getattr(parallel, side) for side in SIDES}
     if parallel.ranks == count:
@@ -132,8 +129,7 @@ def _misfit(sides: dict[str, int], fixed: list[str], count: int) -> UserError:
 def with_count(spec: Spec, count: int, stage: str = "denoiser", typed: Collection[str] = NOTHING) -> Spec:
     """The spec on `count` ranks.
 
-    Raises:
-        UserError: what was typed does not fit that many ranks, or the batch of the stage cannot be shared by them.
+    Raises UserError: what was typed does not fit that many ranks, or the batch of the stage cannot be shared by them.
     """
     sides = laid_out(spec.parallel, count, typed)
     changed: dict[str, Any] = {}

@@ -46,12 +46,10 @@ class Plan:
 
     @property
     def device(self) -> Device:
-        """What it runs on."""
         return self.job.device
 
     @property
     def peak(self) -> Phase:
-        """The phase that needs most."""
         return max(self.phases, key=lambda phase: phase.device.likely)
 
     @property
@@ -76,7 +74,6 @@ class Plan:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether it fits."""
         needed, there = self.needed, self.device.memory_bytes
         if needed.likely > there:
             return "no"
@@ -105,7 +102,6 @@ class Plan:
 
     @property
     def not_counted(self) -> list[str]:
-        """What is left out."""
         return not_counted(self.job)
 
 

@@ -58,7 +58,6 @@ class Answer:
 
     @property
     def job(self) -> Job | None:
-        """The job that was planned."""
         return None if self.plan is None else self.plan.job
 
 

@@ -38,8 +38,7 @@ _SMALL = 500_000_000
 def verify(path: str, overrides: list[str], parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Predicted and traced figures of the parts of a spec.
 
-    Raises:
-        UserError: PyTorch is missing, or the trace failed.
+    Raises UserError: PyTorch is missing, or the trace failed.
     """
     request = json.dumps({"path": path, "overrides": overrides, "parts": parts})
     command = [sys.executable, "-c", _SCRIPT]

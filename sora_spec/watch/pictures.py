@@ -83,8 +83,7 @@ def frames_of(picture: Picture, height: int, width: int, gap: int = 2) -> tuple[
 def read_png(path: Path) -> Picture:
     """A PNG of 8 bits per channel, not interlaced: grey or RGB, alpha ignored.
 
-    Raises:
-        UserError: not such a file, or one that is still being written.
+    Raises UserError: not such a file, or one that is still being written.
     """
     try:
         return _decode(path.read_bytes())

@@ -120,7 +120,6 @@ class RunWatch:
     _spec: tuple[float, Any, str] = (-1.0, None, "")
 
     def look(self, now: float | None = None) -> RunState:
-        """The run as it is now."""
         now = time.time() if now is None else now
         run = RunFolder(self.path)
         spec, problem = self._read_spec(run.spec_path)

@@ -12,11 +12,13 @@ from torch import Tensor
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.diffusion.losses import build_loss
 from sora_spec.builders.trace.allocator import watched
-from sora_spec.graph import AdamWKind, Setting, graph_from_spec, memory, optimizer_memory
+from sora_spec.graph import Setting, graph_from_spec, memory
+from sora_spec.graph.passes.state import AdamWKind
 from sora_spec.language.loading import load_spec
 from sora_spec.language.schema.condition import ClassCondition
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.train.recompute import recompute_blocks
+from tests.support.adamw import optimizer_memory
 
 SPECS = Path(__file__).parents[2] / "specs"
 TINY = sorted(path.stem for path in SPECS.glob("tiny-*.yaml"))

@@ -9,10 +9,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.trace.memory_trace import MemoryTrace
-from sora_spec.graph import AdamWKind, average_memory, graph_from_spec, optimizer_memory
+from sora_spec.graph import graph_from_spec, memory
+from sora_spec.graph.passes.state import AdamWKind
 from sora_spec.language.loading import load_spec
 from sora_spec.language.schema.spec import Spec
 from sora_spec.train.ema import MovingAverage
+from tests.support.adamw import optimizer_memory
 
 KINDS: tuple[AdamWKind, ...] = ("forloop", "foreach", "fused")
 SPECS = ("tiny-dit", "tiny-latte", "tiny-sit-digits")
@@ -65,7 +67,7 @@ def test_clipping_and_averaging_stay_below_a_step(name: str) -> None:
             average = MovingAverage(module, 0.99, warmup=False)
         kept = trace.live_bytes - before
         buffers = sum(buffer.nbytes for name, buffer in module.state_dict().items() if name not in average._parameters)
-        assert kept == average_memory(graph_from_spec(spec, "denoiser_step")) + buffers
+        assert kept == memory(graph_from_spec(spec, "denoiser_step")).parameter_bytes + buffers
         trace.peak_bytes = trace.live_bytes
         with trace:
             average.update(1)

@@ -71,7 +71,6 @@ class FileInfo:
 
     @property
     def seconds(self) -> float:
-        """Length of the file."""
         return float((self.end - self.first) * self.time_base)
 
     def starts(self, frames: int, fps: Fraction) -> int:

@@ -161,7 +161,6 @@ class Tape:
         return Entered(self, index)
 
     def allocate(self, numel: int, dtype: DType) -> Storage:
-        """A storage for `numel` elements."""
         return Storage(self, self.rounded(numel * dtype.size))
 
     def rounded(self, nbytes: int) -> int:

@@ -50,7 +50,6 @@ class Tensor:
 
     @property
     def tape(self) -> Tape:
-        """The run it belongs to."""
         return self.storage.tape
 
     @property

@@ -107,7 +107,6 @@ class ClipText:
             return last, self.pool(last, tokens)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Tokens and places."""
         rows = embedding(self.table, tokens)
         places = embedding(self.places, narrow(self.numbers, 1, 0, tokens.shape[1]))
         return add(rows, places)

@@ -96,8 +96,7 @@ RELEASED: dict[str, EncoderConfig] = {
 def find_config(encoder: str) -> EncoderConfig | None:
     """The encoder that `condition.encoder` names: a folder with a `config.json`, or a released one; None for others.
 
-    Raises:
-        UserError: the folder's `config.json` cannot be read, or describes another kind of model.
+    Raises UserError: the folder's `config.json` cannot be read, or describes another kind of model.
     """
     path = os.path.join(encoder, "config.json")
     try:
@@ -137,8 +136,7 @@ def _read(path: str, changed: int) -> EncoderConfig:
 def config_from_values(values: dict[str, Any]) -> EncoderConfig:
     """An encoder from what its `config.json` says, in the layout and with the defaults of `transformers`.
 
-    Raises:
-        ValueError: another kind of model.
+    Raises ValueError: another kind of model.
     """
     match values.get("model_type"):
         case "t5" | "mt5":

@@ -47,7 +47,6 @@ class ImageKl:
         return rearrange(moments, "(b t) c h w -> b c t h w", b=video.shape[0])
 
     def encode_tile(self, video: Tensor) -> Tensor:
-        """Moments of one tile."""
         return self.encode_raw(video)
 
     def decode_tile(self, latents: Tensor) -> Tensor:

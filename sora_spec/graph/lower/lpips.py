@@ -48,7 +48,6 @@ class Lpips:
         return distance
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """The five feature maps."""
         x = div(sub(images, self.shift), self.scale)
         maps: list[Tensor] = []
         for number, stage in enumerate(self.features):

@@ -51,7 +51,6 @@ class AdamWStep:
         self.slots = [Slot(weights, p, g) for p, g in zip(trained, weights.gradients, strict=True)]
 
     def __call__(self) -> None:
-        """Run it."""
         match self.kind:
             case "forloop":
                 self.forloop()
@@ -116,7 +115,6 @@ class AverageStep:
         ]
 
     def __call__(self) -> None:
-        """Run it."""
         for region, live, average, name in self.pairs:
             with inside(self.tape, region, "average"):
                 in_place(name, average, live)

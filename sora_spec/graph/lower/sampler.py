@@ -118,7 +118,6 @@ class SamplerStep:
             return self.both(latents) if self.null is not None else self.once(latents)
 
     def once(self, latents: Tensor) -> Tensor:
-        """One pass."""
         return self.network(latents, _full(latents), self.condition)
 
     def both(self, latents: Tensor) -> Tensor:

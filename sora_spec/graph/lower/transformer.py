@@ -65,7 +65,6 @@ class Rope3d:
         self.time_table = weights.buffer("rope.time_table", (frames, 2, half))
 
     def rotation(self, axis: Axis, frames: int, dtype: DType) -> Rotation:
-        """Cosines and sines of one axis."""
         if axis == "joint":
             return self.joint(frames, dtype)
         table = narrow(self.time_table, 0, 0, frames) if axis == "time" else self.space_table
@@ -162,7 +161,6 @@ class TransformerDenoiser:
         text: Tensor | None,
         bias: Tensor | None,
     ) -> Tensor:
-        """One block, or its checkpointed form."""
         block, over_time = self.blocks[index], rotations.get("time")
         rotation, frames = rotations.get(self.axes[index]), self.attended_frames(index, x)
         if index in self.recomputed:
@@ -192,7 +190,6 @@ class TransformerDenoiser:
             return add(c, self.condition_embed(condition))
 
     def text_tokens(self, condition: Tensor | None) -> Tensor | None:
-        """The text that blocks attend to."""
         if not isinstance(self.condition_embed, TextTokens):
             return None
         assert condition is not None
@@ -235,7 +232,6 @@ class TransformerDenoiser:
         return self.axes.index("time") if self.time_table is not None and "time" in self.axes else None
 
     def frame_positions(self, x: Tensor) -> Tensor:
-        """Table over the frames."""
         assert self.time_table is not None
         frames = self.shapes.grid[0]
         table = cast_to(unsqueeze(narrow(self.time_table, 1, 0, frames), 2), x.dtype)

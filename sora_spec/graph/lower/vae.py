@@ -66,11 +66,9 @@ class Identity:
     """No VAE."""
 
     def encode(self, video: Tensor) -> Tensor:
-        """The pixels."""
         return video
 
     def decode(self, latents: Tensor) -> Tensor:
-        """The pixels."""
         return latents
 
 

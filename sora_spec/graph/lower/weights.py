@@ -29,7 +29,6 @@ class Policy:
 
     @property
     def across_frames(self) -> Kernel:
-        """The kernel of attention across frames."""
         return self.temporal_attention or self.attention
 
 

@@ -183,7 +183,6 @@ class Held(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of it."""
         return self.gathered + self.gathering + self.reducing + self.gradients
 
 

@@ -1,32 +1,12 @@
-"""What outlives a step: optimiser states and the moving average, and the peaks of updating them."""
+"""What an update of the weights allocates beside what is there."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
-
-from sora_spec.graph.ir import Graph
 
 AdamWKind = Literal["forloop", "foreach", "fused"]
 """PyTorch's three implementations: one parameter at a time (CPU), all at once (CUDA's default), one kernel."""
-
-
-@dataclass(frozen=True)
-class OptimizerMemory:
-    """AdamW's bytes for the parameters of a graph. Moments and temporaries have the type of the parameters."""
-
-    state_bytes: int
-    """Both moments, and one float32 step counter for each parameter."""
-    temporary_bytes: int
-    """The most that a step allocates and frees again, above parameters, gradients and state."""
-
-
-def optimizer_memory(graph: Graph, kind: AdamWKind) -> OptimizerMemory:
-    """States and temporaries of `torch.optim.AdamW`."""
-    sizes = [(r.nbytes, graph.times(r.region)) for r in graph.residents if r.trained]
-    total, count = sum(size * n for size, n in sizes), sum(n for _, n in sizes)
-    return OptimizerMemory(2 * total + 4 * count, adamw_temporary_bytes(sizes, kind))
 
 
 def adamw_temporary_bytes(sizes: Sequence[tuple[int, int]], kind: AdamWKind) -> int:
@@ -44,8 +24,3 @@ def adamw_temporary_bytes(sizes: Sequence[tuple[int, int]], kind: AdamWKind) -> 
         case "forloop":
             before = [0, *(size for size, _ in sizes)]
             return max((2 * size + last for (size, _), last in zip(sizes, before, strict=False)), default=0)
-
-
-def average_memory(graph: Graph) -> int:
-    """Bytes of the moving average of the parameters. Persistent buffers, which it copies too, are not counted."""
-    return sum(r.nbytes * graph.times(r.region) for r in graph.residents if r.role == "parameter")

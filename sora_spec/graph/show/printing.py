@@ -75,7 +75,6 @@ class _Columns:
         self.result = width - 2 - self.name - 1 - numbers - names - 6
 
     def header(self) -> str:
-        """Titles of the columns of ops."""
         numbers = "".join(f"{title:>{_NUMBER}}" for title in self._chosen("FLOP", "moved", "alive"))
         reads = f"{'  reads':<17}" if self.storages else ""
         return f"  {'op':<{self.name}} {'result':<{self.result}}{numbers}{reads}{'line':>6}"

@@ -84,8 +84,7 @@ def own_names(file: str | Path) -> list[str]:
 def find_device(name: str, file: str | Path | None = None) -> Device:
     """The device of that name, or the one that is called so; the user's file counts first.
 
-    Raises:
-        UserError: no such device, several of them, or an entry that is wrong, with file, line and column.
+    Raises UserError: no such device, several of them, or an entry that is wrong, with file, line and column.
     """
     if file is not None:
         _check_whole(str(file))

@@ -128,7 +128,6 @@ class Schedule:
 
     @cached_property
     def parameters(self) -> int:
-        """Number of parameters."""
         return sum(w.resident.numel * w.times for w in self.weights if w.resident.role == "parameter")
 
     @cached_property
@@ -171,7 +170,6 @@ class Schedule:
         return [max(0, fixed - half + slope * batch) for slope, fixed in lines]
 
     def forward_flops(self, batch: int) -> int:
-        """FLOPs of a forward pass."""
         graph = self.graph
         return sum(
             graph.times(op.region) * (flops[0] + flops[1] * batch)

@@ -34,7 +34,6 @@ class Term(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What people call it."""
         name, value = self.meaning.name, f": {label(self.path)}" if self.meaning.by_value else ""
         precision = f", {self.precision}" if self.precision else ""
         return name + value + precision + (f", 1/{self.ranks}" if self.ranks > 1 else "")

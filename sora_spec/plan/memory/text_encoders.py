@@ -26,8 +26,7 @@ def unknown_encoder(spec: Spec) -> str | None:
 def encoder_work(job: Job, prompts: int) -> Workload | None:
     """So many prompts through the encoder; None without one, and for one that is not known.
 
-    Raises:
-        UserError: the encoder's folder is damaged, or it takes fewer tokens than the spec asks for.
+    Raises UserError: the encoder's folder is damaged, or it takes fewer tokens than the spec asks for.
     """
     condition = job.spec.condition
     if condition.kind != "text" or unknown_encoder(job.spec) is not None:

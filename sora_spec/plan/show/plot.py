@@ -69,11 +69,7 @@ def _measures(plan: Plan) -> list[Measure]:
 
 
 def plot_sweep(rows: Sequence[Row], name: str) -> str:
-    """The SVG of a sweep over the spec of file `name`.
-
-    Raises:
-        UserError: no row has a plan.
-    """
+    """The SVG of a sweep over the spec of file `name`. Raises UserError: no row has a plan."""
     planned = [row for row in rows if row.plan is not None]
     if not planned:
         raise UserError("there is nothing to draw: no row of the sweep has a plan", "see the reasons with --format csv")
@@ -163,7 +159,6 @@ class _Picture:
         return near or {device: there for device, there in found.items() if there == min(found.values())}
 
     def draw(self, name: str) -> str:
-        """The document."""
         plan = _plan(self.rows[0])
         trained = "VAE" if plan.job.stage == "vae" else "denoiser"
         what = "generate" if plan.job.mode == "generate" else f"train the {trained}"

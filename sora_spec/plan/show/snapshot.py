@@ -71,7 +71,6 @@ class Snapshot:
 
     @property
     def job(self) -> Job | None:
-        """The job as it will run."""
         return None if self.plan is None else self.plan.job
 
 

@@ -29,13 +29,11 @@ class Canvas:
         self._parts: list[str] = []
 
     def line(self, x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1, dash: str = "") -> None:
-        """A straight line."""
         ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
         dashes = f' stroke-dasharray="{dash}"' if dash else ""
         self._parts.append(f'<line {ends} stroke="{colour}" stroke-width="{width:g}"{dashes}/>')
 
     def path(self, points: Sequence[tuple[float, float]], colour: str, dash: str = "") -> None:
-        """A line through points."""
         joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         dashes = f' stroke-dasharray="{dash}"' if dash else ""
         self._parts.append(
@@ -78,7 +76,6 @@ class Canvas:
         )
 
     def render(self) -> str:
-        """The document."""
         size = f'width="{self.width:g}" height="{self.height:g}" viewBox="0 0 {self.width:g} {self.height:g}"'
         head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="{_FONT}">'
         back = f'<rect width="{self.width:g}" height="{self.height:g}" fill="#ffffff"/>'

@@ -56,7 +56,6 @@ class StepTime:
 
     @property
     def seconds(self) -> Interval:
-        """All of them."""
         return total(self.parts.values())
 
 
