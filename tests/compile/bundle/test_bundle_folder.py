@@ -12,11 +12,12 @@ import pytest
 
 import sora_spec.compile.export.exporter as exporter
 from sora_spec.compile.bundle.bundle import Bundle, writing_bundle
+from sora_spec.compile.bundle.manifest import Engine, Profile
 from sora_spec.compile.export.exporter import ExportSettings, export_run
 from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
 from tests.hostile import bundles
-from tests.hostile.bundle_case import GIVEN
+from tests.hostile.bundle_case import GIVEN, format_1, manifest, read
 from tests.hostile.bundle_graphs import graphs
 from tests.hostile.bundle_outside import outside
 
@@ -91,6 +92,29 @@ def test_later_format_is_refused(bundle_copy: Path) -> None:
     edit_manifest(bundle_copy, format_version=3)
     with pytest.raises(UserError, match="bundle format 3; this version reads 1 and 2"):
         Bundle.open(bundle_copy)
+
+
+def test_bundles_of_format_1_are_read_and_become_2(bundle_copy: Path, tiny_bundle: Bundle) -> None:
+    """Which had `stages` by name; the first engine that is added writes the list of parts."""
+    manifest(format_1)(bundle_copy)
+    values = read(bundle_copy)
+    assert (values["format_version"], set(values["stages"])) == (1, {"denoiser", "vae_decoder"})
+    bundle = Bundle.open(bundle_copy)
+    assert bundle.manifest == tiny_bundle.manifest
+    shapes = Profile(min={}, opt={}, max={})
+    engine = Engine(
+        part="denoiser", path="engines/a.engine", target="a", sm="sm89", builder="b", version="1", profile=shapes,
+        key="0" * 64, build_seconds=1.0,
+    )  # fmt: skip
+    bundle.add_engine(engine, b"plan")
+    values = read(bundle_copy)
+    assert values["format_version"] == 2
+    assert "stages" not in values
+    assert [(part["name"], part["role"]) for part in values["parts"]] == [
+        ("denoiser", "denoise"),
+        ("vae_decoder", "decode"),
+    ]
+    assert Bundle.open(bundle_copy).manifest.engines == (engine,)
 
 
 @pytest.mark.parametrize("path", ["../outside", "/etc/passwd"])

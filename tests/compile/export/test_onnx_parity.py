@@ -18,10 +18,14 @@ from sora_spec.builders.vae.from_spec import build_vae
 from sora_spec.builders.weights.run import load_denoiser
 from sora_spec.builders.weights.vae_run import load_vae
 from sora_spec.compile.bundle.bundle import Bundle
-from sora_spec.compile.bundle.contract import contract_of
+from sora_spec.compile.bundle.contract import Contract, contract_of
+from sora_spec.compile.bundle.manifest import Port, Profile, Range
 from sora_spec.compile.export.exporter import ExportSettings, export_run
 from sora_spec.compile.export.graph_modules import DecoderGraph, DenoiserGraph
 from sora_spec.compile.export.onnx_export import export_onnx
+from sora_spec.compile.export.parity import plan_comparison
+from sora_spec.compile.run.executors.onnx_stage import OnnxStage
+from sora_spec.compile.run.executors.tensorrt_stage import within_profile
 from sora_spec.disk.run_folder import RunFolder
 from sora_spec.language.schema.spec import Spec
 
@@ -182,3 +186,36 @@ def test_half_precision_stays_within_its_limit(toys: Any, tmp_path: Path) -> Non
     assert weights or any(node.op_type == "Attention" for node in model.graph.node)
     assert all(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in weights)
     assert {node.op_type for node in model.graph.node} >= {"Attention"}
+
+
+class Prompts(torch.nn.Module):
+    """A text encoder in miniature: tokens and their mask to features. It sees no frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.mixed = torch.nn.Embedding(11, 8), torch.nn.Linear(8, 8)
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        features = self.table(tokens) * mask.unsqueeze(-1)
+        return torch.tanh(self.mixed(features - features.mean(1, keepdim=True)))
+
+
+def test_a_part_without_frames_is_exported_and_run(toys: Any, tmp_path: Path) -> None:
+    ports = [Port(name=name, dtype="int64", shape=("batch", 5)) for name in ("tokens", "mask")]
+    context = Port(name="context", dtype="float32", shape=("batch", 5, 8))
+    contract, module = Contract(tuple(ports), (context,), {"batch": Range(min=1)}), Prompts().eval()
+    path = tmp_path / "encoder.onnx"
+    export_onnx(module, contract, path, opset=20)
+    check_graph(path)
+    assert plan_comparison(toys.spec(), contract, module).lengths == (0,)
+    stage = OnnxStage("denoiser", path, contract, cpu_only=True)
+    for batch in (1, 2, 3):
+        tokens = torch.randint(0, 11, (batch, 5))
+        mask = (torch.arange(5) < torch.randint(1, 6, (batch, 1))).long()
+        with torch.no_grad():
+            wanted = module(tokens, mask).numpy()
+        found = stage.run({"tokens": tokens.numpy(), "mask": mask.numpy()})["context"]
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    shapes = [{port.name: (batch, 5) for port in ports} for batch in (1, 2, 4)]
+    narrowed = within_profile(contract, Profile(min=shapes[0], opt=shapes[1], max=shapes[2]))
+    assert narrowed.axes == {"batch": Range(min=1, max=4)}
