@@ -7,14 +7,16 @@ from typing import NamedTuple, assert_never
 from sora_spec.builders.denoiser import Denoiser
 from sora_spec.builders.vae.from_spec import VaeModule
 from sora_spec.builders.weights.digest import warn_of_other_vae
-from sora_spec.builders.weights.run import load_denoiser
-from sora_spec.builders.weights.vae_run import load_vae
+from sora_spec.builders.weights.run import draw_denoiser, load_denoiser, load_named_denoiser
+from sora_spec.builders.weights.vae_run import draw_vae, load_named_vae, load_vae
 from sora_spec.compile.bundle.manifest import Source
 from sora_spec.compile.export.graph_modules import DecoderGraph, DenoiserGraph, GraphModule
 from sora_spec.compile.run.executors.spec_source import SpecSource
 from sora_spec.disk.checkpoints import pick_weights
 from sora_spec.disk.run_folder import RunFolder
 from sora_spec.recipe.parts import GraphName
+
+_SEED = 0
 
 
 class Networks(NamedTuple):
@@ -41,8 +43,10 @@ def load_networks(source: RunFolder | SpecSource, ema: bool) -> Networks:
     Raises UserError where weights are missing, damaged, or do not fit.
     """
     if isinstance(source, SpecSource):
-        origin = Source(run=source.load_spec().name, step=None, ema=False, random=source.drawn())
-        return Networks(source.load_denoiser(), source.load_vae(), origin)
+        spec, drawn = source.load_spec(), source.drawn()
+        denoiser = draw_denoiser(spec, _SEED) if "denoiser" in drawn else load_named_denoiser(spec)
+        vae = draw_vae(spec, _SEED) if "vae_decoder" in drawn else load_named_vae(spec)
+        return Networks(denoiser, vae, Source(run=spec.name, step=None, ema=False, random=drawn))
     weights = pick_weights(source, "denoiser", ema)
     vae = load_vae(source, lacking=not ema)
     warn_of_other_vae(source, vae)

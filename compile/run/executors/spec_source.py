@@ -13,11 +13,7 @@ from sora_spec.language.packaged import find_spec_file
 from sora_spec.recipe.parts import GraphName, unnamed_weights
 
 if TYPE_CHECKING:
-    from sora_spec.builders.denoiser import Denoiser
-    from sora_spec.builders.vae.from_spec import VaeModule
     from sora_spec.language.schema.spec import Spec
-
-_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -50,20 +46,6 @@ class SpecSource:
                 f"{self.path} is a spec, and its {names} no file",
                 f"add {' '.join(f'{name}=FILE' for name in lacking)}; or train it, and give the run folder",
             )
-
-    def load_denoiser(self) -> Denoiser:
-        """The denoiser with exactly the weights of `backbone.weights`, on the CPU, in evaluation mode."""
-        from sora_spec.builders.weights.run import draw_denoiser, load_named_denoiser
-
-        spec = self.load_spec()
-        return draw_denoiser(spec, _SEED) if "denoiser" in self.drawn() else load_named_denoiser(spec)
-
-    def load_vae(self) -> VaeModule:
-        """The VAE with the weights of `vae.weights`, on the CPU, in evaluation mode."""
-        from sora_spec.builders.weights.vae_run import draw_vae, load_named_vae
-
-        spec = self.load_spec()
-        return draw_vae(spec, _SEED) if "vae_decoder" in self.drawn() else load_named_vae(spec)
 
 
 def is_spec(path: Path) -> bool:
