@@ -18,8 +18,8 @@ from torch import Tensor
 
 from sora_spec.builders.trace.allocator import watched
 from sora_spec.disk.run_folder import StageFolder, write_atomically
+from sora_spec.plan.amounts import whole
 from sora_spec.plan.interval import Interval
-from sora_spec.plan.show.values import whole
 from sora_spec.train.launched import Launched, StepResult
 from sora_spec.train.preflight import Preflight
 from sora_spec.train.trainer import Trainer

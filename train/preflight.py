@@ -15,6 +15,7 @@ from sora_spec.disk.run_folder import RunFolder, StageFolder, StageName, write_a
 from sora_spec.errors import UserError
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.source import load_document
+from sora_spec.plan.amounts import GIB, duration
 from sora_spec.plan.devices.hardware import Device
 from sora_spec.plan.devices.machine import this_cpu, this_gpu
 from sora_spec.plan.interval import Interval, worst
@@ -24,7 +25,7 @@ from sora_spec.plan.planner import Plan, make_plan
 from sora_spec.plan.search.advised import Advice
 from sora_spec.plan.search.fixes import find_fixes
 from sora_spec.plan.search.solve import solve
-from sora_spec.plan.show.report import GIB, duration, headline
+from sora_spec.plan.show.report import headline
 from sora_spec.plan.show.values import plan_values
 from sora_spec.train.ranks import Ranks
 

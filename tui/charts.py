@@ -17,7 +17,7 @@ from textual.color import Color
 from textual.reactive import reactive
 from textual_plotext import PlotextPlot
 
-from sora_spec.plan.show.report import GIB, duration
+from sora_spec.plan.amounts import GIB, duration
 from sora_spec.tui.frame import planner_app
 
 _LEAST = (16, 4)

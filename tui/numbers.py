@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sora_spec.plan.amounts import GIB, duration
 from sora_spec.plan.interval import Interval
-from sora_spec.plan.show.report import GIB, duration
 
 _SCALES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 

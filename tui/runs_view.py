@@ -10,7 +10,7 @@ from typing import NamedTuple
 from textual.content import Content
 
 from sora_spec.errors import UserError
-from sora_spec.plan.show.report import GIB, duration
+from sora_spec.plan.amounts import GIB, duration
 from sora_spec.tui.charts import SERIES, Level, Plot, Trace, number, seconds
 from sora_spec.tui.numbers import gib, percent
 from sora_spec.tui.pictures import Frames, thumbnails

@@ -20,12 +20,13 @@ from textual.worker import Worker, get_current_worker
 
 from sora_spec.errors import UserError
 from sora_spec.language.source import Document
+from sora_spec.plan.amounts import duration
 from sora_spec.plan.job import Question
 from sora_spec.plan.question import command_line
 from sora_spec.plan.search.budget import Choice, best, parse_budget
 from sora_spec.plan.search.listing import listed, listed_counts
-from sora_spec.plan.search.sweep import Axis, Row, parse_axes, render, row_values, sweep_rows, sweep_size, swept_devices
-from sora_spec.plan.show.report import duration, headline
+from sora_spec.plan.search.sweep import Over, Row, parse_axes, render, row_values, sweep_rows, sweep_size, swept_devices
+from sora_spec.plan.show.report import headline
 from sora_spec.tui.ask_box import AskBox
 from sora_spec.tui.frame import Frame, planner_app
 from sora_spec.tui.numbers import dollars, gib, hours
@@ -64,7 +65,7 @@ class Swept(Message):
     """More rows of a sweep, or its end."""
 
     def __init__(
-        self, number: int, rows: Sequence[Row], size: int, axes: Sequence[Axis], ended: bool, problem: str = ""
+        self, number: int, rows: Sequence[Row], size: int, axes: Sequence[Over], ended: bool, problem: str = ""
     ) -> None:
         super().__init__()
         self.number, self.rows, self.size, self.axes = number, tuple(rows), size, tuple(axes)
@@ -110,7 +111,7 @@ class SweepScreen(Frame):
     def __init__(self) -> None:
         super().__init__()
         self.rows: list[Row] = []
-        self.axes: tuple[Axis, ...] = ()
+        self.axes: tuple[Over, ...] = ()
         self.size_asked = 0
         self.ended = True
         self.problem = ""
@@ -183,7 +184,7 @@ class SweepScreen(Frame):
         self._worker = self.app.run_worker(work, name="sweep", group="sweep", thread=True, exit_on_error=False)
 
     def _sweep(self, number: int, asked: Asked) -> None:
-        axes: list[Axis] = []
+        axes: list[Over] = []
         size = 0
         try:
             axes = parse_axes(split_axes(asked.over))
@@ -202,7 +203,7 @@ class SweepScreen(Frame):
             words = f"{error.message}{'; ' + error.hint if error.hint else ''}"
             self.post_message(Swept(number, (), size, axes, ended=True, problem=words))
 
-    def _pass_on(self, number: int, rows: Any, size: int, axes: Sequence[Axis]) -> None:
+    def _pass_on(self, number: int, rows: Any, size: int, axes: Sequence[Over]) -> None:
         """Rows in batches, until the end or until the user has had enough."""
         worker, batch, passed = get_current_worker(), list[Row](), time.monotonic()
         for row in rows:

@@ -250,7 +250,7 @@ def _due(schedule: Schedule, step: int, saved: int, samples: tuple[Path, ...]) -
 
 
 def _ago(seconds: float) -> str:
-    from sora_spec.plan.show.report import duration
+    from sora_spec.plan.amounts import duration
 
     return duration(round(max(1.0, seconds)))
 

@@ -63,6 +63,20 @@ def test_arrows_between_packages(folder: str, package: str) -> None:
         assert wrong == set(), path
 
 
+PLAN = ({"devices", "memory", "time"}, {"axes"}, {"search"}, {"show"})
+"""Folders of the planner, from the bottom up."""
+
+
+@pytest.mark.parametrize(("below", "folders"), enumerate(PLAN[:-1]))
+def test_folders_of_the_planner_import_none_above_them(below: int, folders: set[str]) -> None:
+    above = {*(name for level in PLAN[below + 1 :] for name in level), "question"}
+    paths = [path for folder in folders for path in sources(f"sora_spec/plan/{folder}")]
+    assert len(paths) > 4
+    for path in paths:
+        modules = {tuple(name.split(".")[:3]) for name in imports(path, inside_functions=True)}
+        assert {name for name in above if ("sora_spec", "plan", name) in modules} == set(), path
+
+
 @pytest.mark.parametrize(
     "command",
     [

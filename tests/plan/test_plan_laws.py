@@ -34,7 +34,7 @@ from sora_spec.plan.planner import times_of
 from sora_spec.plan.search.fastest import find_fastest, seconds_per_clip
 from sora_spec.plan.search.fixes import find_fixes
 from sora_spec.plan.search.solve import solve
-from sora_spec.plan.search.sweep import Axis, sweep
+from sora_spec.plan.search.sweep import Over, sweep
 from sora_spec.plan.show.values import plan_values
 
 DEVICES = [find_device(name) for name in device_names()]
@@ -380,7 +380,7 @@ def test_the_command_the_sweep_and_the_process_give_the_same_plan(found: Asked) 
         assert _without_lines(command[key]) == _without_lines(values[key]), key
     if found.batch is None:
         pairs = [text.partition("=") for text in found.overrides]
-        axes = [Axis(path, (value,)) for path, _, value in pairs]
+        axes = [Over(path, (value,)) for path, _, value in pairs]
         (row,) = sweep(document_of(found.name), Question(mode=found.mode, stage=found.stage), [found.gpu], [None], axes)
         assert row.plan is not None
         assert (row.plan.phases, row.plan.times) == (plan.phases, plan.times)

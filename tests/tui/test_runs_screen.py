@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from textual.widgets import Static
 
-from sora_spec.plan.show.report import duration
+from sora_spec.plan.amounts import duration
 from sora_spec.tui.charts import Chart
 from sora_spec.tui.pictures import SampleGrid
 from sora_spec.tui.rows import RowList

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sora_spec.errors import UserError
+from sora_spec.plan.amounts import GIB, duration
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.planner import Plan
 from sora_spec.plan.search.sweep import Row
-from sora_spec.plan.show.report import GIB, duration
 
 Kind = Literal["dollars", "hours", "memory"]
 _HOURS = {"h": 1.0, "hour": 1.0, "hours": 1.0, "min": 1 / 60, "d": 24.0, "day": 24.0, "days": 24.0, "w": 168.0}

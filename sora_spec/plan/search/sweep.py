@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -13,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from sora_spec.errors import UserError
 from sora_spec.language.overrides import apply_override
 from sora_spec.language.source import Document
+from sora_spec.plan.amounts import GIB, duration, whole
+from sora_spec.plan.axes.axis import SAID_BY
 from sora_spec.plan.devices.hardware import Device, device_names, find_device
 from sora_spec.plan.job import Question, planned_job
 from sora_spec.plan.layout import NOTHING, checked_for
 from sora_spec.plan.planner import Plan, make_plan
 from sora_spec.plan.search.listing import listed
-from sora_spec.plan.show.report import GIB, duration
-from sora_spec.plan.show.values import whole
 
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
@@ -28,8 +30,8 @@ MOST_ROWS = 20_000
 
 
 @dataclass(frozen=True)
-class Axis:
-    """A setting and the values that it takes."""
+class Over:
+    """A value of the spec and what it takes in turn."""
 
     path: str
     values: tuple[str, ...]
@@ -46,14 +48,14 @@ class Row:
     problem: str
 
 
-def parse_axes(texts: Sequence[str]) -> list[Axis]:
+def parse_axes(texts: Sequence[str]) -> list[Over]:
     """`train.batch=8,16` → an axis. Raises UserError for another form."""
-    axes: list[Axis] = []
+    axes: list[Over] = []
     for text in texts:
         path, equals, values = text.partition("=")
         if not equals or not path or not values:
             raise UserError(f"--over {text} is not KEY=A,B,…", "for example --over train.batch=8,16,32")
-        axes.append(Axis(path, tuple(dict.fromkeys(listed(f"--over {path}", values)))))
+        axes.append(Over(path, tuple(dict.fromkeys(listed(f"--over {path}", values)))))
     return axes
 
 
@@ -62,7 +64,7 @@ def sweep(
     question: Question,
     devices: Sequence[str],
     counts: Sequence[int | None],
-    axes: Sequence[Axis],
+    axes: Sequence[Over],
 ) -> list[Row]:
     """Every combination, settings outermost: those share their graphs. Without names, every row on its spec's device.
 
@@ -82,7 +84,7 @@ def swept_devices(names: Sequence[str], hardware: str | None = None) -> list[Dev
     return list({device.name: device for device in (find_device(name, hardware) for name in every)}.values())
 
 
-def sweep_size(devices: Sequence[Device], counts: Sequence[int | None], axes: Sequence[Axis]) -> int:
+def sweep_size(devices: Sequence[Device], counts: Sequence[int | None], axes: Sequence[Over]) -> int:
     """Number of rows.
 
     Raises:
@@ -95,15 +97,15 @@ def sweep_size(devices: Sequence[Device], counts: Sequence[int | None], axes: Se
     return size
 
 
-def _check_apart(devices: Sequence[Device], counts: Sequence[int | None], axes: Sequence[Axis]) -> None:
+def _check_apart(devices: Sequence[Device], counts: Sequence[int | None], axes: Sequence[Over]) -> None:
     """Every value that a row is labelled with has one source."""
     for number, axis in enumerate(axes):
         for other in axes[:number]:
             if f"{other.path}.".startswith(f"{axis.path}."):  # the later one would stand in place of the earlier
                 raise UserError(f"{other.path} and {axis.path} are swept at once", "give all its values in one axis")
-        if axis.path == "hardware.count" and list(counts) != [None]:
+        if axis.path == SAID_BY["count"] and list(counts) != [None]:
             raise UserError("the number of devices is given, and swept over hardware.count", "leave one of the two out")
-        if axis.path == "hardware.gpu" and devices:
+        if axis.path == SAID_BY["gpu"] and devices:
             raise UserError("devices are given, and swept over hardware.gpu", "leave one of the two out")
 
 
@@ -112,7 +114,7 @@ def sweep_rows(
     question: Question,
     devices: Sequence[Device],
     counts: Sequence[int | None],
-    axes: Sequence[Axis],
+    axes: Sequence[Over],
 ) -> Iterator[Row]:
     """The rows of `sweep` one by one, as they are planned. Without devices, every row on its spec's own.
 
@@ -184,22 +186,16 @@ _COLUMNS = ("gpu", "count", "settings", "verdict", "device_bytes", "step_seconds
 
 
 def _csv(rows: Sequence[Row]) -> str:
-    lines = [",".join(_COLUMNS)]
+    stream = io.StringIO()
+    table = csv.writer(stream, lineterminator="\n")
+    table.writerow(_COLUMNS)
     for row in rows:
         values = row_values(row)
         cells = [row.device, values["count"], " ".join(row.settings), values.get("verdict", row.problem)]
-        cells += [_likely(values.get(name)) for name in _COLUMNS[4:]]
-        lines.append(",".join(_cell(cell) for cell in cells))
-    return "\n".join(lines)
-
-
-def _likely(value: dict[str, float] | None) -> str:
-    return "" if value is None else f"{value['likely']:.10g}"
-
-
-def _cell(value: object) -> str:
-    text = "" if value is None else str(value)
-    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n') else text
+        table.writerow(
+            cells + [f"{each['likely']:.10g}" if (each := values.get(name)) else "" for name in _COLUMNS[4:]]
+        )
+    return stream.getvalue().removesuffix("\n")
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from sora_spec.errors import UserError
 from sora_spec.language.changes import flow
+from sora_spec.plan.amounts import GIB, duration
 from sora_spec.plan.devices.hardware import find_device
 from sora_spec.plan.job import Mode, Question, planned_job
 from sora_spec.plan.layout import NOTHING
 from sora_spec.plan.planner import Plan, make_plan
-from sora_spec.plan.show.report import GIB, duration
 
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec

@@ -12,9 +12,9 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from sora_spec.errors import UserError
+from sora_spec.plan.amounts import GIB, duration
 from sora_spec.plan.planner import Plan
 from sora_spec.plan.search.sweep import Row
-from sora_spec.plan.show.report import GIB, duration
 from sora_spec.plan.show.svg import FAINT, INK, SERIES, Canvas, Scale, scale_of, spread_out, ticks, y_axis
 
 _WIDTH, _LEFT, _TOP = 980.0, 84.0, 58.0

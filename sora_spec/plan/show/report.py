@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sora_spec.plan.amounts import GIB, duration
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.memory.components import Part
 from sora_spec.plan.memory.terms import Phase, Term
@@ -19,7 +20,6 @@ from sora_spec.recipe.parts import PartName
 if TYPE_CHECKING:
     from sora_spec.language.source import Document
 
-GIB = 2**30
 WIDTH = 80
 _SMALL = 0.005  # share of the peak below which terms are gathered
 _VERDICTS = {"yes": "YES, it fits", "tight": "TIGHT: it likely fits", "no": "NO, it does not fit"}
@@ -136,14 +136,6 @@ def _span(seconds: Interval) -> str:
 
 def _between(interval: Interval, form: str) -> str:
     return f" ({form.format(interval.low)}-{form.format(interval.high)})"
-
-
-def duration(seconds: float) -> str:
-    """`41 ms`, `12.3 s`, `5.2 min`, `3.4 h`, `8.2 days`."""
-    for limit, size, unit in ((1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 86_400:,.1f} days"
 
 
 def _largest(solution: Advised) -> list[str]:

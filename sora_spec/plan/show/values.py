@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sora_spec.language.source import locate
+from sora_spec.plan.amounts import whole
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.memory.components import Part
 from sora_spec.plan.memory.terms import Phase, Term
@@ -104,11 +105,6 @@ def line_of(path: str, document: Document | None) -> int | None:
         return None
     span, _ = locate(document.root, path)
     return None if span.text.origin == "argument" else span.line
-
-
-def whole(interval: Interval) -> dict[str, int]:
-    """Bytes."""
-    return {"low": round(interval.low), "likely": round(interval.likely), "high": round(interval.high)}
 
 
 def _spread(interval: Interval) -> dict[str, float]:

@@ -11,13 +11,13 @@ import pytest
 
 from sora_spec.language.packaged import find_spec_file
 from sora_spec.language.source import load_document
+from sora_spec.plan.amounts import whole
 from sora_spec.plan.axes.all_axes import FIELDS
 from sora_spec.plan.axes.clip import MOST_POINTS, spread
 from sora_spec.plan.job import Question
 from sora_spec.plan.question import Answer, plan_of
 from sora_spec.plan.show.contrast import contrast
 from sora_spec.plan.show.curves import curve
-from sora_spec.plan.show.values import whole
 
 
 def command(*arguments: str) -> Any:
