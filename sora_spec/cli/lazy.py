@@ -39,6 +39,7 @@ VERBS = {
     "data": Verb("sora_spec.cli.data", "Write small real data sets to disk.", "Models"),
     "train": Verb("sora_spec.cli.train", "Train the VAE or the denoiser of a spec.", "Models"),
     "generate": Verb("sora_spec.cli.generate", "Generate video from a run or a bundle.", "Models"),
+    "eval": Verb("sora_spec.cli.eval", "Judge a model's clips of moving digits beside real ones.", "Models"),
     "export": Verb("sora_spec.cli.export", "Export a run to ONNX and TensorRT.", "Models"),
     "export-weights": Verb(
         "sora_spec.cli.export_weights", "Write a run's weights in the official or diffusers' layout.", "Models"

@@ -26,8 +26,8 @@ MADE_BY = "sora-spec data digits --captions"
 TRUTH = "truth.json"
 LISTS = {"train": "captions.csv", "test": "held-out.csv"}
 FOLDERS = {"train": "clips", "test": "held-out"}
-SHARE, PAIR_SHARE = 0.625, 0.40625
-"""Side of the digit in shares of the frame's: 20 of 32 pixels where it is alone, 13 in one of two halves."""
+SHARE, PAIR_SHARE = 0.6875, 0.4375
+"""Side of the digit in shares of the frame's: 22 of 32 pixels where it is alone, 14 in one of two halves."""
 STEPS: dict[Direction, tuple[int, int]] = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
 """Rows and columns that a digit goes on in a direction."""
 TRAVEL: dict[Speed, tuple[float, float]] = {"slow": (0.3, 0.42), "fast": (0.85, 1.0)}
@@ -83,13 +83,18 @@ class CaptionedClip:
 
     def frames(self, size: int) -> NDArray[np.uint8]:
         """Frames (T, size, size, 3)."""
-        share = SHARE if len(self.glyphs) == 1 else PAIR_SHARE
+        share = share_of(len(self.glyphs))
         return to_frames(np.sum([draw(glyph.picture, glyph.corner, size, share) for glyph in self.glyphs], axis=0))
 
     def truth(self) -> dict[str, object]:
         """What is seen, as `truth.json` has it."""
         digits = [asdict(glyph.seen) | {"pixels_per_frame": round(glyph.speed, 4)} for glyph in self.glyphs]
         return {"caption": self.caption, "wording": self.wording, "digits": digits}
+
+
+def share_of(digits: int) -> float:
+    """Side of each of so many digits, in shares of the frame's."""
+    return SHARE if digits == 1 else PAIR_SHARE
 
 
 def plan_captioned(recipe: CaptionedRecipe) -> Iterator[CaptionedClip]:
@@ -138,7 +143,7 @@ def _one_of(pictures: NDArray[np.float64], rng: np.random.Generator) -> NDArray[
 
 def _corner(seen: Seen, recipe: CaptionedRecipe, rng: np.random.Generator) -> NDArray[np.float64]:
     """A straight path that stays in the digit's part of the frame."""
-    size, share = recipe.size, SHARE if seen.place == "whole" else PAIR_SHARE
+    size, share = recipe.size, share_of(1 if seen.place == "whole" else 2)
     top, left, bottom, right = part_of(seen.place)
     least = np.array([top, left]) * size
     room = np.array([bottom - top - share, right - left - share]) * size

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +62,7 @@ class DigitClip:
         return f"{self.label}/{self.number:05d}.mp4"
 
 
+@lru_cache(maxsize=2)
 def split_samples(split: Split) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Pictures (N, 8, 8) in [0, 1] and labels (N,) of a split; the splits share no sample."""
     from sklearn.datasets import load_digits
