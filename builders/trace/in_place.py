@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from sora_spec.builders.trace.recorder import Recording
 from sora_spec.graph.eager.layout import is_dense
 from sora_spec.graph.eager.tape import Use
@@ -24,10 +26,7 @@ def unwatched(recording: Recording) -> None:
 
 def _dense_bytes(use: Use) -> int:
     _, shape, _, dtype = use
-    count = dtype.size
-    for size in shape:
-        count *= size
-    return count
+    return prod(shape) * dtype.size
 
 
 def _drop_sums(recording: Recording) -> None:

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from sora_spec.builders.trace.component import Prepared, prepare_component
 from sora_spec.builders.trace.memory_trace import MemoryTrace
-from sora_spec.builders.trace.regions import blocks_of, named_parts, named_weights, part_of
+from sora_spec.builders.trace.regions import blocks_of, part_of
 from sora_spec.graph import Component, Setting
 from sora_spec.graph.eager.tape import Op, Tape, Use
 from sora_spec.graph.ir import Graph, Resident, Role
@@ -56,8 +57,8 @@ class Recorder(MemoryTrace):
     def watch(self, root: str, module: nn.Module) -> None:
         """Let every module of a tree say when it runs."""
         blocks = blocks_of(root, module)
-        for path, found in named_parts(root, module):
-            found.forward = self._watched(self.part(path, blocks), found.forward)
+        for name, found in module.named_modules():
+            found.forward = self._watched(self.part(f"{root}.{name}".rstrip("."), blocks), found.forward)
 
     def _watched(self, part: int, forward: Callable[..., Any]) -> Callable[..., Any]:
         def watched(*args: Any, **kwargs: Any) -> Any:
@@ -210,9 +211,8 @@ def _residents(recorder: Recorder, ready: Prepared, modules: dict[str, nn.Module
 
     for root, module in modules.items():
         blocks, kept = blocks_of(root, module), set(module.state_dict(keep_vars=True))
-        tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-        for name, path, is_parameter in named_weights(root, module):
-            tensor = tensors[name]
+        for name, tensor in chain(module.named_parameters(), module.named_buffers()):
+            path, is_parameter = f"{root}.{name}", isinstance(tensor, nn.Parameter)
             owner = path if name.count(".") == 0 and not is_parameter else path.rpartition(".")[0]
             part = recorder.part(owner, blocks)
             owned = module is ready.module  # weights of a module beside it are constants

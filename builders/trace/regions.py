@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
-
 from torch import nn
 
 from sora_spec.graph.eager.tape import Region, YamlPath
@@ -66,15 +63,3 @@ def blocks_of(root: str, module: nn.Module) -> str:
     blocks = getattr(module, "blocks", None)
     names = (name for name, found in module.named_modules() if found is blocks)
     return next((f"{root}.{name}" for name in names), "") if isinstance(blocks, nn.ModuleList) else ""
-
-
-def named_parts(root: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every module once, with its path."""
-    return ((f"{root}.{name}" if name else root, found) for name, found in module.named_modules())
-
-
-def named_weights(root: str, module: nn.Module) -> Iterator[tuple[str, str, bool]]:
-    """Name within the module, path and whether it is a parameter, of all parameters and buffers."""
-    parameters = ((name, f"{root}.{name}", True) for name, _ in module.named_parameters())
-    buffers = ((name, f"{root}.{name}", False) for name, _ in module.named_buffers())
-    return chain(parameters, buffers)

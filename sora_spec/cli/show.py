@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -65,17 +66,10 @@ def shape_values(spec: Spec, shapes: Shapes) -> dict[str, Any]:
         "grid": list(shapes.grid),
         "tokens": shapes.tokens,
         "out_channels": shapes.out_channels,
-        "video_values": _volume(shapes.video),
-        "latent_values": _volume(shapes.latent),
-        "compression": _volume(shapes.video) / _volume(shapes.latent),
+        "video_values": prod(shapes.video),
+        "latent_values": prod(shapes.latent),
+        "compression": prod(shapes.video) / prod(shapes.latent),
     }
-
-
-def _volume(shape: tuple[int, ...]) -> int:
-    volume = 1
-    for extent in shape:
-        volume *= extent
-    return volume
 
 
 def _summary(spec: Spec, shapes: Shapes) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 from sora_spec.graph.ir import Graph
@@ -123,10 +124,7 @@ def part_numel(shape: tuple[int, ...], ranks: int) -> int:
     """Elements of one rank's padded part."""
     if not shape:
         return 1
-    row = 1
-    for size in shape[1:]:
-        row *= size
-    return -(-shape[0] // ranks) * row
+    return -(-shape[0] // ranks) * prod(shape[1:])
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 from sora_spec.graph.eager.dtypes import DType
 from sora_spec.graph.eager.layout import Shape
 from sora_spec.graph.eager.ops.attention import NAMES, attention_workspace
-from sora_spec.graph.eager.ops.conv_workspace import backward_workspace, forward_workspace, winograd_workspace
+from sora_spec.graph.eager.ops.conv_workspace import backward_workspace, forward_workspace
 from sora_spec.graph.eager.tape import Layout, Op, Region, Tape
 from sora_spec.graph.eager.tensor import Tensor, leaf
 from sora_spec.graph.ir import Graph, Repeat, Resident
@@ -88,16 +88,7 @@ def _set_workspaces(tape: Tape, strides: dict[str, list[int]], setting: Setting)
 
 def _of_convolution(op: Op, given: list[Tensor], strides: tuple[int, ...], tape: Tape) -> int:
     if op.name == "convolution":
-        x, weight, shape = given[0], given[1], op.outputs[0][1]
-        if tape.on_cpu and tape.threads:
-            return forward_workspace(x, weight, shape, strides, tape.threads)
-        count = 1
-        for size in shape:
-            count *= size
-        return winograd_workspace(x.numel, count, weight, strides) if tape.winograd else 0
+        return forward_workspace(tape, given[0], given[1], op.outputs[0][1], strides)
     g, x, weight = given[:3]
-    if tape.on_cpu and tape.threads:
-        made = {use[1] for use in op.outputs}
-        wanted = (x.shape in made, weight.shape in made)
-        return backward_workspace(g, x, weight, strides, wanted, tape.threads)
-    return winograd_workspace(x.numel, g.numel, weight, strides) if tape.winograd else 0
+    made = {use[1] for use in op.outputs}
+    return backward_workspace(tape, g, x, weight, strides, (x.shape in made, weight.shape in made))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from sora_spec.graph.eager.layout import contiguous_strides, is_contiguous
-from sora_spec.graph.eager.ops.conv_workspace import backward_workspace, forward_workspace, winograd_workspace
+from sora_spec.graph.eager.ops.conv_workspace import backward_workspace, forward_workspace
 from sora_spec.graph.eager.tape import Layout
 from sora_spec.graph.eager.tensor import Grads, Node, Tensor, attach, node_for, run, run_one
 
@@ -23,11 +23,7 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...]
     strides = contiguous_strides(shape)
     if x.tape.on_cpu and _channels_last(x):  # oneDNN answers in the layout in which it was asked
         strides = _channels_last_strides(shape)
-    workspace = 0
-    if x.tape.on_cpu and x.tape.threads:
-        workspace = forward_workspace(x, weight, shape, stride, x.tape.threads)
-    elif x.tape.winograd:
-        workspace = winograd_workspace(x.numel, prod(shape), weight, stride)
+    workspace = forward_workspace(x.tape, x, weight, shape, stride)
     return attach(node, run("convolution", inputs, ((shape, strides, x.dtype),), flops, workspace)[0])
 
 
@@ -42,11 +38,7 @@ def _conv_rule(node: Node, g: Tensor) -> Grads:
         made.append(((weight.shape[0],), (1,), weight.dtype))
     product = 2 * g.numel * prod(weight.shape[1:])
     wanted = (node.needs(0), node.needs(1))
-    workspace = 0
-    if x.tape.on_cpu and x.tape.threads:
-        workspace = backward_workspace(g, x, weight, node.attributes, wanted, x.tape.threads)
-    elif x.tape.winograd:
-        workspace = winograd_workspace(x.numel, g.numel, weight, node.attributes)
+    workspace = backward_workspace(x.tape, g, x, weight, node.attributes, wanted)
     results = iter(run("convolution_backward", (g, x, weight), made, product * sum(wanted), workspace))
     return [next(results) if node.needs(number) else None for number in range(len(node.edges))]
 

@@ -12,6 +12,7 @@ from math import prod
 
 from sora_spec.graph.eager.dtypes import DType
 from sora_spec.graph.eager.layout import Shape
+from sora_spec.graph.eager.tape import Tape
 from sora_spec.graph.eager.tensor import Tensor
 
 BLOCK = 16
@@ -30,9 +31,11 @@ def uses_onednn(x: Tensor, weight: Tensor, strided: bool, threads: int) -> bool:
     return batch > 1 or (columns > 3 and rows > 3) or prod(x.shape[:4]) > _NATIVE_VALUES
 
 
-def forward_workspace(x: Tensor, weight: Tensor, shape: Shape, stride: tuple[int, ...], threads: int) -> int:
-    """Bytes beside the result of `shape`, at the highest moment of the kernel."""
-    if not uses_onednn(x, weight, any(step != 1 for step in stride), threads):
+def forward_workspace(tape: Tape, x: Tensor, weight: Tensor, shape: Shape, stride: tuple[int, ...]) -> int:
+    """Bytes beside the result of `shape`, at the highest moment of the kernel that the tape's run takes."""
+    if not (tape.on_cpu and tape.threads):
+        return _winograd(tape, x.numel + prod(shape), weight, stride)
+    if not uses_onednn(x, weight, any(step != 1 for step in stride), tape.threads):
         return _unfolded(x, weight, shape)
     result, size = _blocked(shape, x.dtype), prod(shape) * x.dtype.size
     # First everything in blocks, then the result in blocks beside the result.
@@ -40,10 +43,12 @@ def forward_workspace(x: Tensor, weight: Tensor, shape: Shape, stride: tuple[int
 
 
 def backward_workspace(
-    g: Tensor, x: Tensor, weight: Tensor, stride: tuple[int, ...], wanted: tuple[bool, bool], threads: int
+    tape: Tape, g: Tensor, x: Tensor, weight: Tensor, stride: tuple[int, ...], wanted: tuple[bool, bool]
 ) -> int:
     """Bytes beside the gradients of input and weight, of those that are wanted."""
-    if not uses_onednn(x, weight, any(step != 1 for step in stride), threads):
+    if not (tape.on_cpu and tape.threads):
+        return _winograd(tape, x.numel + g.numel, weight, stride)
+    if not uses_onednn(x, weight, any(step != 1 for step in stride), tape.threads):
         return _unfolded(x, weight, g.shape)
     of_input, of_weight = (
         nbytes if want else 0 for nbytes, want in zip((x.nbytes, weight.nbytes), wanted, strict=True)
@@ -85,13 +90,13 @@ def _block_weight(weight: Tensor) -> int:
     return _whole_blocks(out) * channels * prod(weight.shape[2:]) * weight.dtype.size
 
 
-def winograd_workspace(values: int, results: int, weight: Tensor, stride: tuple[int, ...]) -> int:
+def _winograd(tape: Tape, values: int, weight: Tensor, stride: tuple[int, ...]) -> int:
     """Bytes of the transformed tiles of cuDNN's Winograd kernels: of input and result, in fp32; 0 where there are none.
 
     They take 3 × 3 convolutions of images in steps of one, by tiles of 4 × 4 results from 6 × 6 values (Lavin and Gray,
     arXiv 1509.09308), so that 36 numbers stand for every 16. Which kernel cuDNN takes is not documented: see
     docs/planner.md for the published runs that this agrees with.
     """
-    if tuple(weight.shape[2:]) != (3, 3) or any(step != 1 for step in stride):
+    if not tape.winograd or tuple(weight.shape[2:]) != (3, 3) or any(step != 1 for step in stride):
         return 0
-    return (values + results) * 36 // 16 * DType.F32.size
+    return values * 36 // 16 * DType.F32.size
