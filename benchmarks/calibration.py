@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
-from sora_spec.language.loading import load_record
+from sora_spec.language.loading import load_spec
 from sora_spec.plan import Device, Interval, Job, Plan, find_device, make_plan
 from sora_spec.plan.interval import exactly
 from sora_spec.plan.time.timing import message_seconds
@@ -91,7 +91,7 @@ def device_at(name: str, slower: Slower, matrix: float | None = None, memory: fl
 def plan_of(run: dict[str, Any], device: Device) -> Plan:
     """A run of `published.yaml` on a device."""
     # Whether a program let matrices be multiplied in TF32 is its own matter, and stands among its settings.
-    spec = load_record(run["spec"], ["train.tf32=false", *run["set"]])
+    spec = load_spec(run["spec"], ["train.tf32=false", *run["set"]])
     return make_plan(Job(spec, device, 1, mode=run["mode"], **run.get("settings", {})))
 
 

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sora_spec.language.changes import changed
-from sora_spec.language.loading import load_record
+from sora_spec.language.loading import load_spec
 from sora_spec.language.source import load_document
 from sora_spec.plan import Job, device_names, find_device, make_plan
 from sora_spec.plan.axes.clip import sizes
@@ -45,7 +45,7 @@ def rate(action: Callable[[int], object], count: int) -> float:
 
 def in_process() -> None:
     gc.disable()  # as the command does
-    spec = load_record("dit")
+    spec = load_spec("dit")
     devices = [find_device(name) for name in device_names() if name != "cpu"]
     big = sizes(spec, 12.0)[-160:]
 
@@ -67,7 +67,7 @@ def in_process() -> None:
 
 def depths() -> None:
     """Networks of ever other widths, so that no graph is known: what counts is how many blocks differ."""
-    spec, device = load_record("dit"), find_device("h100")
+    spec, device = load_spec("dit"), find_device("h100")
     widths = itertools.count(16 * 72, 16)
 
     def plan(depth: int, every: int) -> object:

@@ -49,13 +49,9 @@ def load(source: Source, overrides: Overrides | None = None, /, **fields: Any) -
 
     Raises SpecErrors, a UserError, with every problem: unknown fields and values out of range among them.
     """
-    from sora_spec.language.loading import check_document
-    from sora_spec.language.spec_errors import SpecErrors
+    from sora_spec.language.loading import check
 
-    spec, problems = check_document(_document(source, {**(overrides or {}), **fields}))
-    if spec is None:
-        raise SpecErrors(problems)
-    return spec
+    return check(_document(source, {**(overrides or {}), **fields})).spec()
 
 
 def validate(source: Source, overrides: Overrides | None = None) -> list[Diagnostic]:

@@ -30,10 +30,9 @@ def diff(
 
     Exit code 0: they are the same. 1: they differ.
     """
-    from sora_spec.language.loading import load_record
+    from sora_spec.language.loading import load_spec
     from sora_spec.language.packaged import find_spec_file
     from sora_spec.language.source import load_document
-    from sora_spec.language.spec_errors import SpecErrors
     from sora_spec.plan.layout import checked_for
     from sora_spec.plan.show.comparing import compare, comparison_text
 
@@ -46,11 +45,10 @@ def diff(
         raise UserError(f"this takes two specs, and the arguments name {len(specs)}", "sora-spec diff A B")
     document = load_document(find_spec_file(specs[1]), overrides)
     checked, typed = checked_for(document, None)
-    if not checked.ok:
-        raise SpecErrors(checked.diagnostics)
+    second = checked.spec()
     if gpu and "hardware.gpu" in typed:
         raise UserError("--gpu and hardware.gpu both name a device", "leave one of the two out")
     job = "generate" if mode == "generate" else "train"
-    found = compare(load_record(specs[0]), checked.record(), gpu, job, hardware or None, typed)
+    found = compare(load_spec(specs[0]), second, gpu, job, hardware or None, typed)
     output.data(json.dumps(found, indent=2) if as_json else comparison_text(found))
     raise typer.Exit(1 if found["fields"] else 0)

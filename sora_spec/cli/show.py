@@ -9,7 +9,7 @@ import typer
 
 from sora_spec import output
 from sora_spec.cli.arguments import OneSpec, one_spec
-from sora_spec.language.loading import dump_spec, load_record
+from sora_spec.language.loading import dump_spec, load_spec
 from sora_spec.language.shapes import Shapes, derive_shapes
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def show(
 
         show_graph(path, overrides, component, "json" if as_json else format, setting or [])
         return
-    spec = load_record(path, overrides)
+    spec = load_spec(path, overrides)
     shapes = derive_shapes(spec)
     if as_json:
         values = {"spec": spec.model_dump(mode="json"), "shapes": shape_values(spec, shapes)}

@@ -27,7 +27,7 @@ from sora_spec.graph.show.overview import (
 from sora_spec.graph.show.picture import Picture, picture_of
 from sora_spec.graph.show.printing import LineOf, dotted, graph_text
 from sora_spec.graph.show.svg import svg
-from sora_spec.language.loading import record_of
+from sora_spec.language.loading import check
 from sora_spec.language.packaged import find_spec_file
 from sora_spec.language.source import load_document, locate
 
@@ -58,7 +58,7 @@ def show_graph(path: str, overrides: list[str], component: str, format: str, set
         raise UserError(f"--format {format} is none of {', '.join(FORMATS)}")
     setting = parse_setting(settings)
     document = load_document(find_spec_file(path), overrides)
-    spec, lines = record_of(document), lines_of(document)
+    spec, lines = check(document).spec(), lines_of(document)
     if component == "all":
         output.data(_everything(spec, format, setting, lines))
     else:

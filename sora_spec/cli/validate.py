@@ -60,11 +60,12 @@ def validate(
 def _problems(spec: str, overrides: Sequence[str], hardware: str) -> list[Diagnostic]:
     document = load_document(find_spec_file(spec), overrides)
     checked = check(document)
-    if hardware and checked.ok and any(diagnostic.code == "E330" for diagnostic in checked.diagnostics):
+    unknown_device = any(diagnostic.code == "E330" for diagnostic in checked.diagnostics)
+    if hardware and unknown_device and checked.values and checked.ok:
         from sora_spec.plan.devices.hardware import find_device
 
         with suppress(UserError):
-            find_device(checked.record().hardware.gpu, hardware)
+            find_device(checked.values.hardware.gpu, hardware)
             return check(document, ("E330",)).diagnostics
     return checked.diagnostics
 

@@ -1,4 +1,4 @@
-"""Changes of a spec: made on it, be it models or a record, and written as the `key=value` arguments that make them."""
+"""Changes of a spec: made on it, and written as the `key=value` arguments that make them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sora_spec.language.record import Section, as_record, is_left_out, is_section, section_from
 from sora_spec.language.scalars import plain_scalar
+from sora_spec.language.schema.section import Section
 
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
@@ -30,32 +30,35 @@ def _set(model: Model, path: list[str], value: Any) -> Model:
     if rest:
         value = _set(getattr(model, head), rest, value)
     elif isinstance(value, dict):
-        value = section_from(model, head, value)
+        value = getattr(type(model).model_validate({**dict(model), head: value}), head)
     return model.model_copy(update={head: value})
 
 
 def overrides_between(before: Section, after: Section, path: str = "") -> list[str]:
-    """`key=value` arguments that turn one spec into the other; one may be models and the other a record."""
-    before, after = as_record(before), as_record(after)
+    """`key=value` arguments that turn one spec into the other."""
     found: list[str] = []
-    fields: Any = type(before)
-    for name in fields.model_fields:
+    for name, field in type(before).model_fields.items():
         old, new = getattr(before, name), getattr(after, name)
         if old == new:
             continue
         inner = f"{path}{name}"
-        if is_section(old) and type(old) is type(new) and not is_left_out(before, name):
+        if isinstance(old, Section) and type(old) is type(new) and not _is_left_out(old, field.default):
             found += overrides_between(old, new, f"{inner}.")
         else:
             found.append(f"{inner}={flow(new)}")
     return found
 
 
+def _is_left_out(section: Section, default: object) -> bool:
+    """Whether a text may leave out this section and mean its kind: it has no `kind` to build on."""
+    return "kind" in type(section).model_fields and type(section) is type(default)
+
+
 def flow(value: Any) -> str:
     """A value as YAML on one line."""
-    if is_section(value):
+    if isinstance(value, Section):
         # A section names its kind even where it is the default, at every depth.
-        named = ["kind"] if hasattr(value, "kind") else []
+        named = ["kind"] if "kind" in type(value).model_fields else []
         given = dict.fromkeys([*named, *value.model_dump(mode="json", exclude_defaults=True)])
         return flow({name: getattr(value, name) for name in given})
     if isinstance(value, dict):

@@ -13,7 +13,6 @@ from sora_spec.errors import UserError
 from sora_spec.language.diagnostics import Diagnostic, has_errors
 from sora_spec.language.grammar import check_tree
 from sora_spec.language.packaged import find_spec_file
-from sora_spec.language.record import record_spec
 from sora_spec.language.rules import check_rules
 from sora_spec.language.source import Document, load_document, parse_document
 from sora_spec.language.span import Text
@@ -37,18 +36,15 @@ class Checked:
         return self.values is not None and not has_errors(d for d in self.diagnostics if d.code != "E330")
 
     def spec(self) -> Spec:
-        """The models. Only for a document without errors; imports pydantic."""
+        """The spec, as pydantic models; their import is what `validate` spares itself.
+
+        Raises SpecErrors: with every problem, where a spec cannot be made.
+        """
+        if self.values is None or not self.ok:
+            raise SpecErrors(self.diagnostics)
         from sora_spec.language.schema.spec import Spec
 
-        assert self.ok
-        assert self.values is not None
         return Spec.model_validate(self.values.given)
-
-    def record(self) -> Spec:
-        """The same spec for those who only read it. Only for a document without errors; imports no pydantic."""
-        assert self.ok
-        assert self.values is not None
-        return record_spec(self.values.given)
 
 
 def check(document: Document, without: Collection[str] = ()) -> Checked:
@@ -69,34 +65,12 @@ def _order(diagnostic: Diagnostic) -> tuple[bool, int, int]:
     return (False, 0, 0) if span is None else (span.text.origin == "argument", span.text.order, span.start)
 
 
-def check_document(document: Document) -> tuple[Spec | None, list[Diagnostic]]:
-    """The spec, or None if anything is an error, and every problem."""
-    checked = check(document)
-    return (checked.spec() if checked.ok else None), checked.diagnostics
-
-
 def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
     """The spec at `path`: a file, `-` for standard input, or the bare name of a packaged spec.
 
     Raises SpecErrors: with every problem of the file.
     """
-    return _spec(load_document(find_spec_file(str(path)), overrides))
-
-
-def load_record(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
-    """As `load_spec`, for those who only read the spec: imports no pydantic.
-
-    Raises SpecErrors: with every problem of the file.
-    """
-    return record_of(load_document(find_spec_file(str(path)), overrides))
-
-
-def record_of(document: Document) -> Spec:
-    """The spec of a document for those who only read it. Raises SpecErrors: with every problem of the document."""
-    checked = check(document)
-    if not checked.ok:
-        raise SpecErrors(checked.diagnostics)
-    return checked.record()
+    return check(load_document(find_spec_file(str(path)), overrides)).spec()
 
 
 def spec_from_values(values: Mapping[str, Any]) -> Spec:
@@ -110,14 +84,7 @@ def spec_from_values(values: Mapping[str, Any]) -> Spec:
     except (TypeError, ValueError, RecursionError) as error:
         message = f"these values are no spec: {error}"
         raise UserError(message, "Use text, numbers, lists and mappings.") from error
-    return _spec(parse_document(Text("<values>", content, "values")))
-
-
-def _spec(document: Document) -> Spec:
-    spec, diagnostics = check_document(document)
-    if spec is None:
-        raise SpecErrors(diagnostics)
-    return spec
+    return check(parse_document(Text("<values>", content, "values"))).spec()
 
 
 def dump_spec(spec: Spec, ascii_only: bool = False) -> str:

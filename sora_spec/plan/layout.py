@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from sora_spec.errors import UserError
 from sora_spec.language.facts import is_trainable
 from sora_spec.language.loading import Checked, check
-from sora_spec.language.record import written_fields
 from sora_spec.language.yaml_tree import MapNode
 from sora_spec.plan.devices.hardware import Device, find_device
 
@@ -65,7 +64,7 @@ def asked_device(spec: Spec, gpu: str, hardware: str | None, typed: Collection[s
 
 def names_ranks(spec: Spec) -> bool:
     """Whether `parallel` says how many ranks there are."""
-    written = "parallel" in written_fields(spec) and not written_fields(spec.parallel).isdisjoint(SIDES)
+    written = "parallel" in spec.model_fields_set and not spec.parallel.model_fields_set.isdisjoint(SIDES)
     return written or spec.parallel.ranks > 1
 
 

@@ -70,7 +70,7 @@ def plan_of(document: Document, question: Question, strict: bool = False) -> Ans
     diagnostics = tuple(checked.diagnostics)
     if not checked.ok:
         return Answer(question, laid, diagnostics)
-    spec = _once(document, question.arguments, checked.record)
+    spec = _once(document, question.arguments, checked.spec)
     try:
         device = asked_device(spec, question.gpu, question.hardware or None, typed)
         plan = make_plan(planned_job(spec, device, question if strict else question.effective, typed))

@@ -165,7 +165,7 @@ _PLANNED: set[str] = set()
 def _planned(file: Path, overrides: list[str]) -> str | None:
     """Plan what is accepted: a verdict, or a refusal in a sentence. Equal specs are planned once."""
     checked = check(load_document(file, overrides))
-    if not checked.ok or (key := repr(checked.record())) in _PLANNED:
+    if not checked.ok or (key := repr(checked.spec())) in _PLANNED:
         return None
     _PLANNED.add(key)
     done = sora_spec_here("plan", str(file), "--json", *overrides)
@@ -244,7 +244,7 @@ def _same(content: bytes, good: str) -> Callable[[Path], str | None]:
         checked, wanted = check(load_document(file)), check(parse_document(Text("good", good)))
         if not checked.ok:
             return f"refused: {render_concise(checked.diagnostics)[:300]}"
-        return None if checked.record() == wanted.record() else "it says another spec"
+        return None if checked.spec() == wanted.spec() else "it says another spec"
 
     return run
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from sora_spec.errors import UserError
 from sora_spec.language.grammar import check_tree, language, resolve
-from sora_spec.language.loading import check, check_document, dump_spec, load_spec, spec_from_values
+from sora_spec.language.loading import check, dump_spec, load_spec, spec_from_values
 from sora_spec.language.packaged import packaged_names, packaged_path
 from sora_spec.language.report import render_concise, render_full
 from sora_spec.language.schema.json_schema import generate_schema, schema_text
@@ -73,7 +73,7 @@ def test_dump_names_every_default_and_puts_kind_first() -> None:
 
 def test_values_and_text_give_the_same_spec() -> None:
     document = parse_document(Text("a", json.dumps(VALUES)))
-    assert check_document(document) == (spec_from_values(VALUES), [])
+    assert check(document).spec() == spec_from_values(VALUES)
 
 
 def test_values_report_their_problems_as_text() -> None:
@@ -291,8 +291,9 @@ def mutated_text(draw: st.DrawFn) -> str:
 def test_any_text_gives_a_spec_or_problems_that_point_into_it(text: str) -> None:
     source = Text("a.yaml", text)
     document = parse_document(source, ["train.steps=3"])
-    spec, problems = check_document(document)
-    assert spec is not None or problems
+    checked = check(document)
+    problems = checked.diagnostics
+    assert problems or checked.spec()
     for problem in problems:
         for span in [problem.span, *(note.span for note in problem.notes)]:
             if span is not None:
@@ -320,6 +321,6 @@ def test_dump_and_load_are_inverse(
     values["train"] |= {"optimizer": {"kind": "adamw", "lr": lr, "betas": [beta, beta]}, "clip_grad": clip}
     values["train"]["data"] = folder
     spec = spec_from_values(values)
-    again, problems = check_document(parse_document(Text("a", dump_spec(spec))))
-    assert problems == []
-    assert again == spec
+    again = check(parse_document(Text("a", dump_spec(spec))))
+    assert again.diagnostics == []
+    assert again.spec() == spec

@@ -16,7 +16,7 @@ from sora_spec.compile.run import decoding, pipeline
 from sora_spec.compile.run.decoding import OnePass, ignore
 from sora_spec.errors import UserError
 from sora_spec.language.facts import SAMPLERS
-from sora_spec.language.loading import load_record, load_spec
+from sora_spec.language.loading import load_spec
 from sora_spec.language.packaged import packaged_names
 from sora_spec.language.rules.buildable import buildable
 from sora_spec.language.shapes import derive_shapes
@@ -207,7 +207,7 @@ BAR_OF_TREE = {"VAE": "VAE", "text": "text encoder", "messages": "messages", "ma
 
 @pytest.mark.parametrize("name", packaged_names())
 def test_tree_and_bar_count_a_term_in_the_same_part(name: str) -> None:
-    spec, device = load_record(name, ["train.precision=bf16"]), find_device("h100")
+    spec, device = load_spec(name, ["train.precision=bf16"]), find_device("h100")
     stages = [("train", "denoiser"), ("generate", "denoiser")]
     stages += [("train", "vae")] if spec.vae.kind != "identity" else []
     for mode, stage in stages:
@@ -255,7 +255,7 @@ def test_a_vae_that_does_not_fit_has_a_way_out(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("name", packaged_names())
 def test_the_vae_of_every_packaged_spec_can_be_trained_where_the_spec_says(name: str) -> None:
-    if load_record(name).vae.kind != "identity":
+    if load_spec(name).vae.kind != "identity":
         assert _run("plan", name, "--stage", "vae", "--check").returncode == 0
 
 

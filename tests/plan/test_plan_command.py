@@ -17,7 +17,7 @@ from unittest.mock import patch
 import pytest
 
 from sora_spec.cli.main import run
-from sora_spec.language.loading import load_record, record_of
+from sora_spec.language.loading import check, load_spec
 from sora_spec.language.packaged import find_spec_file
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.source import Document, load_document
@@ -32,7 +32,7 @@ SCHEMA: dict[str, Any] = json.loads((ROOT / "specs" / "plan.schema.json").read_t
 
 def loaded(name: str, overrides: list[str]) -> tuple[Document, Spec]:
     document = load_document(find_spec_file(name), overrides)
-    return document, record_of(document)
+    return document, check(document).spec()
 
 
 @dataclass
@@ -194,7 +194,7 @@ def test_a_plan_that_fits_names_the_fastest_setting_which_is_as_fast_as_it_says(
     again = json.loads(_run(*arguments).stdout)
     assert again["time"]["step_seconds"] == fastest["step_seconds"]
     assert again["micro_batch"] == fastest["micro_batch"]
-    clips = load_record("latte", fastest["overrides"]).train.batch
+    clips = load_spec("latte", fastest["overrides"]).train.batch
     assert fastest["seconds_per_clip"]["likely"] == pytest.approx(fastest["step_seconds"]["likely"] / clips)
     assert fastest["time_factor"] < 1
     assert again["fastest"]["time_factor"] == pytest.approx(1)
@@ -250,7 +250,7 @@ def test_kernels_across_frames_and_of_norms_are_part_of_the_question() -> None:
     ],
 )
 def test_only_axes_with_flash_take_its_scratch(attention: Any, temporal: Any, rows: int) -> None:
-    spec = load_record("latte", ["train.precision=bf16", "train.batch=8", "parallel.shard=1"])
+    spec = load_spec("latte", ["train.precision=bf16", "train.batch=8", "parallel.shard=1"])
     job = planned_job(spec, find_device("h100"), Question(count=1, attention=attention, temporal_attention=temporal))
     terms = {term.name: term.bytes.likely for phase in make_plan(job).phases for term in phase.terms}
     assert terms.get("attention workspace", 0) == rows * 16 * 4 * (96 + 1)  # 16 heads of 72 channels, rounded to 96

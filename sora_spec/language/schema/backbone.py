@@ -90,9 +90,9 @@ class Transformer(Section):
     """Attention heads. Must divide the width."""
     mlp_ratio: Annotated[float, Field(gt=0, le=64)] = 4.0
     """Hidden width of the MLP as a multiple of the width."""
-    conditioning: Conditioning = AdaLnZero()
+    conditioning: Conditioning = AdaLnZero.model_construct()
     """How time and condition reach the blocks."""
-    position: Position = Sincos()
+    position: Position = Sincos.model_construct()
     """How tokens know where they are."""
     qk_norm: bool = False
     """RMS-normalise queries and keys per head, with a learned gain."""

@@ -6,13 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from sora_spec.language.schema.derived import ClipLength
 from sora_spec.language.schema.section import Frames, Section
 
 Side = Annotated[int, Field(ge=1, le=16_384)]
 
 
-class Clip(ClipLength, Section):
+class Clip(Section):
     """The clip that is trained and generated, before compression."""
 
     frames: Frames
@@ -23,6 +22,11 @@ class Clip(ClipLength, Section):
     """Width in pixels."""
     fps: Annotated[float, Field(gt=0, le=1000)] = 16.0
     """Frames a second. Source videos of another rate are resampled to it."""
+
+    @property
+    def seconds(self) -> float:
+        """Length of the clip in seconds."""
+        return self.frames / self.fps
 
 
 class Patch(Section):

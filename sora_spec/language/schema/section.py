@@ -12,6 +12,7 @@ class Section(BaseModel):
 
     A string below a field is its description. `sora_spec.language.schema.json_schema` puts it into the JSON schema;
     pydantic's `use_attribute_docstrings` would re-read every module's source at each import: twice the import time.
+    Defaults that are sections are made by `model_construct`: calling the class would build its validator at import.
     """
 
     model_config = ConfigDict(
@@ -21,6 +22,17 @@ class Section(BaseModel):
         allow_inf_nan=False,
         defer_build=True,
     )
+    __slots__ = ("_hash",)  # kept, since a planner's caches ask for it all the time; copies and pickles leave it behind
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (type(self) is type(other) and self.__dict__ == other.__dict__)
+
+    def __hash__(self) -> int:
+        try:
+            return self._hash
+        except AttributeError:
+            object.__setattr__(self, "_hash", hash(tuple(self.__dict__.values())))
+            return self._hash
 
 
 # Upper bounds are far above any published system. They exist so that a slip of the keyboard

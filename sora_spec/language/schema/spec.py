@@ -31,19 +31,19 @@ class Spec(Section):
     """How latents become tokens."""
     backbone: Backbone
     """The denoising network."""
-    temporal: Temporal = NoTemporal()
+    temporal: Temporal = NoTemporal.model_construct()
     """How the network sees time."""
-    condition: Condition = NoCondition()
+    condition: Condition = NoCondition.model_construct()
     """What steers the generation."""
     objective: Objective
     """What the network learns."""
     sampler: Sampler
     """How a video is drawn from it."""
-    train: Train = Train()
+    train: Train = Train.model_construct()
     """Training of the denoiser."""
-    parallel: Parallel = Parallel()
+    parallel: Parallel = Parallel.model_construct()
     """How ranks share the work."""
-    hardware: Hardware = Hardware()
+    hardware: Hardware = Hardware.model_construct()
     """The machine the plan is made for."""
-    export: Export = Export()
+    export: Export = Export.model_construct()
     """What is exported."""

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sora_spec.language.schema.derived import RankCount
 from sora_spec.language.schema.section import NonNegative, Positive, Probability, Section, Size, Small, Steps
 
 Precision = Literal["fp32", "bf16"]
@@ -62,7 +61,7 @@ class Train(Section):
     tf32: bool = False
     """Let a GPU multiply fp32 matrices in TF32, as DiT, SiT and Latte do: about 3 digits, several times as fast.
     `generate` from a run folder and both training stages follow it."""
-    optimizer: AdamW = AdamW()
+    optimizer: AdamW = AdamW.model_construct()
     """Optimiser."""
     warmup: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     """Steps over which the learning rate rises linearly from zero."""
@@ -73,7 +72,7 @@ class Train(Section):
     clip_grad_from: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     """First step, counted from 0, whose gradients are clipped; before it their norm is only measured (Latte: 100,000).
     """
-    recompute: Recompute = NoRecompute()
+    recompute: Recompute = NoRecompute.model_construct()
     """Activation checkpointing."""
     ema: Probability = 0.9999
     """Decay of the moving average of the weights. 0 keeps no average."""
@@ -107,7 +106,7 @@ class Train(Section):
     """Background processes that decode video."""
 
 
-class Parallel(RankCount, Section):
+class Parallel(Section):
     """How ranks share the work: ranks = shard × sequence × replicate."""
 
     shard: Small = 1
@@ -122,6 +121,11 @@ class Parallel(RankCount, Section):
     offload: bool = False
     """Keep weights, gradients and optimiser states in host memory (FSDP2's CPU offload). Blocks are copied to the
     device one at a time, and the optimiser runs on the host."""
+
+    @property
+    def ranks(self) -> int:
+        """Number of processes."""
+        return self.shard * self.sequence * self.replicate
 
 
 class Hardware(Section):

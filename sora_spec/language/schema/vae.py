@@ -93,7 +93,7 @@ class VaeTraining(Section):
     """Frames of one training crop; the clip's when left out. Must obey the VAE's frame rule."""
     crop: Size | None = None
     """Side of the square training crop in pixels; the clip's size when left out."""
-    optimizer: AdamW = AdamW()
+    optimizer: AdamW = AdamW.model_construct()
     """Optimiser of this stage."""
     warmup: Annotated[int, Field(ge=0)] = 0
     """Steps over which the learning rate rises linearly from zero."""
@@ -109,7 +109,7 @@ class VaeTraining(Section):
     """Pixel term, averaged over all values."""
     kl_weight: NonNegative = 1e-6
     """Weight of the KL divergence per latent value."""
-    perceptual: Perceptual = NoPerceptual()
+    perceptual: Perceptual = NoPerceptual.model_construct()
     """Perceptual term."""
 
 
@@ -117,7 +117,7 @@ class IdentityVae(Section):
     """No VAE: the latents are the pixels. For tests and toys."""
 
     kind: Literal["identity"]
-    compression: Compression = Compression(time=1, space=1)
+    compression: Compression = Compression.model_construct(time=1, space=1)
     """Must be 1 and 1."""
     channels: Literal[3] = 3
     """RGB."""
@@ -127,7 +127,7 @@ class ImageKlVae(Section):
     """The image autoencoder of Stable Diffusion, run on every frame (arXiv 2112.10752)."""
 
     kind: Literal["image_kl"]
-    compression: Compression = Compression(time=1, space=8)
+    compression: Compression = Compression.model_construct(time=1, space=8)
     """Must be time 1 and 2^(number of levels − 1) in space."""
     channels: Small = 4
     """Latent channels."""
@@ -143,11 +143,11 @@ class ImageKlVae(Section):
     """Latents are multiplied by this after encoding, so that they have about unit variance."""
     weights: str | None = None
     """Folder in diffusers' format, or an official checkpoint file."""
-    decoder: Decoder = KlDecoder()
+    decoder: Decoder = KlDecoder.model_construct()
     """What turns latents back into pixels."""
-    tiling: Tiling = NoTiling()
+    tiling: Tiling = NoTiling.model_construct()
     """Whether clips are encoded and decoded whole or in tiles. Changes memory and time, and pixels only slightly."""
-    training: VaeTraining = VaeTraining()
+    training: VaeTraining = VaeTraining.model_construct()
     """How `train --stage vae` trains it."""
 
 
@@ -158,7 +158,7 @@ class Causal3dVae(Section):
     """
 
     kind: Literal["causal3d"]
-    compression: Compression = Compression(time=4, space=8)
+    compression: Compression = Compression.model_construct(time=4, space=8)
     """Frames and pixels per latent."""
     channels: Small = 16
     """Latent channels."""
@@ -170,13 +170,13 @@ class Causal3dVae(Section):
     """Residual blocks per encoder level; the decoder has one more."""
     weights: str | None = None
     """Safetensors file written by `train --stage vae`."""
-    decoder: Decoder = KlDecoder()
+    decoder: Decoder = KlDecoder.model_construct()
     """What turns latents back into pixels."""
-    tiling: Tiling = NoTiling()
+    tiling: Tiling = NoTiling.model_construct()
     """Whether clips are encoded and decoded whole or in tiles. Changes memory and time, and pixels only slightly."""
     streaming: bool = False
     """Encode and decode one latent frame at a time, in memory that does not grow with the clip. Changes no value."""
-    training: VaeTraining = VaeTraining()
+    training: VaeTraining = VaeTraining.model_construct()
     """How `train --stage vae` trains it."""
 
 
@@ -184,7 +184,7 @@ class CascadeVae(Section):
     """Stages A and B of StableCascade: a semantic latent space with a diffusion decoder (arXiv 2306.00637)."""
 
     kind: Literal["cascade"]
-    compression: Compression = Compression(time=1, space=32)
+    compression: Compression = Compression.model_construct(time=1, space=32)
     """The published 42.67 is 1024 pixels to 24 latents."""
     channels: Small = 16
     """Latent channels of stage C."""

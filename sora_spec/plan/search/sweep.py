@@ -150,7 +150,7 @@ def _spec(
     laid = Document(document.text, root, problems)
     checked, typed = checked_for(laid, next((count for count in counts if count is not None), None))
     if checked.ok:
-        return checked.record(), typed, ""
+        return checked.spec(), typed, ""
     return None, typed, next(d.message for d in checked.diagnostics if d.severity == "error")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sora_spec.errors import UserError
-from sora_spec.language.loading import load_record, load_spec
+from sora_spec.language.loading import load_spec
 from sora_spec.language.packaged import find_spec_file
 from sora_spec.language.source import load_document
 from sora_spec.plan.axes.all_axes import AXES
@@ -171,7 +171,7 @@ def test_a_sweep_of_generations_keeps_its_clips_and_placement() -> None:
 
 
 def test_a_generation_says_how_many_devices_it_computes() -> None:
-    spec, device = load_record("dit"), find_device("a100-80gb")
+    spec, device = load_spec("dit"), find_device("a100-80gb")
     one, eight = (make_plan(planned_job(spec, device, Question(count=count, mode="generate"))) for count in (None, 8))
     assert (one.job.count, eight.job.count) == (1, 8)
     assert eight.times.total_seconds == one.times.total_seconds  # side by side
@@ -181,12 +181,11 @@ def test_a_generation_says_how_many_devices_it_computes() -> None:
     assert eight.times.cost.likely == pytest.approx(8 * one.times.cost.likely)
 
 
-@pytest.mark.parametrize("load", [load_record, load_spec])
-def test_specs_know_what_was_written(load: Any) -> None:
+def test_specs_know_what_was_written() -> None:
     device = find_device("a100-80gb")
-    assert planned_job(load("tiny-dit", ["hardware.count=4"]), device).count == 4  # `parallel` says nothing
-    assert planned_job(load("tiny-dit", ["hardware.count=4", "parallel.shard=1"]), device).count == 1
-    assert planned_job(load("dit", ["parallel.shard=1"]), device).spec.parallel.shard == 1
+    assert planned_job(load_spec("tiny-dit", ["hardware.count=4"]), device).count == 4  # `parallel` says nothing
+    assert planned_job(load_spec("tiny-dit", ["hardware.count=4", "parallel.shard=1"]), device).count == 1
+    assert planned_job(load_spec("dit", ["parallel.shard=1"]), device).spec.parallel.shard == 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 8, 12, 16])
@@ -194,7 +193,7 @@ def test_specs_know_what_was_written(load: Any) -> None:
 def test_a_layout_makes_the_ranks_or_is_refused(count: int, sides: tuple[int, int, int]) -> None:
     """Whatever is typed stays, and the product is the number of ranks."""
     names = ("shard", "sequence", "replicate")
-    parallel = load_record("dit").parallel.model_copy(update=dict(zip(names, sides, strict=True)))
+    parallel = load_spec("dit").parallel.model_copy(update=dict(zip(names, sides, strict=True)))
     for chosen in range(8):
         typed = [name for bit, name in enumerate(names) if chosen >> bit & 1]
         try:
@@ -255,7 +254,7 @@ def test_advice_can_be_followed_where_devices_were_typed(tmp_path: Path) -> None
     for fix in found["fixes"]:
         again = _run(*typed, "clip.width=512", *fix["overrides"], *(word for o in fix["options"] for word in o.split()))
         assert again.returncode == 0, again.stderr or again.stdout
-    spec = load_record("dit")
+    spec = load_spec("dit")
     assert with_count(spec, 8) is spec
 
 

@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from sora_spec.language.changes import changed
-from sora_spec.language.loading import load_record, load_spec
+from sora_spec.language.loading import load_spec
 from sora_spec.plan import Job, find_device, make_plan
 
 # arXiv 2212.09748, table 4: depth, width, heads; patch → parameters in millions, GFLOPs (multiply-accumulates).
@@ -79,7 +79,7 @@ RUNS: list[dict[str, Any]] = YAML(typ="safe").load(PUBLISHED.read_text())["runs"
 
 def _plan(run: dict[str, Any]) -> Any:
     job = Job(
-        load_record(run["spec"], run["set"]), find_device(run["device"]), 1, mode=run["mode"], **run.get("settings", {})
+        load_spec(run["spec"], run["set"]), find_device(run["device"]), 1, mode=run["mode"], **run.get("settings", {})
     )
     return make_plan(job)
 

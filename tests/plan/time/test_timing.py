@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sora_spec.language.loading import load_record
+from sora_spec.language.loading import load_spec
 from sora_spec.plan import Job, find_device, make_plan
 from sora_spec.plan.devices.hardware import device_names
 from sora_spec.plan.memory.schedule import Row
@@ -99,7 +99,7 @@ def test_messages_of_a_ring_take_what_the_link_does() -> None:
 
 def step(*overrides: str) -> float:
     """Seconds of a step of DiT-XL/2 on 8 A100."""
-    spec = load_record("dit", ["train.precision=bf16", *overrides])
+    spec = load_spec("dit", ["train.precision=bf16", *overrides])
     return make_plan(Job(spec, A100, 8)).times.step.seconds.likely
 
 
@@ -112,7 +112,7 @@ def test_states_in_host_memory_cost_time_and_kept_weights_save_messages() -> Non
 def test_a_larger_batch_uses_the_device_better_until_it_is_busy() -> None:
     each: list[float] = []
     for batch in (1, 4, 16, 64, 256):
-        spec = load_record("dit", ["train.precision=bf16", "parallel.shard=1", f"train.batch={batch}"])
+        spec = load_spec("dit", ["train.precision=bf16", "parallel.shard=1", f"train.batch={batch}"])
         each.append(make_plan(Job(spec, A100, 1)).times.step.seconds.likely / batch)
     assert each == sorted(each, reverse=True)
     assert each[0] > 3 * each[-1]
