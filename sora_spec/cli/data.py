@@ -84,7 +84,9 @@ def clips(
 
 @app.command(cls=QuickCommand)
 def check(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder, or list: .csv, .tsv, .jsonl, .json, .txt.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Folder, or list: .csv, .tsv, .jsonl, .json, .txt, .parquet.")
+    ],
     spec: Annotated[str | None, typer.Argument(metavar="[SPEC]", help="Spec whose clips the files must hold.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -287,7 +287,7 @@ def folders() -> Iterable[Listed]:
         "d",
         files=("d/ant/1.mp4", "d/cat/2.mp4", "d/cat/2.txt", "d/l.csv", "d/cat/x.zip", "d/README"),
         rows=linked,
-        says=("2 × lists and text files", "1 × suffix .zip", "1 × no suffix"),
+        says=("1 × lists", "1 × suffix .zip", "1 × no suffix"),
     )
     yield Listed(
         "a class without clips",

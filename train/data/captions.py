@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sora_spec.errors import UserError
+from sora_spec.train.data.beside import read_beside
 from sora_spec.train.data.entries import Source
 
 _HOW_TO_CAPTION = (
-    "give a list with a caption column, such as path,caption; files without a caption can be left out of it"
+    "give a list with a caption column, such as path,caption, or put a text file beside every clip: a.mp4 and a.txt; "
+    "files without a caption can be left out of a list"
 )
 
 
@@ -37,7 +39,11 @@ class CaptionCount:
 
 
 def count_captions(source: Source) -> CaptionCount:
-    """Count the captions of all files that `source` names."""
+    """Count the captions of all files that `source` names, those in text files beside them included.
+
+    Raises UserError for a text file that cannot be read.
+    """
+    read_beside(source)
     entries = source.entries
     given = [index for index, caption in enumerate(entries.captions) if caption is not None]
     longest = max(given, key=lambda index: len(entries.captions[index] or ""), default=None)
@@ -52,6 +58,7 @@ def count_captions(source: Source) -> CaptionCount:
 
 def all_captions(source: Source) -> list[str]:
     """The caption of every entry. Raises UserError, which names the first one, where an entry has none."""
+    read_beside(source)
     entries = source.entries
     captions = [caption for caption in entries.captions if caption is not None]
     if len(captions) == len(entries):

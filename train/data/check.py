@@ -8,6 +8,7 @@ from typing import Any
 
 from sora_spec.errors import UserError
 from sora_spec.language.schema.condition import ClassCondition, TextCondition
+from sora_spec.train.data.beside import read_beside
 from sora_spec.train.data.captions import all_captions
 from sora_spec.train.data.clips import exact_fps, label_source
 from sora_spec.train.data.entries import Source
@@ -57,6 +58,8 @@ def check_source(source: str, spec_path: str | None) -> Check:
         numbering = label_source(read, condition) if condition is not None else _numbering(read)
         if isinstance(condition, TextCondition):
             all_captions(read)
+        elif condition is None:
+            read_beside(read)
     except UserError as error:
         refusal = error
     missing = find_missing(read)
@@ -64,7 +67,9 @@ def check_source(source: str, spec_path: str | None) -> Check:
     tried = [index for index in range(len(read.entries)) if index not in gone]
     found = scan(read.entries.chosen(tried), frames, fps, short, stills)
     classes = condition.classes if isinstance(condition, ClassCondition) else None
-    captioned = any(read.entries.captions) if condition is None else isinstance(condition, TextCondition)
+    captioned = isinstance(condition, TextCondition)
+    if condition is None:
+        captioned = any(read.entries.captions)
     report = make_report(read, missing, found, numbering, classes, captioned)
     rows = [_usable(file, read, tried[place]) for place, file in zip(found.kept, found.files, strict=True)]
     rows += [{"path": each.path, "line": each.line, "problem": each.reason} for each in report.skipped]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
@@ -34,8 +34,10 @@ class Entries(Sequence[Entry]):
     `paths` are as the source gives them, relative to `root` unless absolute. A line of 0 means none.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, unit: str = "line") -> None:
         self.root = str(root)
+        self.unit = unit
+        """What `lines` number: lines of a text, or rows of a table."""
         self.paths: list[str] = []
         self.labels: list[str | None] = []
         self.captions: list[str | None] = []
@@ -43,11 +45,16 @@ class Entries(Sequence[Entry]):
         self._labels: dict[str, str] = {}
 
     def add(self, path: str, label: str | None = None, caption: str | None = None, line: int = 0) -> None:
-        """Append a file. An empty label is none, and so is a blank caption; equal labels are kept once."""
+        """Append a file. An empty label is none; equal labels are kept once."""
         self.paths.append(path)
         self.labels.append(self._labels.setdefault(label, label) if label else None)
-        self.captions.append(caption if caption and not caption.isspace() else None)
+        self.captions.append(None)
         self.lines.append(line)
+        self.caption(len(self) - 1, caption)
+
+    def caption(self, index: int, text: str | None) -> None:
+        """Set the caption of file number `index`. A blank one is none."""
+        self.captions[index] = text if text and not text.isspace() else None
 
     def file(self, index: int) -> str:
         """Where file number `index` lies."""
@@ -56,11 +63,11 @@ class Entries(Sequence[Entry]):
     def place(self, index: int) -> str:
         """How a message names the row: `a.mp4 (line 3)`, or the path alone."""
         line = self.lines[index]
-        return f"{self.paths[index]} (line {line})" if line else self.file(index)
+        return f"{self.paths[index]} ({self.unit} {line})" if line else self.file(index)
 
     def chosen(self, indices: Iterable[int]) -> Entries:
         """The files with these numbers, in this order."""
-        part = Entries(Path(self.root))
+        part = Entries(Path(self.root), self.unit)
         for index in indices:
             part.add(self.paths[index], self.labels[index], self.captions[index], self.lines[index])
         return part
@@ -119,6 +126,8 @@ class Source:
     """What is probably not meant about classes; of no weight where labels are not used."""
     lists: Sequence[str] = ()
     """Lists that lie directly in a folder; they are not read."""
+    beside: Mapping[str, str] = field(default_factory=dict)
+    """Of a folder: which text file beside each clip holds its caption; read where captions are used."""
     unread: Sequence[str] = ()
     """Headings of columns that are not read."""
     headless: bool = False

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sora_spec.errors import UserError
+from sora_spec.train.data.beside import texts_beside
 from sora_spec.train.data.entries import Entries, Ignored, Source
 from sora_spec.train.data.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, thumbnails
 
@@ -41,6 +42,8 @@ class _Walk:
     links: list[_Folder] = field(default_factory=list)
     lists: list[str] = field(default_factory=list)
     """Lists directly in the root."""
+    texts: list[tuple[str, ...]] = field(default_factory=list)
+    """Text files, which may be captions of the clips beside them."""
     linked: bool = False
     """Whether a link was followed: the same file may then occur twice."""
     _seen: set[tuple[str, _Key]] = field(default_factory=set)
@@ -107,8 +110,10 @@ class _Walk:
         elif suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES:
             self.linked |= entry.is_symlink()
             self.files.append(parts)
+        elif suffix == ".txt":
+            self.texts.append(parts)
         elif suffix in LIST_SUFFIXES:
-            self.ignored.add("lists and text files (captions are read from lists only)", entry.path)
+            self.ignored.add("lists", entry.path)
             if len(parts) == 1 and suffix in _TABLE_SUFFIXES and entry.name != "dataset.json":
                 self.lists.append(entry.path)
         else:
@@ -151,7 +156,10 @@ def read_folder(folder: Path) -> Source:
             walk.ignored.add("pictures beside a video of the same name (thumbnails)", os.path.join(folder, name))
             continue
         entries.add(name, parts[0] if len(parts) > 1 else None)
-    source = Source(folder, "folder", entries, walk.ignored)
+    texts = ["/".join(parts) for parts in sorted(walk.texts)]
+    source = Source(folder, "folder", entries, walk.ignored, beside=texts_beside(entries.paths, texts))
+    for text in sorted(set(texts) - set(source.beside.values())):
+        walk.ignored.add("text files without a clip of the same name", os.path.join(folder, text))
     source.lists = walk.lists
     empty = sorted(set(walk.tops) - set(entries.labels))
     if empty and len(empty) < len(walk.tops):

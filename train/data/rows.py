@@ -161,6 +161,6 @@ def find_repeats(entries: Entries) -> Repeats:
     for index, path in enumerate(paths):
         known = first.setdefault(os.path.normpath(path), index)
         if conflict is None and labels[known] != labels[index]:
-            one, other = (f"{labels[place]!r} on line {lines[place]}" for place in (known, index))
+            one, other = (f"{labels[place]!r} on {entries.unit} {lines[place]}" for place in (known, index))
             conflict = f"{entries.paths[index]} is labelled {one} and {other}"
     return Repeats(len(paths) - len(first), conflict)

@@ -11,6 +11,7 @@ from sora_spec.errors import UserError
 from sora_spec.train.data.entries import Entries, Entry, Source
 from sora_spec.train.data.folders import read_folder
 from sora_spec.train.data.lists import read_json, read_plain
+from sora_spec.train.data.parquet import read_parquet
 from sora_spec.train.data.rows import find_repeats
 from sora_spec.train.data.tables import read_table
 
@@ -26,9 +27,11 @@ _READERS: dict[str, Callable[[Path], Source]] = {
     ".txt": read_plain,
     ".lst": read_plain,
     ".list": read_plain,
+    ".parquet": read_parquet,
 }
 _HOW_TO_GIVE_DATA = (
-    "train.data is a folder of videos, or a list (.csv, .tsv, .jsonl, .json or .txt) with path, label and caption; "
+    "train.data is a folder of videos, or a list (.csv, .tsv, .jsonl, .json, .txt or .parquet) with path, label and "
+    "caption; "
     "`sora-spec data digits data/digits` makes one to try"
 )
 

@@ -41,7 +41,7 @@ def test_everything_is_accounted_for(mixed: Path) -> None:
     assert {each["reason"]: each["files"] for each in values["not_looked_at"]} == {
         "hidden": 1,
         "suffix .zip": 1,
-        "lists and text files (captions are read from lists only)": 1,
+        "text files without a clip of the same name": 1,
     }
     assert not check.passed
     text = table(check)
