@@ -85,7 +85,8 @@ def clips(
 @app.command(cls=QuickCommand)
 def check(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Folder, or list: .csv, .tsv, .jsonl, .json, .txt, .parquet.")
+        str,
+        typer.Argument(metavar="SOURCE", help="Folder, or list: .csv, .tsv, .jsonl, .json, .txt, .parquet; or .tar."),
     ],
     spec: Annotated[str | None, typer.Argument(metavar="[SPEC]", help="Spec whose clips the files must hold.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

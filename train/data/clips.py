@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -16,6 +17,7 @@ from sora_spec.train.data.captions import all_captions
 from sora_spec.train.data.container import UnusableFileError
 from sora_spec.train.data.decode import Pixels, clip_ticks, decode_file, decode_frames, looped_ticks, shown_at
 from sora_spec.train.data.labels import number_labels
+from sora_spec.train.data.members import member_of
 from sora_spec.train.data.missing import find_missing, refuse_all_missing
 from sora_spec.train.data.order import draws, file_of
 from sora_spec.train.data.picture import Framing, crop, halved_size, scaled_size
@@ -170,8 +172,9 @@ class ClipDataset:
 
 def _size(path: Path) -> int | None:
     try:
-        return path.stat().st_size
-    except OSError:
+        member = member_of(path)
+        return path.stat().st_size if member is None else member.size
+    except (OSError, tarfile.TarError):
         return None  # reading it will say so
 
 

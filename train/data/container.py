@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import tarfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import av
 from av.error import ArgumentError
+
+from sora_spec.train.data.members import Member, member_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -38,9 +41,13 @@ def require_plain_file(path: Path) -> None:
 
     Raises UnusableFileError.
     """
+    if (member := _member(path)) is not None:
+        if member.size == 0:
+            raise UnusableFileError("the file is empty")
+        return
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UnusableFileError("the file does not exist") from None
     except (OSError, ValueError) as error:  # a null character in the name is a ValueError
         raise UnusableFileError(f"not readable: {error}") from error
@@ -52,12 +59,25 @@ def require_plain_file(path: Path) -> None:
         raise UnusableFileError("the file is empty")
 
 
+def _member(path: Path) -> Member | None:
+    """Where the file lies, if it is in a tar. Raises UnusableFileError where that cannot be read."""
+    try:
+        return member_of(path)
+    except (OSError, tarfile.TarError) as error:
+        raise UnusableFileError(f"its tar cannot be read: {error}") from error
+
+
 @contextmanager
 def open_video(path: Path) -> Generator[InputContainer]:
     """The container at `path`, read as a file. Names such as `clip:01.mp4` or `http:x.mp4` are files, not protocols."""
+    member = _member(path)
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+    address = f"file:{path}"
+    if member is not None:
+        options["protocol_whitelist"] = "file,subfile"
+        address = f"subfile,,start,{member.begin},end,{member.begin + member.size},,:file:{member.tar}"
     try:
-        opened = av.open(f"file:{path}", options=options, metadata_errors="replace")
+        opened = av.open(address, options=options, metadata_errors="replace")
     except ArgumentError:  # FFmpeg's answer to a format that is not on the list
         raise UnusableFileError("not readable as video: a playlist, picture or text, whatever its name says") from None
     with opened as container:

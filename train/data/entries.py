@@ -135,6 +135,9 @@ class Source:
     conflict: tuple[str, str] | None = None
     """One file under two labels, in words, and how to mend it."""
 
+    in_tars: bool = False
+    """Whether the files lie inside of tars."""
+
     @property
     def is_folder(self) -> bool:
         """Whether labels come from the names of folders."""

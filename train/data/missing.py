@@ -13,8 +13,8 @@ from sora_spec.train.data.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 
 def find_missing(source: Source) -> list[int]:
-    """Numbers of the entries whose file does not exist. A folder's files are all there."""
-    if source.is_folder:
+    """Numbers of the entries whose file does not exist. The files of a folder, and of a tar, are all there."""
+    if source.is_folder or source.in_tars:
         return []
     return [index for index in range(len(source.entries)) if not _exists(source.entries.file(index))]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from sora_spec.train.data.container import UnusableFileError
 from sora_spec.train.data.display import MAX_PIXELS, Pixels, check_size
+from sora_spec.train.data.members import member_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,7 +38,8 @@ def open_picture(path: Path) -> Image:
     """The picture at `path`, not yet decoded. Raises UnusableFileError when it is too large."""
     image = _image_module()
     try:
-        opened = image.open(path)
+        member = member_of(path)
+        opened = image.open(path if member is None else BytesIO(member.read()))
     except image.DecompressionBombError:
         raise UnusableFileError(f"a decompression bomb: more than {MAX_PIXELS:,} pixels") from None
     except image.UnidentifiedImageError:

@@ -14,6 +14,7 @@ from sora_spec.train.data.lists import read_json, read_plain
 from sora_spec.train.data.parquet import read_parquet
 from sora_spec.train.data.rows import find_repeats
 from sora_spec.train.data.tables import read_table
+from sora_spec.train.data.webdataset import read_tar, read_tars
 
 __all__ = ["Entries", "Entry", "Source", "find_entries", "read_source"]
 
@@ -28,10 +29,11 @@ _READERS: dict[str, Callable[[Path], Source]] = {
     ".lst": read_plain,
     ".list": read_plain,
     ".parquet": read_parquet,
+    ".tar": read_tar,
 }
 _HOW_TO_GIVE_DATA = (
     "train.data is a folder of videos, or a list (.csv, .tsv, .jsonl, .json, .txt or .parquet) with path, label and "
-    "caption; "
+    "caption, or a WebDataset tar; "
     "`sora-spec data digits data/digits` makes one to try"
 )
 
@@ -54,6 +56,8 @@ def read_source(source: str | Path) -> Source:
     if reader is None:
         raise UserError(f"data source {path} is neither a folder nor a list", _HOW_TO_GIVE_DATA)
     found = reader(path)
+    if is_folder and not found.entries and (tars := sorted(path.glob("*.tar"))):
+        found = read_tars(path, tars)
     if not found.entries:
         seen = "".join(f"; {count} files: {reason}" for reason, count in found.ignored.counts.items())
         raise UserError(f"data source {path} names no video or image{seen}", _HOW_TO_GIVE_DATA)
