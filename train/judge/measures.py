@@ -60,7 +60,8 @@ def frechet_distance(one: Array, other: Array) -> float:
     root = _root(first)
     mixed = np.linalg.eigvalsh(root @ second @ root)
     overlap = np.sqrt(np.clip(mixed, 0, None)).sum()
-    return float(((means[0] - means[1]) ** 2).sum() + np.trace(first) + np.trace(second) - 2 * overlap)
+    distance = ((means[0] - means[1]) ** 2).sum() + np.trace(first) + np.trace(second) - 2 * overlap
+    return max(0.0, float(distance))  # rounding may leave it a hair below
 
 
 def _root(matrix: Array) -> Array:

@@ -20,8 +20,10 @@ from sora_spec.train.judge.asked import Asked, Digit
 Grey = NDArray[np.float64]
 """(T, Y, X) in [0, 1]"""
 _DRAWN = 2  # times that each handwritten picture is drawn to learn from
+_NOISE = 0.04  # deviation of what is added to these, in place of what encoding leaves
 READER = (
-    f"SVC(gamma=0.001, C=10) on the pictures of load_digits' training split, each drawn {_DRAWN} times, cut out to 8x8"
+    "SVC(gamma=0.001, C=10) on the pictures of load_digits' training split, "
+    f"each drawn {_DRAWN} times with noise of {_NOISE} and cut out to 8x8"
 )
 _DARK = 0.15  # light below it is the background
 
@@ -66,11 +68,15 @@ def machine(share: float, size: int) -> Any:
     from sklearn.svm import SVC
 
     images, labels = split_samples("train")
-    places = np.random.default_rng(0).random((_DRAWN, len(images), 1, 2)) * (1 - share) * size
-    pictures = [
-        picture_of(to_frames(draw(image, place, size, share))[0, ..., 0] / 255, round(share * size))
+    rng = np.random.default_rng(0)
+    places = rng.random((_DRAWN, len(images), 1, 2)) * (1 - share) * size
+    frames = [
+        to_frames(draw(image, place, size, share))[0, ..., 0] / 255
         for once in places
         for image, place in zip(images, once, strict=True)
+    ]
+    pictures = [
+        picture_of(np.clip(frame + rng.normal(0, _NOISE, frame.shape), 0, 1), round(share * size)) for frame in frames
     ]
     learnt: Any = SVC(C=10).set_params(gamma=0.001)
     return learnt.fit(np.stack(pictures), np.tile(labels, _DRAWN))
