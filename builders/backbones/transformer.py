@@ -17,7 +17,7 @@ from torch.nn.functional import silu
 
 from sora_spec.builders.backbones.interface import Denoiser
 from sora_spec.builders.backbones.temporal import Pattern
-from sora_spec.builders.blocks.adaln import AdaLnBlock, Modulation
+from sora_spec.builders.blocks.adaln import AdaLnBlock, Modulation, TextAttention
 from sora_spec.builders.blocks.patch import PatchIn, PatchOut
 from sora_spec.builders.blocks.position import Rope3d, Rotation, rope_axes, spatial_table, temporal_table
 from sora_spec.builders.blocks.sequences import Sequences
@@ -62,14 +62,18 @@ class TransformerDenoiser(Denoiser):
         self.sequences = tuple(islice(cycle(layout.pattern), backbone.depth))
         self.frames_enter = temporal_facts(layout.temporal).frames_enter
         self.patch_in = PatchIn(shapes.channels, layout.patch, width)
-        self.time_embed = TimeEmbedding(width)
+        self.time_embed = TimeEmbedding(width, backbone.time_input)
         self.condition_embed = _condition_embed(layout.condition, width)
         self._add_positions(backbone, layout)
         hidden = int(width * backbone.mlp_ratio)
-        kind, attends = modulation_of(backbone.conditioning), isinstance(backbone.conditioning, CrossAttention)
+        kind, over = modulation_of(backbone.conditioning), backbone.qk_norm_over
         self.modulation = nn.Linear(width, 6 * width) if kind == "single" else None
+        attends = None
+        if isinstance(text := backbone.conditioning, CrossAttention):
+            attends = TextAttention(text.norm, over if text.qk_norm else None)
         self.blocks = nn.ModuleList(
-            AdaLnBlock(own, width, backbone.heads, hidden, backbone.qk_norm, kind, attends) for own in self.sequences
+            AdaLnBlock(own, width, backbone.heads, hidden, over if backbone.qk_norm else None, kind, attends)
+            for own in self.sequences
         )
         self.patch_out = PatchOut(width, shapes.out_channels, layout.patch, shapes.grid[2], kind)
         self.reset_parameters()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from sora_spec.builders.blocks.attention import Attention, CrossAttention
+from sora_spec.builders.blocks.attention import Attention, CrossAttention, QkNorm
 from sora_spec.builders.blocks.position import Rotation
 from sora_spec.builders.blocks.sequences import Sequences
 
@@ -60,14 +61,23 @@ class ModulationTable(nn.Module):
         return rearrange(self.weight + shared.view(-1, shared.shape[-1] // width, width), "b p d -> b (p d)")
 
 
+@dataclass(frozen=True)
+class TextAttention:
+    """How a block attends to a text."""
+
+    norm: bool
+    """A layer norm with gain and bias stands before it."""
+    qk_norm: QkNorm | None
+
+
 class AdaLnBlock(nn.Module):
     """x += gate·Attention(modulate(LN x)); x += gate·MLP(modulate(LN x)) (DiT, arXiv 2212.09748 §3.2).
 
     Shift, scale and gate, twice, in this order. With `zero` they come from one linear layer on the condition that
     starts at zero, so that a fresh block is the identity; with `single` from the modulation of all blocks and this
     block's table. Between the two stand, where asked for, x += gate·TemporalAttention(x) (where there are two
-    `sequences`) and x += CrossAttention(x, text) (`attends_text`), neither with a norm of its own (PixArt-α;
-    Open-Sora's STDiT).
+    `sequences`) and x += CrossAttention(x, text) (`text`), neither with a norm of its own (PixArt-α; Open-Sora's
+    STDiT) unless `text` asks for one (Wan).
     """
 
     def __init__(
@@ -76,16 +86,17 @@ class AdaLnBlock(nn.Module):
         width: int,
         heads: int,
         hidden: int,
-        qk_norm: bool,
+        qk_norm: QkNorm | None,
         modulation: Modulation = "zero",
-        attends_text: bool = False,
+        text: TextAttention | None = None,
     ) -> None:
         super().__init__()
         self.sequences = sequences
         self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.attention = Attention(width, heads, qk_norm)
         self.temporal = Attention(width, heads, qk_norm) if len(sequences) > 1 else None
-        self.cross = CrossAttention(width, heads) if attends_text else None
+        self.cross_norm = nn.LayerNorm(width, eps=1e-6) if text is not None and text.norm else nn.Identity()
+        self.cross = None if text is None else CrossAttention(width, heads, text.qk_norm)
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.mlp = Mlp(width, hidden)
         self.modulation = nn.Linear(width, 6 * width) if modulation == "zero" else ModulationTable(6, width)
@@ -123,7 +134,7 @@ class AdaLnBlock(nn.Module):
     def attend_text(self, x: Tensor, context: Tensor, bias: Tensor | None = None) -> Tensor:
         """All tokens of a clip to all of its text, whatever else they attend to."""
         assert self.cross is not None
-        y = self.cross(rearrange(x, "b f s d -> b (f s) d"), context, bias)
+        y = self.cross(rearrange(self.cross_norm(x), "b f s d -> b (f s) d"), context, bias)
         return rearrange(y, "b (f s) d -> b f s d", f=x.shape[1])
 
 

@@ -25,6 +25,7 @@ from sora_spec.builders.weights.mismatch import check_same_shapes, explain
 from sora_spec.builders.weights.names import unnested, unprefixed
 from sora_spec.builders.weights.vae_run import checkpoint_state, told_spec
 from sora_spec.builders.weights.values import as_float32
+from sora_spec.builders.weights.wan import ANCHOR, check_wans, from_wan, has_wans_names
 from sora_spec.disk.checkpoints import AVERAGE, INDEX, STATE, part_of
 from sora_spec.errors import UserError
 from sora_spec.language.schema.backbone import Alternating, CrossAttention, Factorized, Joint, Sincos, Transformer
@@ -60,10 +61,11 @@ ANCHORS = (
     "final_layer.linear.weight",
     "patch_out.proj.weight",
     "proj_out_2.weight",
+    ANCHOR,
 )
 """Names by which the official layout, ours and diffusers' are told, and a prefix before them."""
 
-DIFFUSERS_CLASSES = ("DiTTransformer2DModel", "Transformer2DModel")
+DIFFUSERS_CLASSES = ("DiTTransformer2DModel", "Transformer2DModel", "WanTransformer3DModel", "WanModel")
 """What a config.json beside a file calls the network that the file is read for."""
 
 SINGLE = (
@@ -133,6 +135,9 @@ def fit_official(given: Mapping[str, Tensor], spec: Spec, where: str) -> dict[st
 def plain_names(state: Mapping[str, Tensor], spec: Spec, where: str) -> dict[str, Tensor]:
     """The network's tensors in the official layout or ours: out of their nest, without prefix, diffusers' renamed."""
     given = _without_text_encoder(unprefixed(unnested(state, where), ANCHORS, where))
+    if has_wans_names(given):
+        check_wans(given, spec, where)
+        return from_wan(given, own_state(spec), spec)
     _check_frame_positions(given, spec)
     if "patch_in.proj.weight" not in given:
         _say_guidance(spec, where)
@@ -190,7 +195,7 @@ def read_weights(path: Path | str, spec: Spec) -> dict[str, Tensor]:
     beside = (inner if inner.is_dir() else inner.parent) / "config.json"
     config = read_config(beside) or {}
     if inner.is_dir() or config.get("_class_name") in DIFFUSERS_CLASSES:
-        _check_heads(config.get("num_attention_heads"), spec, beside)
+        _check_heads(config.get("num_attention_heads", config.get("num_heads")), spec, beside)
     return read_state(folder, subfolder="transformer")
 
 

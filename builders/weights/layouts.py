@@ -17,6 +17,7 @@ from sora_spec.builders.blocks.position import spatial_table
 from sora_spec.builders.weights import sd_vae
 from sora_spec.builders.weights.diffusers_dit import diffusers_from_flat
 from sora_spec.builders.weights.dit import from_official, is_stdit, to_official
+from sora_spec.builders.weights.wan import not_wans, to_wan, wan_config
 from sora_spec.disk.run_folder import replacing_folder, write_atomically
 from sora_spec.errors import UserError
 from sora_spec.language.schema.backbone import AdaLnZero, Alternating, Joint, NoTemporal, Sincos, Transformer
@@ -69,6 +70,10 @@ def arrange_denoiser(state: Mapping[str, Tensor], spec: Spec, layout: Layout) ->
 
     Raises UserError where the layout has no such network, with the fields that say so.
     """
+    if not not_wans(spec):
+        arranged = to_wan(state, spec, diffusers=layout == "diffusers")
+        _check_return(from_official(arranged, spec, "what is written"), state)
+        return Arranged(_dense(arranged), "model", wan_config(spec) if layout == "diffusers" else None)
     odd = list(_beyond_official(spec) if layout == "official" else _beyond_diffusers(spec, state))
     if odd:
         raise UserError(

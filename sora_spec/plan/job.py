@@ -267,7 +267,10 @@ def planned_job(spec: Spec, device: Device, question: Question = Question(), typ
 
 def has_rms_norm(spec: Spec) -> bool:
     """Whether the network has RMS norms: those of queries and keys."""
-    return spec.backbone.kind == "transformer" and spec.backbone.qk_norm
+    if spec.backbone.kind != "transformer":
+        return False
+    text = spec.backbone.conditioning
+    return spec.backbone.qk_norm or (text.kind == "cross_attention" and text.qk_norm)
 
 
 def check_kernels(job: Job) -> None:

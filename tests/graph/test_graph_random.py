@@ -43,6 +43,7 @@ INTERPOLANT: list[dict[str, Any]] = [
 
 CROSS: dict[str, Any] = {"kind": "cross_attention"}
 CROSS_ZERO: dict[str, Any] = {"kind": "cross_attention", "modulation": "zero"}
+CROSS_WAN: dict[str, Any] = {"kind": "cross_attention", "norm": True, "qk_norm": True}
 
 
 def transformer(**changes: Any) -> dict[str, Any]:
@@ -76,7 +77,9 @@ def denoiser_specs(draw: st.DrawFn) -> Spec:
     position = draw(st.sampled_from(("sincos", "rope", "none")))
     objective = draw(st.sampled_from(DDPM + INTERPOLANT))
     learned = objective.get("variance") == "learned_range"
-    conditioning = draw(st.sampled_from(({"kind": "adaln_zero"}, {"kind": "adaln_single"}, CROSS, CROSS_ZERO)))
+    conditioning = draw(
+        st.sampled_from(({"kind": "adaln_zero"}, {"kind": "adaln_single"}, CROSS, CROSS_ZERO, CROSS_WAN))
+    )
     condition = TEXT if conditioning["kind"] == "cross_attention" else draw(st.sampled_from(CONDITIONS))
     backbone = transformer(
         conditioning=conditioning,
@@ -86,6 +89,8 @@ def denoiser_specs(draw: st.DrawFn) -> Spec:
         mlp_ratio=draw(st.sampled_from((4.0, 1.5))),
         position={"kind": position},
         qk_norm=draw(st.booleans()),
+        qk_norm_over=draw(st.sampled_from(("head", "width"))),
+        time_input=draw(st.sampled_from(("time", "noise_level"))) if objective["kind"] == "interpolant" else "time",
         learn_sigma=learned or (objective["kind"] == "interpolant" and draw(st.booleans())),
     )
     recompute = draw(st.sampled_from(({"kind": "none"}, {"kind": "blocks"}, {"kind": "blocks", "every": 2})))

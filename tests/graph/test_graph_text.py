@@ -42,6 +42,7 @@ CONDITIONING: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"kind": "cross_attention"}, TEXT),
     ({"kind": "cross_attention", "modulation": "zero"}, TEXT),
     ({"kind": "adaln_single"}, CLASSES),
+    ({"kind": "cross_attention", "norm": True, "qk_norm": True}, TEXT),
 ]
 
 
@@ -60,7 +61,9 @@ def test_networks_with_text_equal_the_trace(
     temporal: str, conditioning: dict[str, Any], condition: dict[str, Any], number: int
 ) -> None:
     position = {"kind": ("rope", "sincos")[number % 2]}
-    spec = spec_from_values(values(temporal, conditioning, condition, position=position, qk_norm=number > 1))
+    told = {"qk_norm_over": "width", "time_input": "noise_level"} if number in (1, 2) else {}
+    given = values(temporal, conditioning, condition, position=position, qk_norm=number > 1, **told)
+    spec = spec_from_values(given)
     components: tuple[Component, ...] = ("denoiser", "denoiser_step")
     for component in components:
         found = compare(spec, component, SETTINGS[number])

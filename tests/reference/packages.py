@@ -13,6 +13,7 @@ from sora_spec.builders.denoiser import build_denoiser
 from sora_spec.builders.vae.image_kl import ImageKlModule
 from sora_spec.builders.weights.dit import to_official
 from sora_spec.builders.weights.sd_vae import from_official
+from sora_spec.language.loading import load_spec
 from sora_spec.language.schema.vae import Compression, ImageKlVae
 from tests.reference.images import TINY as IMAGE
 from tests.reference.images import inputs
@@ -22,6 +23,10 @@ from tests.support.reference_stdit import stdit
 
 SAME = 1e-5
 OWN = "straight-line statement"
+WAN_TINY = [
+    *("backbone.depth=2", "backbone.width=24", "backbone.heads=2", "backbone.mlp_ratio=5.8"),
+    "backbone.position.axes=[4,4,4]",
+]
 
 
 def straight_rows() -> Iterator[Row]:
@@ -52,7 +57,7 @@ def diffusers_rows() -> Iterator[Row]:
     """The SD-VAE, and diffusers' own DiT, whose time embedding is not DiT's."""
     if importlib.util.find_spec("diffusers") is None:
         return
-    from diffusers import AutoencoderKL, DiTTransformer2DModel
+    from diffusers import AutoencoderKL, DiTTransformer2DModel, WanTransformer3DModel
     from diffusers import __version__ as version
 
     source = f"diffusers {version}"
@@ -95,3 +100,17 @@ def diffusers_rows() -> Iterator[Row]:
     rates.rates.values = torch.exp(-math.log(10_000) * torch.arange(128) / 127)
     error = relative(ours(x[:, :, None], time, label)[:, :, 0], expected)
     yield Row("DiT", model, "network, ours dividing by 127 too", error, SAME)
+
+    shared = {"in_channels": 16, "out_channels": 16, "text_dim": 4096, "rope_max_seq_len": 64}
+    sizes: list[tuple[str, dict[str, Any], list[str]]] = [
+        ("2 blocks", {"num_attention_heads": 2, "attention_head_dim": 12, "num_layers": 2, "ffn_dim": 139}, WAN_TINY),
+        ("one block of 1.3B", {"num_attention_heads": 12, "num_layers": 1, "ffn_dim": 8960}, ["backbone.depth=1"]),
+    ]
+    for name, changes, fields in sizes:
+        wan: Any = awake(WanTransformer3DModel(**shared, **changes))
+        spec = load_spec("specs/sora-480p.yaml", ["clip.frames=9", "clip.height=48", "clip.width=64", *fields])
+        network = ours_from(wan.state_dict(), spec)
+        x, time, text = torch.randn(2, 16, 3, 6, 8), torch.tensor([0.1, 0.75]), torch.randn(2, 7, 4096)
+        expected = wan(x, timestep=1000 * (1 - time), encoder_hidden_states=text).sample
+        error = relative(-network(x, time, text), expected)
+        yield Row("Wan 2.1", f"{source}, WanTransformer3DModel", f"network, {name}", error, SAME)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from sora_spec.graph.eager.ops.attention import Kernel, attention
-from sora_spec.graph.eager.ops.norm import fused_rms_norm, layer_norm, rms_norm
+from sora_spec.graph.eager.ops.norm import affine_layer_norm, fused_rms_norm, layer_norm, rms_norm
 from sora_spec.graph.eager.ops.pointwise import add, add_in_place, add_scalar, gelu, mul
 from sora_spec.graph.eager.ops.views import chunk, rearrange, reshape
 from sora_spec.graph.eager.tensor import Tensor
@@ -73,43 +73,86 @@ class RmsNorm:
         return fused_rms_norm(x, self.weight) if self.fused else rms_norm(x, self.weight)
 
 
-class Attention:
+class LayerNorm:
+    """`nn.LayerNorm` with gain and bias."""
+
+    def __init__(self, weights: Weights, name: str, width: int) -> None:
+        self.weight = weights.parameter(f"{name}.weight", (width,))
+        self.bias = weights.parameter(f"{name}.bias", (width,))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., width) → the same shape."""
+        return affine_layer_norm(x, self.weight, self.bias)
+
+
+class _Heads:
+    """What both attentions do to queries, keys and values before they meet."""
+
+    q_norm: RmsNorm | None
+    k_norm: RmsNorm | None
+
+    def __init__(self, heads: int, over: Literal["head", "width"] | None) -> None:
+        self.heads, self.over = heads, over
+
+    def rms_norm(self, weights: Weights, name: str, width: int) -> RmsNorm | None:
+        """Over the channels of a head, or of all heads."""
+        if self.over is None:
+            return None
+        return RmsNorm(weights, name, width // self.heads if self.over == "head" else width)
+
+    def normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys after their norms."""
+        assert self.q_norm is not None
+        assert self.k_norm is not None
+        return self.q_norm(q), self.k_norm(k)
+
+    def split(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, L, D) each → (N, heads, L, D / heads)."""
+        if self.over == "width":
+            q, k = self.normed(q, k)
+        q, k, v = (rearrange(part, "n l (h d) -> n h l d", h=self.heads) for part in (q, k, v))
+        return (*self.normed(q, k), v) if self.over == "head" else (q, k, v)
+
+
+class Attention(_Heads):
     """Multi-head self-attention of (N, L, D)."""
 
-    def __init__(
-        self, weights: Weights, name: str, width: int, heads: int, qk_norm: bool, across_frames: bool = False
-    ) -> None:
-        self.heads = heads
+    def __init__(self, weights: Weights, name: str, backbone: Transformer, across_frames: bool = False) -> None:
+        width = backbone.width
+        super().__init__(backbone.heads, backbone.qk_norm_over if backbone.qk_norm else None)
         self.kernel: Kernel = weights.policy.across_frames if across_frames else weights.policy.attention
         self.qkv = Linear(weights, f"{name}.qkv", width, 3 * width)
-        self.q_norm = RmsNorm(weights, f"{name}.q_norm", width // heads) if qk_norm else None
-        self.k_norm = RmsNorm(weights, f"{name}.k_norm", width // heads) if qk_norm else None
+        self.q_norm = self.rms_norm(weights, f"{name}.q_norm", width)
+        self.k_norm = self.rms_norm(weights, f"{name}.k_norm", width)
         self.out = Linear(weights, f"{name}.out", width, width)
 
     def __call__(self, x: Tensor, rotation: Rotation | None) -> Tensor:
         """(N, L, D) → (N, L, D)."""
-        q, k, v = [rearrange(part, "n l (h d) -> n h l d", h=self.heads) for part in chunk(self.qkv(x), 3, -1)]
-        q, k = self.q_norm(q) if self.q_norm else q, self.k_norm(k) if self.k_norm else k
+        q, k, v = self.split(*chunk(self.qkv(x), 3, -1))
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
         x = attention(q, k, v, self.kernel)
         return self.out(rearrange(x, "n h l d -> n l (h d)"))
 
 
-class CrossAttention:
+class CrossAttention(_Heads):
     """Attention of (B, L, D) tokens to (B, M, D) tokens of a text."""
 
-    def __init__(self, weights: Weights, width: int, heads: int) -> None:
-        self.heads = heads
+    def __init__(self, weights: Weights, backbone: Transformer) -> None:
+        width, text = backbone.width, backbone.conditioning
+        assert text.kind == "cross_attention"
+        super().__init__(backbone.heads, backbone.qk_norm_over if text.qk_norm else None)
         self.kernel: Kernel = weights.policy.attention
+        self.norm = LayerNorm(weights, "cross_norm", width) if text.norm else None
         self.q = Linear(weights, "cross.q", width, width)
         self.kv = Linear(weights, "cross.kv", width, 2 * width)
+        self.q_norm = self.rms_norm(weights, "cross.q_norm", width)
+        self.k_norm = self.rms_norm(weights, "cross.k_norm", width)
         self.out = Linear(weights, "cross.out", width, width)
 
     def __call__(self, x: Tensor, context: Tensor, bias: Tensor | None = None) -> Tensor:
         """(B, L, D) → (B, L, D)."""
-        q = rearrange(self.q(x), "n l (h d) -> n h l d", h=self.heads)
-        k, v = [rearrange(part, "n m (h d) -> n h m d", h=self.heads) for part in chunk(self.kv(context), 2, -1)]
+        q, k, v = self.split(self.q(x), *chunk(self.kv(context), 2, -1))
         y = attention(q, k, v, self.kernel, bias)
         return self.out(rearrange(y, "n h l d -> n l (h d)"))
 
@@ -123,19 +166,13 @@ class Block:
         self.group = group
         width, hidden = backbone.width, int(backbone.width * backbone.mlp_ratio)
         with self.tape.enter("attention", ("backbone", "heads")):
-            self.attention = Attention(
-                weights, "attention", width, backbone.heads, backbone.qk_norm, across_frames=axis == "time"
-            )
+            self.attention = Attention(weights, "attention", backbone, across_frames=axis == "time")
         with self.tape.enter("temporal", ("temporal",)):
             again = axis == "factorized"
-            self.temporal = (
-                Attention(weights, "temporal", width, backbone.heads, backbone.qk_norm, across_frames=True)
-                if again
-                else None
-            )
+            self.temporal = Attention(weights, "temporal", backbone, across_frames=True) if again else None
         attends = backbone.conditioning.kind == "cross_attention"
         with self.tape.enter("cross", ("backbone", "conditioning")):
-            self.cross = CrossAttention(weights, width, backbone.heads) if attends else None
+            self.cross = CrossAttention(weights, backbone) if attends else None
         with self.tape.enter("mlp", ("backbone", "mlp_ratio")):
             self.fc1 = Linear(weights, "mlp.fc1", width, hidden)
             self.fc2 = Linear(weights, "mlp.fc2", hidden, width)
@@ -185,7 +222,8 @@ class Block:
     def attend_text(self, x: Tensor, context: Tensor, bias: Tensor | None = None) -> Tensor:
         """All tokens of a clip to all of its text."""
         assert self.cross is not None
-        y = self.cross(rearrange(x, "b f s d -> b (f s) d"), context, bias)
+        asking = x if self.cross.norm is None else self.cross.norm(x)
+        y = self.cross(rearrange(asking, "b f s d -> b (f s) d"), context, bias)
         return rearrange(y, "b (f s) d -> b f s d", f=x.shape[1])
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sora_spec.graph.eager.ops.embedding import embedding
-from sora_spec.graph.eager.ops.pointwise import cast_to, gelu, mul, silu, unary
+from sora_spec.graph.eager.ops.pointwise import cast_to, gelu, minus_from, mul, mul_scalar, silu, unary
 from sora_spec.graph.eager.ops.views import cat, unsqueeze
 from sora_spec.graph.eager.tensor import Tensor
 from sora_spec.graph.lower.weights import Linear, Weights
@@ -20,13 +20,16 @@ WAVE = 256
 class TimeEmbedding:
     """Sinusoid and two linear layers."""
 
-    def __init__(self, weights: Weights, width: int) -> None:
+    def __init__(self, weights: Weights, width: int, told: Literal["time", "noise_level"] = "time") -> None:
+        self.told = told
         self.rates = weights.buffer("time_embed.rates", (WAVE // 2,))
         self.fc1 = Linear(weights, "time_embed.fc1", WAVE, width)
         self.fc2 = Linear(weights, "time_embed.fc2", width, width)
 
     def __call__(self, time: Tensor) -> Tensor:
         """(B,) → (B, D)."""
+        if self.told == "noise_level":
+            time = mul_scalar(minus_from(time))
         angles = mul(unsqueeze(time, 1), unsqueeze(self.rates, 0))
         wave = cat([unary("cos", angles), unary("sin", angles)], -1)
         return self.fc2(silu(self.fc1(cast_to(wave, self.fc1.weight.dtype))))

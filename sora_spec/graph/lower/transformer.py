@@ -96,7 +96,7 @@ class TransformerDenoiser:
         with self.tape.enter("patch_in", ("patch",)):
             self.patch_in = Linear(weights, "patch_in.proj", shapes.channels * patch.time * patch.space**2, width)
         with self.tape.enter("time_embed", ("backbone", "width")):
-            self.time_embed = TimeEmbedding(weights, width)
+            self.time_embed = TimeEmbedding(weights, width, backbone.time_input)
         with self.tape.enter("condition_embed", ("condition",)):
             self.condition_embed = self._condition(weights, width)
         with self.tape.enter("position", ("backbone", "position")):
@@ -161,8 +161,9 @@ class TransformerDenoiser:
         text: Tensor | None,
         bias: Tensor | None,
     ) -> Tensor:
-        block, over_time = self.blocks[index], rotations.get("time")
-        rotation, frames = rotations.get(self.axes[index]), self.attended_frames(index, x)
+        block, axis = self.blocks[index], self.axes[index]
+        rotation, frames = rotations.get(axis), self.attended_frames(index, x)
+        over_time = rotations.get("time") if axis == "factorized" else rotation
         if index in self.recomputed:
             return checkpoint(self.tape, block, x, c, rotation, text, over_time, bias, frames, selected=self.selected)
         return block(x, c, rotation, text, over_time, bias, frames)

@@ -245,6 +245,16 @@ CODES = (
         "hardware: {gpu: a100-80gb}",
     ),
     Code(
+        "E331",
+        "a time that the objective does not have",
+        "Under an interpolant a network is told a time in [0, 1], or with `backbone.time_input: noise_level` the noise "
+        "level 1000·(1 − t), as Wan is. Under DDPM it is told the number of the step.",
+        "backbone: {kind: transformer, depth: 2, width: 48, heads: 2, time_input: noise_level}\n"
+        "objective: {kind: ddpm, variance: learned_range}\nsampler: {kind: ddpm, steps: 10}",
+        "backbone: {kind: transformer, depth: 2, width: 48, heads: 2, learn_sigma: false, time_input: noise_level}\n"
+        "objective: {kind: interpolant}\nsampler: {kind: euler, steps: 10}",
+    ),
+    Code(
         "W301",
         "temporal layers without time",
         "The network attends over time, but a clip has one frame. It can be built and trained; the temporal layers see "
@@ -258,8 +268,8 @@ CODES = (
         "`parallel.reshard` says how long gathered weights are kept: they are gathered on several ranks, in bf16, and "
         "under `parallel.offload`. `train.ema_device` says where the average is kept, which a decay of 0 leaves out. "
         "`train.clip_grad_from` says when clipping begins, `condition.masked` and `no_prompt` speak of a prompt's "
-        "tokens, `temporal.frame_positions` of the sine-cosine table over frames, and `train.short` and `train.stills` "
-        "of clips of several frames.",
+        "tokens, `temporal.frame_positions` of the sine-cosine table over frames, `backbone.qk_norm_over` of the norms "
+        "of queries and keys, and `train.short` and `train.stills` of clips of several frames.",
         "train: {ema: 0.0, ema_device: cpu}",
         "train: {ema: 0.9999, ema_device: cpu}",
     ),

@@ -163,6 +163,37 @@ def frame_positions_are_read(spec: Spec) -> Iterator[Problem]:
         )
 
 
+def norms_are_there(spec: Spec) -> Iterator[Problem]:
+    """W302."""
+    backbone = spec.backbone
+    if backbone.kind != "transformer" or backbone.qk_norm_over == "head" or backbone.qk_norm:
+        return
+    text = backbone.conditioning
+    if text.kind != "cross_attention" or not text.qk_norm:
+        yield Problem(
+            "W302",
+            f"`backbone.qk_norm_over: {backbone.qk_norm_over}` changes nothing: no queries and keys are normalised",
+            At("backbone.qk_norm_over", "about the norms of queries and keys"),
+            (At("backbone.qk_norm", "no norms"),),
+            "Remove it, or set `backbone.qk_norm: true`.",
+            severity="warning",
+        )
+
+
+def time_is_an_interpolants(spec: Spec) -> Iterator[Problem]:
+    """E331."""
+    backbone = spec.backbone
+    if backbone.kind == "transformer" and backbone.time_input != "time" and spec.objective.kind != "interpolant":
+        yield Problem(
+            "E331",
+            f"`time_input: {backbone.time_input}` turns an interpolant's time in [0, 1] into a noise level, but the "
+            f"objective is `{spec.objective.kind}`",
+            At("backbone.time_input", "1000·(1 − t)"),
+            (At("objective.kind", "counts steps"),),
+            "Remove it, or use `objective: {kind: interpolant}`.",
+        )
+
+
 def text_width_is_the_encoders(spec: Spec) -> Iterator[Problem]:
     """E326."""
     if spec.condition.kind != "text":
@@ -223,6 +254,8 @@ RULES = (
     text_width_is_the_encoders,
     text_switches_switch,
     frame_positions_are_read,
+    norms_are_there,
+    time_is_an_interpolants,
     parameters_are_bounded,
     temporal_has_time,
 )

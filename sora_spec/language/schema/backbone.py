@@ -37,6 +37,10 @@ class CrossAttention(Section):
     modulation: Literal["single", "zero"] = "single"
     """How the time reaches the blocks: one modulation for all plus a learned table per block (adaLN-single), or a
     linear layer per block (adaLN-Zero)."""
+    norm: bool = False
+    """Whether tokens pass a layer norm with gain and bias before they attend to the text (Wan)."""
+    qk_norm: bool = False
+    """RMS-normalise the queries of tokens and the keys of the text, as `backbone.qk_norm` does within the clip."""
 
 
 Conditioning = Annotated[AdaLnZero | AdaLnSingle | AdaLnLora | CrossAttention, Field(discriminator="kind")]
@@ -95,7 +99,12 @@ class Transformer(Section):
     position: Position = Sincos.model_construct()
     """How tokens know where they are."""
     qk_norm: bool = False
-    """RMS-normalise queries and keys per head, with a learned gain."""
+    """RMS-normalise queries and keys, with a learned gain."""
+    qk_norm_over: Literal["head", "width"] = "head"
+    """What is normalised together: the channels of each head (STDiT3, Latte), or those of all heads (Wan, LTX)."""
+    time_input: Literal["time", "noise_level"] = "time"
+    """What the network is told of an interpolant's time. `time`: t as it is, 0 at noise (SiT). `noise_level`:
+    1000·(1 − t), 1000 at noise, as rectified flows with a diffusion model's steps take it (Wan, Open-Sora 1.2)."""
     learn_sigma: bool = True
     """Predict a variance beside the mean: twice the output channels. DDPM with `variance: learned_range` needs it;
     under an interpolant the second half is dropped, as SiT does to stay loadable from DiT."""

@@ -33,10 +33,24 @@ def layer_norm(x: Tensor) -> Tensor:
 
 
 def affine_layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`F.layer_norm` over the last dimension with gain and bias, without gradients."""
+    """`F.layer_norm` over the last dimension with gain and bias. Keeps its input, both and the statistics."""
+    node = node_for(_affine_layer_norm_rule, (x, weight, bias))
+    if node is not None:
+        node.save(x, weight, bias)
     stats = (*x.shape[:-1], 1)
     row: Layout = (stats, contiguous_strides(stats), DType.F32)
-    return run("native_layer_norm", (x, weight, bias), ((x.shape, contiguous_strides(x.shape), x.dtype), row, row))[0]
+    y, mu, rstd = run(
+        "native_layer_norm", (x, weight, bias), ((x.shape, contiguous_strides(x.shape), x.dtype), row, row)
+    )
+    if node is not None:
+        node.save(mu, rstd)
+    return attach(node, y)
+
+
+def _affine_layer_norm_rule(node: Node, g: Tensor) -> Grads:
+    x, weight, bias, mu, rstd = node.unpack()
+    outputs = [(each.shape, contiguous_strides(each.shape), each.dtype) for each in (x, weight, bias)]
+    return list(run("native_layer_norm_backward", (g, x, mu, rstd, weight, bias), outputs))
 
 
 def _layer_norm_rule(node: Node, g: Tensor) -> Grads:
