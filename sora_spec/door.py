@@ -129,8 +129,10 @@ def train(
     With `resume`, `source` may be the run folder itself. Raises UserError for whatever the command refuses.
     """
     from sora_spec.disk.run_folder import RunFolder
+    from sora_spec.language.abilities import refuse, training
 
     spec = load(source, overrides)
+    refuse(spec, training(stage))
     path = Path("runs") / spec.name if run is None else Path(run)
     if isinstance(source, str | os.PathLike) and RunFolder.is_run(Path(source)):
         if not resume:
@@ -178,7 +180,7 @@ def sample(
     from sora_spec.compile.run.labels import UNCONDITIONAL, check_names, plan_labels
 
     arguments = _arguments(overrides)
-    opened = open_source(Path(source), arguments)
+    opened = open_source(Path(source), "generate", arguments)
     chosen, computed = choose_backend(opened, backend), choose_precision(opened, precision)
     if isinstance(opened, SpecSource):
         arguments = []

@@ -73,11 +73,6 @@ def pick_device(name: str | None) -> torch.device:
 
 def check_world(spec: Spec, world: int) -> None:
     """Refuse a number of processes that is not the spec's. Raises UserError with the command to use."""
-    if spec.parallel.sequence > 1:
-        raise UserError(
-            f"{spec.name}: parallel.sequence {spec.parallel.sequence} can be validated and planned, but not trained",
-            "set parallel.sequence=1 and use parallel.shard or parallel.replicate",
-        )
     wanted = spec.parallel.ranks
     if wanted != world:
         raise UserError(

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from sora_spec.disk.run_folder import StageName
 from sora_spec.errors import UserError
-from sora_spec.language.facts import is_trainable
+from sora_spec.language.abilities import vae_to_train
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.schema.training import Train
 from sora_spec.language.schema.vae import VaeTraining
@@ -45,12 +45,7 @@ def _denoiser_settings(spec: Spec) -> Settings:
 
 
 def _vae_settings(spec: Spec) -> Settings:
-    vae, train = spec.vae, spec.train
-    if not is_trainable(vae):
-        raise UserError(
-            f"{spec.name}: a VAE of kind {vae.kind!r} has nothing to train",
-            "train the network itself: --stage denoiser; VAEs that can be trained: image_kl, causal3d",
-        )
+    vae, train = vae_to_train(spec), spec.train
     data = vae.training.data or train.data
     if data is None:
         raise UserError(

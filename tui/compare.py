@@ -30,7 +30,7 @@ from sora_spec.tui.rows import Cell, Line, RowList
 from sora_spec.tui.session import OpenSpec
 from sora_spec.tui.signs import SIGNS
 
-_ROLES = {"yes": "good", "tight": "tight", "no": "bad", "errors": "bad"}
+_ROLES = {"yes": "good", "tight": "tight", "no": "bad", "cannot": "bad", "errors": "bad"}
 _COUNTS = ("parameters", "forward_flops")
 _FAR = 4.0
 """Times the highest point above which a device's memory is not drawn: it would press the curves flat."""

@@ -25,7 +25,7 @@ from sora_spec.tui.signs import SIGNS
 from sora_spec.tui.tree import Breakdown, header
 from sora_spec.tui.verdict import fix_lines, problem_lines, time_lines, verdict_lines
 
-_ROLES = {"yes": "good", "tight": "tight", "no": "bad", "errors": "bad", "waiting": "dim"}
+_ROLES = {"yes": "good", "tight": "tight", "no": "bad", "cannot": "bad", "errors": "bad", "waiting": "dim"}
 
 
 class SpecRows(RowList):
@@ -201,7 +201,7 @@ class PlannerScreen(Frame):
         time = self.query_one("#time", Lines)
         time.set_lines(time_lines(snapshot, time.size.width, stale)[: time.size.height])
         fixes = self.query_one("#fixes", RowList)
-        fixes.head("What else fits" if snapshot.standing in ("yes", "tight") else "Fixes", "GiB    time")
+        fixes.head("What else fits" if snapshot.plan is not None and snapshot.plan.fits else "Fixes", "GiB    time")
         fixes.set_lines(fix_lines(snapshot, None if stale else spec.advice))
         phases = self.query_one("#phases", Lines)
         if phases.display:

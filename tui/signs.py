@@ -30,6 +30,7 @@ SIGNS = {
     "yes": Sign("✔", "fits", "success"),
     "tight": Sign("≈", "tight", "warning"),
     "no": Sign("✘", "does not fit", "error"),
+    "cannot": Sign("✘", "unsupported", "error"),
     "errors": Sign("!", "has errors", "error"),
     "waiting": Sign("·", "planning", "accent"),
 }

@@ -295,13 +295,13 @@ class SweepScreen(Frame):
 
     def _cells(self, row: Row, place: int) -> list[Figure]:
         """A row that does not fit is dim, the chosen one bold and marked."""
-        standing = "errors" if row.plan is None else row.plan.verdict
+        standing = "errors" if row.plan is None else row.plan.standing
         chosen = self.choice is not None and self.choice.place == place
         base = "bold" if chosen else "" if standing in ("yes", "tight") else "dim"
         sign = SIGNS[standing]
         word = "no plan" if row.plan is None else sign.word
         colour = self.app.theme_variables[f"text-{sign.style}"]
-        order = ("yes", "tight", "no", "errors").index(standing)
+        order = ("yes", "tight", "no", "cannot", "errors").index(standing)
         settings = [value.partition("=")[2] for value in row.settings]
         values = row_values(row)
         plan = row.plan

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 
 from sora_spec.plan.planner import Plan
 from sora_spec.plan.search.advised import Advice, Advised
+from sora_spec.plan.show.report import barrier
 from sora_spec.plan.show.snapshot import Share, Snapshot
 from sora_spec.plan.show.values import fastest_values, fix_values
 from sora_spec.tui.numbers import gib, percent, shown, span
 from sora_spec.tui.rows import Cell, Line
 from sora_spec.tui.signs import SIGNS
 
-_WORDS = {"yes": "YES, it fits", "tight": "TIGHT, it likely fits", "no": "NO, it does not fit", "errors": "NO PLAN"}
+_WORDS = {"yes": "YES, it fits", "tight": "TIGHT, it likely fits", "no": "NO, it does not fit"}
+_ROLES = {"yes": "good", "tight": "tight", "no": "bad", "cannot": "bad"}
 
 
 def verdict_lines(snapshot: Snapshot, width: int, plain_bar: bool, stale: bool = False) -> list[Line]:
@@ -21,8 +23,9 @@ def verdict_lines(snapshot: Snapshot, width: int, plain_bar: bool, stale: bool =
     if plan is None or needed is None or headroom is None:
         return []
     sign, job = SIGNS[snapshot.standing], plan.job
-    role = "stale" if stale else {"success": "good", "warning": "tight"}.get(sign.style, "bad")
-    words = f"{sign.mark} {_WORDS[snapshot.standing]}" + (" (last good plan)" if stale else "")
+    role, fitting = ("stale" if stale else _ROLES[standing] for standing in (plan.standing, plan.verdict))
+    said = barrier(job.verb) if plan.lacks else _WORDS[plan.verdict]
+    words = f"{sign.mark} {said}" + (" (last good plan)" if stale else "")
     machine = f"{job.count} × {job.device.title.removeprefix('NVIDIA ').removeprefix('GeForce ')}"
     free = headroom.likely
     rest = f"{gib(free)} GiB free" if free >= 0 else f"{gib(-free)} GiB too many"
@@ -34,7 +37,8 @@ def verdict_lines(snapshot: Snapshot, width: int, plain_bar: bool, stale: bool =
         spread = ""
     lines = [
         Line((Cell(words, role),), (Cell(machine, "dim"),)),
-        Line((Cell(numbers, "strong"), Cell(f"  {rest}", role)), (Cell(spread, "dim"),)),
+        *(Line((Cell(f"{lack.why} ({lack.path})", role),)) for lack in plan.lacks[:1]),
+        Line((Cell(numbers, "strong"), Cell(f"  {rest}", fitting)), (Cell(spread, "dim"),)),
         Line(tuple(_bar(snapshot, width, plain_bar))),
     ]
     return [*lines, *_legend(snapshot.bar, width)]

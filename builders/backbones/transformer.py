@@ -79,6 +79,7 @@ class TransformerDenoiser(Denoiser):
         self.reset_parameters()
 
     def _add_positions(self, backbone: Transformer, layout: Layout) -> None:
+        assert backbone.position.kind != "learned", "`build_denoiser` refuses it"
         _, rows, columns = layout.shapes.grid
         self.time_table, table = None, None
         if isinstance(backbone.position, Sincos):
@@ -218,7 +219,7 @@ def modulation_of(conditioning: Conditioning) -> Modulation:
         case "cross_attention":
             return conditioning.modulation
         case "adaln_lora":
-            raise AssertionError("refused by `build_denoiser`")
+            raise AssertionError("`build_denoiser` refuses it")
 
 
 def _condition_embed(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -45,13 +45,6 @@ class Loss(ABC):
     def __call__(self, network: Denoise, latents: Tensor, time: Tensor, noise: Tensor) -> Tensor:
         """The loss of every sample (B,) at its time, with `noise` in the shape of `latents`."""
         return self.terms(network, latents, time, noise)["loss"]
-
-
-def build_loss(spec: Spec) -> Loss:
-    """The loss of `spec.objective`."""
-    if isinstance(spec.objective, Ddpm):
-        return DdpmLoss(spec.objective)
-    return InterpolantLoss(spec.objective)
 
 
 class DdpmLoss(Loss):
@@ -170,6 +163,15 @@ class InterpolantLoss(Loss):
                 return (self.path.diffusion(t) / self.path.sigma(t)) ** 2
             case "likelihood":
                 return self.path.diffusion(t) / self.path.sigma(t) ** 2
+
+
+LOSSES: dict[str, Callable[[Any], Loss]] = {"ddpm": DdpmLoss, "interpolant": InterpolantLoss}
+"""By kind of `objective`: the loss of a section."""
+
+
+def build_loss(spec: Spec) -> Loss:
+    """The loss of `spec.objective`."""
+    return LOSSES[spec.objective.kind](spec.objective)
 
 
 def normal_kl(mean: Tensor, log_variance: Tensor, other_mean: Tensor, other_log_variance: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 from sora_spec.builders.vae.causal3d import Causal3dModule
 from sora_spec.builders.vae.image_kl import ImageKlModule
 from sora_spec.builders.vae.interface import IdentityModule, VaeModule
-from sora_spec.errors import UserError
+from sora_spec.language.abilities import refuse_unbuilt
 from sora_spec.language.facts import can_stream, is_trainable
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.schema.vae import Vae
@@ -26,19 +26,11 @@ VAES: dict[str, Callable[[Any], VaeModule]] = {
 def build_vae(spec: Spec) -> VaeModule:
     """The VAE of a spec with freshly initialised weights; runs under `torch.device("meta")` too.
 
-    Raises UserError for a kind of VAE or decoder that cannot be built.
+    Raises UserError for a kind of VAE or decoder that can be described but not built.
     """
+    refuse_unbuilt(spec, "vae")
     section = spec.vae
-    if section.kind not in VAES:
-        raise UserError(
-            f"{spec.name}: vae.kind {section.kind!r} can be validated and planned, but not built",
-            hint=f"VAEs that can be built: {', '.join(VAES)}",
-        )
-    if is_trainable(section) and section.decoder.kind != "kl":
-        raise UserError(
-            f"{spec.name}: vae.decoder.kind {section.decoder.kind!r} can be validated and planned, but not built",
-            hint="set vae.decoder.kind to kl",
-        )
+    assert not is_trainable(section) or section.decoder.kind == "kl", "others are refused"
     vae = VAES[section.kind](section)
     set_pieces(vae, section)
     return vae

@@ -101,11 +101,7 @@ def _without_labels(spec: Spec, asked: Sequence[str], count: int | None) -> list
         raise UserError(
             f"{spec.name} takes no labels: its condition is {kind}", "leave --label out, and say --count N for N clips"
         )
-    if not isinstance(spec.condition, NoCondition):
-        raise UserError(
-            f"{spec.name} is steered by text, and text encoders cannot be run yet",
-            "generate from a model with condition.kind class or none",
-        )
+    assert isinstance(spec.condition, NoCondition), "others are refused before"
     return [None] * (count or DEFAULT_COUNT)
 
 

@@ -66,7 +66,7 @@ def export(
         raise UserError(
             "--onnx asks for graphs only, --trt and --target for engines", "leave --onnx out: graphs come first"
         )
-    opened = open_source(source, overrides or (), random_weights)
+    opened = open_source(source, "export", overrides or (), random_weights)
     _refuse_overrides(opened, overrides or [], no_ema)
     if check:
         _find_compiler(opened, target)

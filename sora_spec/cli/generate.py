@@ -77,7 +77,7 @@ def generate(
     from sora_spec.compile.run.executors.spec_source import SpecSource
     from sora_spec.compile.run.labels import check_names, plan_labels
 
-    opened = open_source(source, overrides or ())
+    opened = open_source(source, "generate", overrides or ())
     chosen, computed = choose_backend(opened, backend), choose_precision(opened, precision)
     short = _short(steps, guidance, frames)
     fields = overrides or [] if isinstance(opened, SpecSource) else []

@@ -65,7 +65,7 @@ def plan(
 ) -> None:
     """Say what a spec needs on a machine: memory, time, cost; and what would make it fit. Needs no PyTorch.
 
-    Exit code 0: it fits. 1: it does not.
+    Exit code 0: it fits. 1: it does not. What this program cannot do however much memory there is, it says first.
     """
     # A short process that makes few cycles: looking for them is a fifth of its time.
     gc.disable()
@@ -136,11 +136,11 @@ def _check_together(given: dict[str, str | bool], generates: bool) -> None:
 
 def _plan(made: Plan, spec: Spec, document: Document, check: bool, as_json: bool) -> bool:
     from sora_spec.plan.question import advise
-    from sora_spec.plan.show.report import headline, report
+    from sora_spec.plan.show.report import headline, lack_lines, report
     from sora_spec.plan.show.values import plan_values
 
     if check and not as_json:
-        output.data(headline(made))
+        output.data("\n".join([headline(made), *lack_lines(made, document)]))
     elif as_json:
         output.data(json.dumps(plan_values(made, advise(made, spec), document), indent=2))
     else:

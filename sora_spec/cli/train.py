@@ -13,6 +13,7 @@ import typer
 
 from sora_spec import output, signals
 from sora_spec.errors import UserError
+from sora_spec.language.abilities import refuse, training
 from sora_spec.language.facts import is_learned
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def train(
     if origin is not None and resume:
         raise UserError("--from begins a new run, and --resume goes on with one", "leave one of them out")
     loaded, path = _load(spec, overrides or [], run, resume or dry_run)
+    refuse(loaded, training(stage))
     if no_ema and origin is None and (stage == "vae" or not is_learned(loaded.vae)):
         raise UserError(
             "--no-ema says which weights to start from, and none are read here",

@@ -112,7 +112,7 @@ def _print_json(specs: list[str], question: Question) -> None:
 
     values = [snapshot_values(spec, question) for spec in specs]
     output.data(json.dumps({"version": 1, "specs": values}, indent=2))
-    if not all(value["standing"] in ("yes", "tight") for value in values):
+    if not all(value["plan"] is not None and value["plan"]["fits"] for value in values):
         raise typer.Exit(1)
 
 

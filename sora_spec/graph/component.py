@@ -22,7 +22,8 @@ from sora_spec.graph.lower.vae import build_vae, trained_vae
 from sora_spec.graph.lower.vae_loss import vae_loss
 from sora_spec.graph.lower.weights import Policy, Weights
 from sora_spec.graph.setting import Precision, Recompute, Setting, compute_dtype, new_tape
-from sora_spec.language.facts import is_trainable, period, sampler_facts
+from sora_spec.language.abilities import vae_to_train
+from sora_spec.language.facts import period, sampler_facts
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.recipe.training import recompute_every, recomputed_blocks
 
@@ -299,9 +300,7 @@ def _vae_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
 
 
 def _vae_step_graph(spec: Spec, setting: Setting) -> Graph:
-    section = spec.vae
-    if not is_trainable(section):
-        raise UserError(f"{spec.name}: there is no model graph for vae.kind {section.kind!r} yet")
+    section = vae_to_train(spec)
     tape, shapes = new_tape(setting), derive_shapes(spec)
     weights, inputs = Weights(tape, Policy(compute_dtype(setting), setting.attention)), Inputs(tape)
     with tape.enter("vae", ("vae",)):

@@ -9,7 +9,8 @@ from sora_spec.errors import UserError
 from sora_spec.graph import Setting
 from sora_spec.graph.component import Component, Precision
 from sora_spec.graph.eager.ops.attention import Kernel
-from sora_spec.language.facts import is_learned, is_trainable, temporal_facts
+from sora_spec.language.abilities import Verb, training, vae_to_train
+from sora_spec.language.facts import is_learned, temporal_facts
 from sora_spec.plan.devices.hardware import Device
 from sora_spec.plan.layout import NOTHING, device_count, with_count
 from sora_spec.plan.memory.workload import Workload, workload
@@ -125,6 +126,11 @@ class Job(Way):
         return self.tf32 or self.spec.train.tf32
 
     @property
+    def verb(self) -> Verb:
+        """What the program would be asked for."""
+        return "generate" if self.mode == "generate" else training(self.stage)
+
+    @property
     def precision(self) -> Precision:
         """Of the arithmetic."""
         if self.mode == "generate":
@@ -161,9 +167,7 @@ class Job(Way):
     @property
     def vae_training(self) -> VaeTraining:
         """How the VAE is trained."""
-        vae = self.spec.vae
-        assert is_trainable(vae)
-        return vae.training
+        return vae_to_train(self.spec).training
 
     @property
     def sharded(self) -> bool:
@@ -251,8 +255,8 @@ def planned_job(spec: Spec, device: Device, question: Question = Question(), typ
     by the devices, or a kernel does not run there.
     """
     trains = question.mode == "train"
-    if trains and question.stage == "vae" and not is_trainable(spec.vae):
-        raise UserError(f"{spec.name}: a VAE of kind {spec.vae.kind!r} has nothing to train", "plan --stage denoiser")
+    if trains and question.stage == "vae":
+        vae_to_train(spec)
     devices = device_count(spec, question.count, trains, typed)
     if trains:
         spec = with_count(spec, devices, question.stage, typed)

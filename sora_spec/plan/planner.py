@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Literal
 
 from sora_spec.disk.run_folder import MEASURED_CLIPS
+from sora_spec.language.abilities import Lack, lacks
 from sora_spec.plan.devices.hardware import Device
 from sora_spec.plan.interval import ZERO, Interval, exactly, worst
 from sora_spec.plan.job import Job
@@ -21,6 +22,8 @@ from sora_spec.recipe.parts import PartName
 
 Verdict = Literal["yes", "tight", "no"]
 """`tight`: the likely need fits, its upper end does not."""
+Standing = Literal["yes", "tight", "no", "cannot"]
+"""The verdict, or that this program cannot do the job whatever the machine."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,16 @@ class Plan:
     def fits(self) -> bool:
         """Whether the likely need fits."""
         return self.verdict != "no"
+
+    @property
+    def lacks(self) -> list[Lack]:
+        """What stands in the way of doing the job with this program, whatever the machine."""
+        return lacks(self.job.spec, self.job.verb)
+
+    @property
+    def standing(self) -> Standing:
+        """The answer to what was asked."""
+        return "cannot" if self.lacks else self.verdict
 
     @property
     def headroom(self) -> Interval:

@@ -53,8 +53,8 @@ class Answer:
 
     @property
     def standing(self) -> str:
-        """`yes`, `tight`, `no`, or `errors` where there is no plan."""
-        return "errors" if self.plan is None else self.plan.verdict
+        """`yes`, `tight`, `no`, `cannot` where no machine would do, or `errors` where there is no plan."""
+        return "errors" if self.plan is None else self.plan.standing
 
     @property
     def job(self) -> Job | None:

@@ -130,7 +130,7 @@ def bundle(folder: Path) -> Path:
 
 
 def frames(root: Path) -> Any:
-    opened = open_source(root)
+    opened = open_source(root, "generate")
     assert isinstance(opened, Bundle)
     return next(open_pipeline(opened, opened.load_spec(), "onnx").generate([1], 3)).frames
 
@@ -147,7 +147,7 @@ def refused(name: str, change: Change, *words: str) -> Case:
         root = bundle(folder)
         change(root)
         try:
-            opened = open_source(root)
+            opened = open_source(root, "generate")
             assert isinstance(opened, Bundle), "taken for a run"
             opened.classes()
             open_pipeline(opened, opened.load_spec(), "onnx")

@@ -41,8 +41,9 @@ def test_the_base_is_valid() -> None:
 
 @pytest.mark.parametrize("code", [code for code in all_codes().values() if code.wrong], ids=lambda code: code.code)
 def test_examples(code) -> None:
-    assert set(codes_of(code.code, code.wrong)) == {code.code}
-    assert codes_of(code.code, code.right) == []
+    ignored = {"W401"} - {code.code}
+    assert set(codes_of(code.code, code.wrong)) - ignored == {code.code}
+    assert set(codes_of(code.code, code.right)) - ignored == set()
 
 
 def test_every_code_in_the_source_is_explained_and_the_other_way_round() -> None:

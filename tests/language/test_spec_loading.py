@@ -58,7 +58,7 @@ def test_packaged_specs_are_valid_and_round_trip(name: str, tmp_path: Path) -> N
     spec = load_spec(name)
     path = packaged_path(name)
     assert path is not None
-    assert check(load_document(path)).diagnostics == []
+    assert {problem.code for problem in check(load_document(path)).diagnostics} <= {"W401"}
     again = tmp_path / "again.yaml"
     again.write_text(dump_spec(spec), encoding="utf-8")
     assert load_spec(again) == spec

@@ -15,10 +15,10 @@ from sora_spec.compile.bundle.contract import engine_profile
 from sora_spec.compile.run import decoding, pipeline
 from sora_spec.compile.run.decoding import OnePass, ignore
 from sora_spec.errors import UserError
+from sora_spec.language.abilities import buildable
 from sora_spec.language.facts import SAMPLERS
 from sora_spec.language.loading import load_spec
 from sora_spec.language.packaged import packaged_names
-from sora_spec.language.rules.buildable import buildable
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.plan.devices.hardware import find_device
 from sora_spec.plan.interval import total

@@ -22,8 +22,8 @@ from sora_spec.builders.weights.digest import vae_digest
 from sora_spec.builders.weights.start import load_start
 from sora_spec.builders.weights.vae_run import load_named_vae, load_vae
 from sora_spec.disk.run_folder import RunFolder
-from sora_spec.errors import UserError
-from sora_spec.language.schema.condition import ClassCondition, TextCondition
+from sora_spec.language.abilities import lacks
+from sora_spec.language.schema.condition import ClassCondition
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.recipe.training import SHOWN_SAMPLES
@@ -48,11 +48,7 @@ class DenoiserTask:
     def __init__(
         self, spec: Spec, run: RunFolder | None, ranks: Ranks, fresh: bool = True, lacking: bool = False
     ) -> None:
-        if isinstance(spec.condition, TextCondition):
-            raise UserError(
-                f"{spec.name}: condition.kind 'text' can be validated and planned, but not trained",
-                "conditions that can be trained: none, class",
-            )
+        assert not lacks(spec, "train"), "refused before this is imported"
         self.spec, self.ranks = spec, ranks
         self.settings = stage_settings(spec, "denoiser")
         self.shapes = derive_shapes(spec)

@@ -19,7 +19,7 @@ from sora_spec.builders.vae.losses import VaeLoss
 from sora_spec.builders.vae.statistics import LatentStatistics
 from sora_spec.builders.weights.vae_run import start_vae
 from sora_spec.disk.run_folder import MEASURED_CLIPS
-from sora_spec.language.facts import is_trainable
+from sora_spec.language.abilities import lacks, vae_to_train
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.schema.vae import ImageKlVae
 from sora_spec.recipe.training import SHOWN_RECONSTRUCTIONS, vae_crop
@@ -43,17 +43,16 @@ class VaeTask:
     measures = True
 
     def __init__(self, spec: Spec, ranks: Ranks, fresh: bool = True) -> None:
-        vae = spec.vae
+        assert not lacks(spec, "train --stage vae"), "refused before this is imported"
         self.settings = stage_settings(spec, "vae")
-        assert is_trainable(vae)
-        self.spec, self.ranks, self.vae = spec, ranks, vae
+        self.spec, self.ranks, self.vae = spec, ranks, vae_to_train(spec)
         frames = vae_crop(spec).frames
         self.dataset = open_clips(spec, self.settings.data, _crop_framing(spec), frames, labelled=False)
         with seeded(spec.train.seed, "vae"):
             self.module = build_vae(spec)
         if fresh:
             start_vae(self.module, spec)
-        self.loss = VaeLoss(vae.training).to(ranks.device)
+        self.loss = VaeLoss(self.vae.training).to(ranks.device)
         apply_ranks(
             self.module, spec, self.settings.own.precision, ranks, Cut(cast_inputs=True, methods=("posterior",))
         )
@@ -122,9 +121,7 @@ class VaeTask:
 
 
 def _crop_framing(spec: Spec) -> Framing:
-    vae = spec.vae
-    assert is_trainable(vae)
-    crop = vae.training.crop
+    crop = vae_to_train(spec).training.crop
     if crop is None:
         return Framing(spec.clip.height, spec.clip.width, flip=spec.train.flip, center=spec.train.crop == "center")
     zoom = _ZOOM * max(1.0, min(spec.clip.height, spec.clip.width) / crop)

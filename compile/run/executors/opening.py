@@ -16,6 +16,7 @@ from sora_spec.compile.run.executors.stage import Backend, Stage
 from sora_spec.compile.run.pipeline import Pipeline, with_role
 from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
+from sora_spec.language.abilities import Verb, refuse
 from sora_spec.language.loading import load_spec
 from sora_spec.language.packaged import packaged_names
 from sora_spec.language.schema.spec import Spec
@@ -28,16 +29,22 @@ Source: TypeAlias = RunFolder | Bundle | SpecSource
 _MAKE = "`sora-spec train SPEC` makes a run, `sora-spec export RUN` a bundle"
 
 
-def open_source(path: Path, overrides: Sequence[str] = (), random: bool = False) -> Source:
-    """The run folder, bundle or spec at `path`; a packaged spec by its name.
+def open_source(path: Path, verb: Verb, overrides: Sequence[str] = (), random: bool = False) -> Source:
+    """The run folder, bundle or spec at `path`, a packaged spec by its name, which `verb` can do something with.
 
     `overrides` are for a spec, and `random`: draw the weights that it names no file for. Raises UserError when `path`
-    is none of these.
+    is none of these, and where the verb is beyond what the program can do.
     """
-    if not path.is_dir() and is_spec(path):
-        source = SpecSource(path, tuple(overrides), random)
+    source = _find_source(path, overrides, random)
+    refuse(source.load_spec(), verb)
+    if isinstance(source, SpecSource):
         source.check_weights()
-        return source
+    return source
+
+
+def _find_source(path: Path, overrides: Sequence[str], random: bool) -> Source:
+    if not path.is_dir() and is_spec(path):
+        return SpecSource(path, tuple(overrides), random)
     if random:
         raise UserError(f"{path} is no spec: --random-weights goes with one", "sora-spec export SPEC --random-weights")
     if not path.exists():

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Literal
 
-from sora_spec.errors import UserError
-from sora_spec.language.rules.buildable import UNBUILT
+from sora_spec.language.abilities import kinds, refuse_unbuilt
 
 if TYPE_CHECKING:
     from sora_spec.language.schema.backbone import Temporal
@@ -39,36 +38,9 @@ def is_lowered(spec: Spec, component: str) -> bool:
     """
     if component == "text_encode":
         return True
-    lowered = True
-    for section, kind in _vae_kinds(spec) if component.startswith("vae") else _network_kinds(spec):
-        if kind not in LOWERED[section]:
-            lowered = False
-            if kind in UNBUILT[section]:
-                raise UserError(f"{spec.name}: there is no model graph for {section}.kind {kind!r} yet")
-    if not component.startswith("vae") and _gives_tokens_to_adaln(spec):
-        raise UserError(f"{spec.name}: there is no model graph for condition.pooled 'false' yet")
-    return lowered
-
-
-def _gives_tokens_to_adaln(spec: Spec) -> bool:
-    condition, backbone = spec.condition, spec.backbone
-    tokens = condition.kind == "text" and not condition.pooled
-    return tokens and backbone.kind == "transformer" and backbone.conditioning.kind != "cross_attention"
-
-
-def _vae_kinds(spec: Spec) -> Iterator[tuple[str, str]]:
-    yield "vae", spec.vae.kind
-    if spec.vae.kind == "image_kl" or spec.vae.kind == "causal3d":
-        yield "vae.decoder", spec.vae.decoder.kind
-
-
-def _network_kinds(spec: Spec) -> Iterator[tuple[str, str]]:
-    backbone = spec.backbone
-    yield "backbone", backbone.kind
-    if backbone.kind == "transformer":
-        yield "backbone.conditioning", backbone.conditioning.kind
-        yield "backbone.position", backbone.position.kind
-    yield "temporal", spec.temporal.kind
+    part = "vae" if component.startswith("vae") else "network"
+    refuse_unbuilt(spec, part)
+    return all(kind in LOWERED[section] for section, kind in kinds(spec, part).items())
 
 
 def block_axes(temporal: Temporal, depth: int) -> tuple[Axis, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from sora_spec.errors import UserError
 from sora_spec.graph.eager.tensor import Tensor
 from sora_spec.graph.lower.pieces import in_tiles
 from sora_spec.graph.lower.vae_loss import split_moments
@@ -73,16 +72,12 @@ class Identity:
 
 
 def build_vae(spec: Spec, weights: Weights, full: bool = False) -> LoweredVae:
-    """The VAE of a spec, running every tile and piece where `full` is set.
-
-    Raises UserError for a variant without a model graph.
-    """
+    """The VAE of a spec, running every tile and piece where `full` is set."""
     vae = spec.vae
     if not is_learned(vae):
         return Identity()
-    if is_trainable(vae) and vae.decoder.kind == "kl":
-        return VaeInPieces(trained_vae(vae, weights, full), vae, full)
-    raise UserError(f"{spec.name}: there is no model graph for vae.kind {vae.kind!r} with this decoder yet")
+    assert is_trainable(vae), "`is_lowered` refuses others"
+    return VaeInPieces(trained_vae(vae, weights, full), vae, full)
 
 
 def trained_vae(vae: TrainableVae, weights: Weights, full: bool = False) -> TrainedVae:

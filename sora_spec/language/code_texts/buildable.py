@@ -1,9 +1,9 @@
-"""E4xx: the language can say it, and nothing can build it yet."""
+"""E4xx and W401: the language can say it, and this program cannot do it yet."""
 
 from __future__ import annotations
 
+from sora_spec.language.abilities import buildable
 from sora_spec.language.code_texts.code import Code
-from sora_spec.language.rules.buildable import buildable
 from sora_spec.language.wording import listed
 
 _PROMISE = (
@@ -59,5 +59,14 @@ CODES = (
         _built("backbone.position") + ".",
         "backbone: {kind: transformer, depth: 2, width: 64, heads: 4, position: {kind: learned}}",
         "backbone: {kind: transformer, depth: 2, width: 64, heads: 4, position: {kind: rope}}",
+    ),
+    Code(
+        "W401",
+        "a spec that can be planned, but not trained, exported or generated from",
+        "The spec is right, its memory and time can be planned, and its networks can be built; but a verb of this "
+        "program would refuse it. The message names the verbs, the caret the value, and the help a way to do without. "
+        "`plan` and `tui` say the same in their verdict, and `train`, `export` and `generate` before they begin.",
+        "parallel: {sequence: 2}",
+        "parallel: {shard: 2}",
     ),
 )

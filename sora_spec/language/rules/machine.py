@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sora_spec.errors import UserError
 from sora_spec.language.device_names import table_names
-from sora_spec.language.rules.problem import At, Problem
+from sora_spec.language.rules.problem import At, Problem, sentence
 
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
@@ -27,7 +27,7 @@ def gpu_is_known(spec: Spec) -> Iterator[Problem]:
             "E330",
             error.message,
             At("hardware.gpu", "not one device"),
-            help=f"{(error.hint or '')[:1].upper()}{(error.hint or '')[1:]}.",
+            help=sentence(error.hint or ""),
         )
 
 

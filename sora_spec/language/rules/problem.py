@@ -37,6 +37,11 @@ class Problem:
 Rule = Callable[["Spec"], Iterable[Problem]]
 
 
+def sentence(hint: str) -> str:
+    """The hint of an error as a line of help: `use one` becomes `Use one.`"""
+    return f"{hint[:1].upper()}{hint[1:]}."
+
+
 def counted(count: int, word: str) -> str:
     """A number with its noun: `1 frame`, `2 frames`."""
     return f"{count} {word}{'' if count == 1 else 's'}"

@@ -88,6 +88,7 @@ def best(rows: Sequence[Row], budget: Budget) -> Choice:
     """
     planned = [(place, row.plan) for place, row in enumerate(rows) if row.plan is not None]
     fitting = [(place, plan) for place, plan in planned if plan.fits]
+    fitting = [pair for pair in fitting if not pair[1].lacks] or fitting
     fitting = [pair for pair in fitting if pair[1].device.kind != "cpu"] or fitting
     if not fitting:
         return Choice(None, None, f"none of {len(rows):,} fits" if rows else "there is nothing to choose from")

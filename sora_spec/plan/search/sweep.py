@@ -173,6 +173,7 @@ def row_values(row: Row) -> dict[str, Any]:
         "count": row.plan.job.count,
         "fits": row.plan.fits,
         "verdict": row.plan.verdict,
+        "lacks": [lack.path for lack in row.plan.lacks],
         "allocated_bytes": whole(row.plan.allocated),
         "device_bytes": whole(row.plan.needed),
         "step_seconds": times.step.seconds._asdict(),
@@ -191,7 +192,8 @@ def _csv(rows: Sequence[Row]) -> str:
     table.writerow(_COLUMNS)
     for row in rows:
         values = row_values(row)
-        cells = [row.device, values["count"], " ".join(row.settings), values.get("verdict", row.problem)]
+        said = row.problem if row.plan is None else row.plan.standing
+        cells = [row.device, values["count"], " ".join(row.settings), said]
         table.writerow(
             cells + [f"{each['likely']:.10g}" if (each := values.get(name)) else "" for name in _COLUMNS[4:]]
         )
@@ -209,7 +211,7 @@ def _table(rows: Sequence[Row]) -> str:
         cost = "-" if times.cost is None else f"${times.cost.likely:,.2f}"
         lines.append(
             (
-                *(row.device, str(plan.job.count), settings, plan.verdict, f"{plan.needed.likely / GIB:.1f}"),
+                *(row.device, str(plan.job.count), settings, plan.standing, f"{plan.needed.likely / GIB:.1f}"),
                 *(duration(times.step.seconds.likely), duration(times.total_seconds.likely), cost),
             )
         )

@@ -34,6 +34,9 @@ class Line:
         return any(value != self.values[0] for value in self.values[1:])
 
 
+_VERDICTS = {"yes": "fits", "tight": "tight", "no": "does not fit", "cannot": "unsupported", "errors": "no plan"}
+
+
 def contrast(answers: Sequence[Answer]) -> tuple[Line, ...]:
     """What was asked, then costs, then fields, each in the order of the first answer that has it."""
     asked = [_asked(answer) for answer in answers]
@@ -45,7 +48,7 @@ def _asked(answer: Answer) -> dict[str, str]:
     asked, job = answer.question, answer.job
     placement = "" if asked.mode == "train" or asked.placement == "resident" else " one part at a time"
     found = {
-        "verdict": {"yes": "fits", "tight": "tight", "no": "does not fit"}.get(answer.standing, "no plan"),
+        "verdict": _VERDICTS[answer.standing],
         "mode": asked.mode + placement,
     }
     if job is None:

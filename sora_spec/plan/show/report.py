@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sora_spec.language.abilities import WORDS, Verb
 from sora_spec.plan.amounts import GIB, duration
 from sora_spec.plan.interval import Interval
 from sora_spec.plan.memory.components import Part
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
 WIDTH = 80
 _SMALL = 0.005  # share of the peak below which terms are gathered
 _VERDICTS = {"yes": "YES, it fits", "tight": "TIGHT: it likely fits", "no": "NO, it does not fit"}
+_WOULD = {"yes": "it would fit", "tight": "it would likely fit", "no": "nor would it fit"}
 
 
 def report(plan: Plan, advice: Advice = NO_ADVICE, document: Document | None = None) -> str:
     """The whole plan."""
-    blocks = [_head(plan), _phases(plan), _terms(plan, document), _parts(plan), _time(plan)]
+    blocks = [_head(plan, document), _phases(plan), _terms(plan, document), _parts(plan), _time(plan)]
     if advice.largest is not None:
         blocks.append(_largest(advice.largest))
     if advice.fastest is not None:
@@ -40,20 +42,37 @@ def report(plan: Plan, advice: Advice = NO_ADVICE, document: Document | None = N
 
 
 def headline(plan: Plan) -> str:
-    """The verdict in one line."""
+    """The verdict in one line: what cannot be done first, whether it fits next."""
     needed, there = plan.needed, plan.device.memory_bytes
     free = (there - needed.likely) / GIB
     rest = f"{free:.1f} GiB free" if free >= 0 else f"{-free:.1f} GiB too many"
+    barred = f"{barrier(plan.job.verb)}; {_WOULD[plan.verdict]}" if plan.lacks else ""
     return (
-        f"{_VERDICTS[plan.verdict]}: {needed.likely / GIB:.1f} GiB of {there / GIB:.1f} "
+        f"{barred or _VERDICTS[plan.verdict]}: {needed.likely / GIB:.1f} GiB of {there / GIB:.1f} "
         f"({needed.low / GIB:.1f}-{needed.high / GIB:.1f}), {rest}"
     )
 
 
-def _head(plan: Plan) -> list[str]:
+def _head(plan: Plan, document: Document | None) -> list[str]:
     job = plan.job
     what = "generate" if job.mode == "generate" else f"train the {'VAE' if job.stage == 'vae' else 'denoiser'}"
-    return [f"{job.spec.name}: {what} on {job.count} × {job.device.title}", headline(plan)]
+    title = f"{job.spec.name}: {what} on {job.count} × {job.device.title}"
+    return [title, *_wrapped(headline(plan), "", "  "), *lack_lines(plan, document)]
+
+
+def barrier(verb: Verb) -> str:
+    """`CANNOT BE TRAINED`."""
+    return f"cannot {WORDS[verb]}".upper()
+
+
+def lack_lines(plan: Plan, document: Document | None = None) -> list[str]:
+    """Why the job cannot be done, and what to do without."""
+    lines = list[str]()
+    for lack in plan.lacks:
+        line = line_of(lack.path, document)
+        place = lack.path + (f":{line}" if line else "")
+        lines += [*_wrapped(f"{lack.why} ({place})", "  ", "    "), *_wrapped(lack.help, "  ", "    ")]
+    return lines
 
 
 def _phases(plan: Plan) -> list[str]:

@@ -33,6 +33,7 @@ def plan_values(plan: Plan, advice: Advice = NO_ADVICE, document: Document | Non
         "count": job.count,
         "fits": plan.fits,
         "verdict": plan.verdict,
+        "lacks": lack_values(plan, document),
         "precision": job.precision,
         "micro_batch": _clips(plan),
         "phases": [_phase(phase) for phase in plan.phases],
@@ -60,6 +61,14 @@ def plan_values(plan: Plan, advice: Advice = NO_ADVICE, document: Document | Non
         "assumptions": plan.assumptions,
         "not_counted": plan.not_counted,
     }
+
+
+def lack_values(plan: Plan, document: Document | None = None) -> list[dict[str, Any]]:
+    """What stands in the way of the job."""
+    return [
+        {"path": lack.path, "line": line_of(lack.path, document), "why": lack.why, "help": lack.help}
+        for lack in plan.lacks
+    ]
 
 
 def fix_values(fix: Advised, plan: Plan) -> dict[str, Any]:

@@ -206,10 +206,9 @@ def test_export_takes_any_batch_and_any_number_of_frames(temporal: Any, position
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"temporal": "inserted"}, ("temporal.kind 'inserted'", "none, joint, alternating, factorized, windowed")),
-        ({"conditioning": {"kind": "adaln_lora"}}, ("backbone.conditioning.kind 'adaln_lora'", "adaln_zero")),
-        ({"position": {"kind": "learned"}}, ("backbone.position.kind 'learned'", "sincos, rope, none")),
-        ({"condition": {"kind": "text", "encoder": "t5"}}, ("condition.pooled false", "true")),
+        ({"temporal": "inserted"}, ("`temporal: {kind: inserted}`", "none, joint, alternating, factorized, windowed")),
+        ({"conditioning": {"kind": "adaln_lora"}}, ("`backbone.conditioning: {kind: adaln_lora}`", "adaln_zero")),
+        ({"position": {"kind": "learned"}}, ("`backbone.position: {kind: learned}`", "sincos, rope, none")),
     ],
 )
 def test_what_cannot_be_built_is_named(changes: dict[str, Any], words: tuple[str, str]) -> None:
@@ -221,5 +220,5 @@ def test_what_cannot_be_built_is_named(changes: dict[str, Any], words: tuple[str
 
 def test_a_cascade_backbone_is_refused() -> None:
     values = transformer_spec().model_dump() | {"backbone": {"kind": "cascade"}}
-    with pytest.raises(UserError, match=r"backbone\.kind 'cascade' can be validated and planned, but not built"):
+    with pytest.raises(UserError, match=r"cannot be built: nothing builds `backbone: \{kind: cascade\}` yet"):
         build_denoiser(Spec.model_validate(values))
