@@ -152,6 +152,8 @@ def sample(
     overrides: Overrides | None = None,
     *,
     labels: Sequence[int | str | None] = (),
+    prompts: Sequence[str] = (),
+    negative: str | None = None,
     count: int | None = None,
     unconditional: bool = False,
     seed: int = 0,
@@ -164,11 +166,13 @@ def sample(
     """Clips of a run folder, a bundle, or a spec that names weights, one after another, as `sora-spec generate` makes
     them; `clip.frames` holds uint8 values (T, Y, X, 3).
 
-    `labels`: class numbers, names, or None for the null label; in order of the classes when left out. `precision`: what
-    the networks compute in; fp32 when left out, of a bundle the one it was exported in. Everything is checked and
-    loaded by the call itself. Raises UserError for what the command refuses.
+    `labels`: class numbers, names, or None for the null label; in order of the classes when left out. `prompts` and
+    what guidance leads away from, `negative`: of a model that is steered by text. `precision`: what the networks
+    compute in; fp32 when left out, of a bundle the one it was exported in. Everything is checked and loaded by the call
+    itself. Raises UserError for what the command refuses.
     """
     from sora_spec.cli.generate import check_overrides
+    from sora_spec.compile.run.asking import Asking, plan_clips
     from sora_spec.compile.run.executors.opening import (
         choose_backend,
         choose_precision,
@@ -177,7 +181,7 @@ def sample(
         source_spec,
     )
     from sora_spec.compile.run.executors.spec_source import SpecSource
-    from sora_spec.compile.run.labels import UNCONDITIONAL, check_names, plan_labels
+    from sora_spec.compile.run.labels import UNCONDITIONAL, check_names
 
     arguments = _arguments(overrides)
     opened = open_source(Path(source), "generate", arguments)
@@ -193,10 +197,10 @@ def sample(
     if names is not None:
         names = check_names(names, spec, f"classes.json of {os.fspath(source)}")
     asked = [UNCONDITIONAL if label is None else str(label) for label in labels]
-    wanted = plan_labels(spec, asked, count, names, unconditional)
+    wanted = plan_clips(spec, Asking(asked, prompts, count, unconditional, negative), names)
     offloaded = offload or spec.export.offload
     pipeline = open_pipeline(opened, spec, chosen, ema=ema, offload=offloaded, precision=computed)
-    return pipeline.generate(wanted, seed, batch)
+    return pipeline.generate(wanted, seed, batch, negative=negative)
 
 
 def _document(source: Source, overrides: Overrides | None) -> Document:

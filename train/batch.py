@@ -34,6 +34,8 @@ class Latents:
     mean: Tensor
     logvar: Tensor
     labels: Tensor
+    captions: tuple[str, ...] = ()
+    """As of `Pixels`."""
 
 
 Batch: TypeAlias = Pixels | Latents

@@ -23,7 +23,7 @@ from sora_spec.language.loading import dump_spec
 from sora_spec.language.schema.spec import Spec
 from sora_spec.train.from_run import Origin
 from sora_spec.train.loop import Loop
-from sora_spec.train.resume import check_same_data, check_same_run, check_same_vae, joined_classes
+from sora_spec.train.resume import check_same_data, check_same_frozen, check_same_run, joined_classes
 from sora_spec.watch.metrics import MetricsReader
 
 
@@ -131,7 +131,7 @@ def check_data(begin: Begin, loop: Loop, change: bool) -> list[Change]:
     now, source = loop.state, loop.settings.data
     before = begin.checkpoint.state
     moved = check_same_data(begin.run, source, before, now, change)
-    moved += check_same_vae(begin.run, before, now, change)
+    moved += check_same_frozen(begin.run, before, now, change)
     if before.data != now.data:
         joined_classes(begin.run, source, loop.task.dataset.classes)
     return [*begin.changes, *moved]

@@ -66,7 +66,7 @@ class Loop:
         self.trainer = Trainer(task, ranks)
         self.writer = CheckpointWriter(folder, ranks, self.settings.train.keep)
         self.state = State(0, self.settings.stage, task.dataset.fingerprint(), clips=0, spec=spec)
-        self.state.sizes, self.state.vae = task.dataset.sizes(), task.vae_digest
+        self.state.sizes, self.state.vae, self.state.text = task.dataset.sizes(), task.vae_digest, task.text_digest
         self._place: tuple[int, int] | None = None
         self.log: MetricsLog | None = None
         self.measurement: Measurement | None = None

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sora_spec.disk.checkpoints import State
-from sora_spec.disk.history import DATA, VAE, Change, accepted
+from sora_spec.disk.history import DATA, TEXT, VAE, Change, accepted
 from sora_spec.disk.run_folder import STAGES, RunFolder, StageName
 from sora_spec.errors import UserError
 from sora_spec.language.loading import spec_from_values
@@ -30,7 +30,8 @@ _FREE: dict[StageName, tuple[str, ...]] = {
     "vae": ("vae.weights", "vae.decoder", "vae.training.data", "vae.training.steps", "parallel.reshard"),
     "denoiser": (
         "backbone.weights", "vae.decoder", "vae.training", "train.data", "train.steps", "train.log_every",
-        "train.checkpoint_every", "train.keep", "train.sample_every", "train.workers", "parallel.reshard",
+        "train.checkpoint_every", "train.keep", "train.sample_every", "train.prompts", "train.workers",
+        "parallel.reshard", "condition.encoder",
     ),
 }  # fmt: skip
 _CHANGEABLE: dict[StageName, tuple[str, ...]] = {
@@ -157,18 +158,26 @@ def check_same_data(run: RunFolder, source: str, before: State, now: State, chan
     return [data]
 
 
-def check_same_vae(run: RunFolder, before: State, now: State, change: bool) -> list[Change]:
-    """Refuse another VAE than the one that the denoiser learnt with up to the checkpoint `before`, as above."""
-    vae = Change(VAE, before.vae, now.vae)
-    known = before.vae is None or vae.before == vae.after
-    if known or accepted(run.history_path, before.stage, before.step, vae):
-        return []
-    if not change:
+_FROZEN = {
+    VAE: ("VAE", "bring the VAE's checkpoint back; or go on with the new VAE from here on: add --change"),
+    TEXT: ("text encoder", "bring its folder back as it was; or go on with the new one from here on: add --change"),
+}
+
+
+def check_same_frozen(run: RunFolder, before: State, now: State, change: bool) -> list[Change]:
+    """Refuse another VAE or text encoder than what the denoiser learnt with up to the checkpoint `before`, as above."""
+    found = [Change(VAE, before.vae, now.vae), Change(TEXT, before.text, now.text)]
+    moved = [
+        part
+        for part in found
+        if part.before not in (None, part.after) and not accepted(run.history_path, before.stage, before.step, part)
+    ]
+    if moved and not change:
+        name, hint = _FROZEN[moved[0].path]
         raise UserError(
-            f"the VAE of {run.path} is not the one that its denoiser learnt with up to step {before.step}",
-            "bring the VAE's checkpoint back; or go on with the new VAE from here on: add --change",
+            f"the {name} of {run.path} is not the one that its denoiser learnt with up to step {before.step}", hint
         )
-    return [vae]
+    return moved
 
 
 def joined_classes(run: RunFolder, source: str, now: Sequence[str] | None) -> list[str] | None:

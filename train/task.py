@@ -47,6 +47,11 @@ class Task(Protocol):
         """Digest of the frozen VAE whose latents the module learns; None where there is none."""
         ...
 
+    @property
+    def text_digest(self) -> str | None:
+        """Digest of the frozen text encoder whose features steer the module; None where there is none."""
+        ...
+
     def describe(self) -> dict[str, str]:
         """Facts for `--dry-run`, in the order they are shown."""
         ...

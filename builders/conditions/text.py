@@ -14,15 +14,17 @@ class PooledText(nn.Module):
 
     def __init__(self, condition: TextCondition, width: int) -> None:
         super().__init__()
+        self.norm = _norm(condition)
         self.proj = nn.Linear(condition.width, width)
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Project, in the dtype of the weights."""
-        return self.proj(pooled.to(self.proj.weight.dtype))
+        return self.proj(self.norm(pooled.to(self.proj.weight.dtype)))
 
 
 class TextTokens(nn.Module):
-    """(B, M, width) features of the frozen encoder → (B, M, D): linear, tanh-GELU, linear.
+    """(B, M, width) features of the frozen encoder → (B, M, D): linear, tanh-GELU, linear, after a LayerNorm where the
+    condition says so.
 
     `null`: what stands for no prompt, (M, width), where the network keeps it (`condition.no_prompt: table`); else
     guidance uses the features of the empty prompt. Like PixArt-α's it is drawn once and never trained.
@@ -32,6 +34,7 @@ class TextTokens(nn.Module):
 
     def __init__(self, condition: TextCondition, width: int) -> None:
         super().__init__()
+        self.norm = _norm(condition)
         self.fc1 = nn.Linear(condition.width, width)
         self.fc2 = nn.Linear(width, width)
         keeps = condition.no_prompt == "table"
@@ -40,4 +43,10 @@ class TextTokens(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Project, in the dtype of the weights."""
-        return self.fc2(gelu(self.fc1(features.to(self.fc1.weight.dtype)), approximate="tanh"))
+        return self.fc2(gelu(self.fc1(self.norm(features.to(self.fc1.weight.dtype))), approximate="tanh"))
+
+
+def _norm(condition: TextCondition) -> nn.Module:
+    """A LayerNorm without weights: the projection behind it has them."""
+    normed = condition.feature_norm == "layer_norm"
+    return nn.LayerNorm(condition.width, elementwise_affine=False) if normed else nn.Identity()

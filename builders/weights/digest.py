@@ -9,7 +9,7 @@ from torch import nn
 
 from sora_spec import output
 from sora_spec.builders.vae.interface import IdentityModule
-from sora_spec.disk.checkpoints import read_state
+from sora_spec.disk.checkpoints import State, read_state
 from sora_spec.disk.run_folder import RunFolder
 
 
@@ -29,13 +29,28 @@ def vae_digest(vae: nn.Module) -> str | None:
 
 def warn_of_other_vae(run: RunFolder, vae: nn.Module) -> None:
     """Warn where the denoiser of a run learnt on latents of another VAE than the one that will decode its own."""
-    newest = run.stage("denoiser").latest()
-    try:
-        learnt = read_state(newest).vae if newest is not None else None
-    except ValueError:
-        return  # the checkpoint is damaged, which is told of where its weights are read
-    if learnt is not None and learnt != vae_digest(vae):
+    learnt = _newest(run)
+    if learnt is not None and learnt.vae not in (None, vae_digest(vae)):
         output.warn(
             f"the denoiser of {run.path} learnt on latents of another VAE than the one that the run has now: "
             "what it generates may be decoded wrongly"
         )
+
+
+def warn_of_other_encoder(run: RunFolder, digest: str) -> None:
+    """Warn where the denoiser of a run learnt with the features of another text encoder than this one's `digest`."""
+    learnt = _newest(run)
+    if learnt is not None and learnt.text not in (None, digest):
+        output.warn(
+            f"the denoiser of {run.path} learnt with another text encoder than the one that condition.encoder names "
+            "now: it may not follow prompts"
+        )
+
+
+def _newest(run: RunFolder) -> State | None:
+    """What the newest checkpoint of the denoiser knows; a damaged one is told of where its weights are read."""
+    newest = run.stage("denoiser").latest()
+    try:
+        return None if newest is None else read_state(newest)
+    except ValueError:
+        return None

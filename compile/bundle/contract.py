@@ -91,9 +91,21 @@ def decoder_contract(spec: Spec) -> Contract:
     return Contract((latents,), (video,), {BATCH: Range(min=1), FRAMES: frames_range(spec, spec.patch.time)})
 
 
+def text_contract(spec: Spec) -> Contract:
+    """ids and mask (B, M), one prompt a row, 1 where it has a token → features (B, M, W), or its vector (B, W)."""
+    condition = spec.condition
+    assert isinstance(condition, TextCondition)
+    ids, mask = (Port(name=name, dtype="int64", shape=(BATCH, condition.tokens)) for name in ("ids", "mask"))
+    tokens = () if condition.pooled else (condition.tokens,)
+    features = Port(name="features", dtype="float32", shape=(BATCH, *tokens, condition.width))
+    return Contract((ids, mask), (features,), {BATCH: Range(min=1)})
+
+
 def contract_of(spec: Spec, name: GraphName) -> Contract:
     """The contract of one part of `spec`."""
     match name:
+        case "text_encoder":
+            return text_contract(spec)
         case "denoiser":
             return denoiser_contract(spec)
         case "vae_decoder":

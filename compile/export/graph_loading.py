@@ -29,6 +29,8 @@ class Networks(NamedTuple):
     def graph(self, name: GraphName) -> GraphModule:
         """The module of one part, as it is exported and run."""
         match name:
+            case "text_encoder":
+                raise AssertionError("a run names its text encoder and does not hold it")
             case "denoiser":
                 return DenoiserGraph(self.denoiser)
             case "vae_decoder":

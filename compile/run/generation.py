@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sora_spec import output
-from sora_spec.compile.run.pipeline import Clip, Pipeline, default_batch
+from sora_spec.compile.run.pipeline import Asked, Clip, Pipeline, default_batch
 from sora_spec.disk.atomic import sweep, write_atomically
 from sora_spec.errors import UserError
-from sora_spec.language.schema.condition import ClassCondition
+from sora_spec.language.schema.condition import NoCondition
 from sora_spec.language.schema.spec import Spec
 from sora_spec.recipe.parts import ROLES
 from sora_spec.video import write_contact_sheet, write_mp4, write_png
@@ -32,7 +33,7 @@ class Job:
     """What to generate, and where to put it."""
 
     source: Path
-    labels: Sequence[int | None]
+    asked: Sequence[Asked]
     names: Sequence[str] | None
     """Class names in label order."""
     seed: int
@@ -40,13 +41,19 @@ class Job:
     folder: Path
     fields: Sequence[str] = ()
     """What was set of a spec that is the source, its weights among them."""
+    negative: str | None = None
+    """The prompt that guidance leads away from."""
 
 
-def clip_name(spec: Spec, index: int, label: int | None, seed: int) -> str:
-    """File of one clip: `003-label7-seed0.mp4`; `003-none-seed0.mp4` without a label; a `.png` where it is an image."""
-    named = "" if label is None else f"label{label}-"
-    if label is None and isinstance(spec.condition, ClassCondition):
-        named = "none-"
+def clip_name(spec: Spec, index: int, asked: Asked, seed: int) -> str:
+    """File of one clip: `003-label7-seed0.mp4`, `003-a-cat-on-a-wall-seed0.mp4`; `003-none-seed0.mp4` without a label
+    or a prompt; a `.png` where it is an image."""
+    named = "" if isinstance(spec.condition, NoCondition) else "none-"
+    if isinstance(asked, int):
+        named = f"label{asked}-"
+    elif asked is not None:
+        words = "-".join(re.findall(r"[a-z0-9]+", asked.lower()))[:40].strip("-")
+        named = f"{words}-" if words else ""
     return f"{index:03d}-{named}seed{seed}.{'png' if spec.clip.frames == 1 else 'mp4'}"
 
 
@@ -78,23 +85,24 @@ def run_job(pipeline: Pipeline, job: Job) -> dict[str, Any]:
     started = time.perf_counter()
     spec = pipeline.spec
     sweep(job.folder)
-    total = None if pipeline.calls is None else pipeline.calls * len(job.labels)
+    total = None if pipeline.calls is None else pipeline.calls * len(job.asked)
     clips: list[dict[str, Any]] = []
     rows: list[NDArray[np.uint8]] = []
     writing = 0.0
-    count, kind = len(job.labels), "image" if spec.clip.frames == 1 else "clip"
+    count, kind = len(job.asked), "image" if spec.clip.frames == 1 else "clip"
     with output.progress(f"generating {count} {kind}{'s' * (count != 1)}", total) as advance:
-        for clip in pipeline.generate(job.labels, job.seed, job.batch, advance):
+        for clip in pipeline.generate(job.asked, job.seed, job.batch, advance, job.negative):
             before = time.perf_counter()
-            file = clip_name(spec, clip.index, clip.label, job.seed)
+            file = clip_name(spec, clip.index, clip.asked, job.seed)
             if len(clip.frames) == 1:
-                write_png(job.folder / file, clip.frames[0])
+                write_png(job.folder / file, clip.frames[0], clip.prompt)
             else:
-                write_mp4(job.folder / file, clip.frames, spec.clip.fps)
+                write_mp4(job.folder / file, clip.frames, spec.clip.fps, comment=clip.prompt)
             clips.append(_describe(file, clip, job))
             rows.append(_picks(clip.frames))
             writing += time.perf_counter() - before
-    write_contact_sheet(job.folder / SHEET, rows, SHEET_COLUMNS)
+    texts = [] if pipeline.prompts is None else [str(prompt or "") for prompt in job.asked]
+    write_contact_sheet(job.folder / SHEET, rows, SHEET_COLUMNS, texts=texts)
     seconds = {**pipeline.seconds, "video": writing, "total": time.perf_counter() - started}
     record = describe_job(pipeline, job) | {
         "clips": clips,
@@ -123,6 +131,7 @@ def describe_job(pipeline: Pipeline, job: Job) -> dict[str, Any]:
         "sampler": spec.sampler.model_dump(mode="json"),
         "seed": job.seed,
         "batch": job.batch or default_batch(spec),
+        **({} if pipeline.prompts is None else {"negative": job.negative}),
     }
 
 
@@ -133,6 +142,7 @@ def _describe(file: str, clip: Clip, job: Job) -> dict[str, Any]:
         "index": clip.index,
         "label": clip.label,
         "class": names[label] if names is not None and label is not None and label < len(names) else None,
+        "prompt": clip.prompt,
         "seed": job.seed,
     }
 

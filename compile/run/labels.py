@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from typing import TypeVar
 
 from sora_spec import output
 from sora_spec.errors import UserError
-from sora_spec.language.schema.condition import ClassCondition, NoCondition
+from sora_spec.language.schema.condition import ClassCondition, TextCondition
 from sora_spec.language.schema.spec import Spec
 
+T = TypeVar("T")
 DEFAULT_COUNT = 4
 """Clips when neither labels nor a count are asked for."""
 MOST_CLIPS = 100_000
@@ -34,8 +36,7 @@ def plan_labels(
 
     Raises UserError for a label that the model does not know, or a count that does not fit.
     """
-    if count is not None and not 1 <= count <= MOST_CLIPS:
-        raise UserError(f"--count {count} is outside 1..{MOST_CLIPS:,}", "ask for at least one clip")
+    check_count(count)
     if not isinstance(spec.condition, ClassCondition):
         return _without_labels(spec, asked, count)
     if unconditional:
@@ -52,14 +53,25 @@ def plan_labels(
     if not labels:
         known = min(len(classes or ()) or spec.condition.classes, spec.condition.classes)
         return [index % known for index in range(count or min(DEFAULT_COUNT, known))]
+    return spread(labels, count, "labels")
+
+
+def spread(asked: list[T], count: int | None, what: str) -> list[T]:
+    """Each of `asked` as often as makes `count` clips in all; once without. Raises UserError where that is uneven."""
     if count is None:
-        return labels
-    if count % len(labels):
+        return asked
+    if count % len(asked):
         raise UserError(
-            f"--count {count} is not a multiple of the {len(labels)} labels asked for",
-            f"--count {len(labels) * (count // len(labels) + 1)}, or leave it out for one clip per label",
+            f"--count {count} is not a multiple of the {len(asked)} {what} asked for",
+            f"--count {len(asked) * (count // len(asked) + 1)}, or leave it out for one clip per {what[:-1]}",
         )
-    return [label for label in labels for _ in range(count // len(labels))]
+    return [value for value in asked for _ in range(count // len(asked))]
+
+
+def check_count(count: int | None) -> None:
+    """Raise UserError for a number of clips that cannot be meant."""
+    if count is not None and not 1 <= count <= MOST_CLIPS:
+        raise UserError(f"--count {count} is outside 1..{MOST_CLIPS:,}", "ask for at least one clip")
 
 
 def check_names(names: object, spec: Spec, where: str) -> list[str]:
@@ -97,11 +109,10 @@ def _check_null(condition: ClassCondition) -> None:
 
 def _without_labels(spec: Spec, asked: Sequence[str], count: int | None) -> list[int | None]:
     if asked:
-        kind = spec.condition.kind
-        raise UserError(
-            f"{spec.name} takes no labels: its condition is {kind}", "leave --label out, and say --count N for N clips"
-        )
-    assert isinstance(spec.condition, NoCondition), "others are refused before"
+        instead = "leave --label out, and say --count N for N clips"
+        if isinstance(spec.condition, TextCondition):
+            instead = 'leave --label out, and give prompts: sora-spec generate RUN "a prompt"'
+        raise UserError(f"{spec.name} takes no labels: its condition is {spec.condition.kind}", instead)
     return [None] * (count or DEFAULT_COUNT)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +24,16 @@ from sora_spec.compile.bundle.contract import condition_ports
 from sora_spec.compile.bundle.manifest import Precision
 from sora_spec.compile.run.decoding import Decoder, Progress, ignore
 from sora_spec.compile.run.executors.stage import Stage
+from sora_spec.compile.run.prompts import Prompts
 from sora_spec.errors import UserError
 from sora_spec.language.schema.spec import Spec
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.recipe.parts import ROLES, Role
 from sora_spec.recipe.sampling import default_batch as default_batch
 from sora_spec.video import to_uint8
+
+Asked: TypeAlias = int | str | None
+"""What one clip is to show: a label, a prompt, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,19 @@ class Clip:
 
     index: int
     """Number of the sample within its seed."""
-    label: int | None
+    asked: Asked
     frames: NDArray[np.uint8]
     """(T, Y, X, 3)"""
+
+    @property
+    def label(self) -> int | None:
+        """Of a model with classes; None for a clip without."""
+        return self.asked if isinstance(self.asked, int) else None
+
+    @property
+    def prompt(self) -> str | None:
+        """Of a model that is steered by text; None for a clip without."""
+        return self.asked if isinstance(self.asked, str) else None
 
 
 @dataclass
@@ -55,6 +70,8 @@ class Pipeline:
     """What all parts compute in. Between them, and in the sampler, everything is fp32."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of each part so far, by its name."""
+    prompts: Prompts | None = None
+    """How prompts are read, of a model that is steered by text."""
 
     def __post_init__(self) -> None:
         self.seconds |= {stage.name: 0.0 for stage in self.stages}
@@ -80,23 +97,34 @@ class Pipeline:
 
     def generate(
         self,
-        labels: Sequence[int | None],
+        asked: Sequence[Asked],
         seed: int = 0,
         batch: int | None = None,
         progress: Progress = ignore,
+        negative: str | None = None,
     ) -> Iterator[Clip]:
-        """One clip for each of `labels` (None: unconditional), in order, `batch` at a time.
+        """One clip for each of `asked` (None: unconditional), in order, `batch` at a time.
 
-        `progress` is called with the number of clips times calls of a network just done; see `calls`.
+        `negative`: the prompt that guidance leads away from, in place of what stands for none. `progress` is called
+        with the number of clips times calls of a network just done; see `calls`.
         """
-        for indices in _batches(labels, batch or default_batch(self.spec)):
-            part = [labels[index] for index in indices]
-            latents = self.sample(indices, _labelled(part), seed, progress)
+        for indices in _batches(asked, batch or default_batch(self.spec)):
+            part = [asked[index] for index in indices]
+            latents = self.sample(indices, self._condition(part, negative), seed, progress)
             with with_role(self.stages, "decode").using():
-                for index, label, clip in zip(indices, part, latents, strict=True):
+                for index, shown, clip in zip(indices, part, latents, strict=True):
                     video = self.decode(clip[None], [index], seed, progress)[0]
                     self._check_finite(index, video)
-                    yield Clip(index, label, to_uint8(video))
+                    yield Clip(index, shown, to_uint8(video))
+
+    def _condition(self, asked: Sequence[Asked], negative: str | None) -> Condition:
+        """What steers a batch; the time of encoding prompts counts as the text encoder's."""
+        if self.prompts is None:
+            return _labelled([label for label in asked if not isinstance(label, str)])
+        started = time.perf_counter()
+        found = self.prompts.steer([prompt for prompt in asked if not isinstance(prompt, int)], negative)
+        self.seconds["text_encoder"] = self.seconds.get("text_encoder", 0.0) + time.perf_counter() - started
+        return found
 
     def sample(
         self,
@@ -168,11 +196,11 @@ def _labelled(labels: Sequence[int | None]) -> Condition:
     return Condition(np.array(given, np.int64) if given else None)
 
 
-def _batches(labels: Sequence[int | None], size: int) -> Iterator[range]:
+def _batches(asked: Sequence[Asked], size: int) -> Iterator[range]:
     """Numbers of the clips of each batch, which is conditional or not, never both."""
     start = 0
-    for stop in range(1, len(labels) + 1):
-        whole = stop == len(labels) or stop - start == size
-        if whole or (labels[stop] is None) != (labels[start] is None):
+    for stop in range(1, len(asked) + 1):
+        whole = stop == len(asked) or stop - start == size
+        if whole or (asked[stop] is None) != (asked[start] is None):
             yield range(start, stop)
             start = stop

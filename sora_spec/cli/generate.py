@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from sora_spec.language.schema.spec import Spec
 
+_SETTING = re.compile(r"[a-z_]+(\.[a-z0-9_]+)*=")
 Asked = Literal["auto", "torch", "onnx", "tensorrt"]
 Precision = Literal["fp32", "fp16", "bf16"]
 
@@ -25,11 +27,12 @@ def generate(
         Path,
         typer.Argument(metavar="RUN|BUNDLE|SPEC", help="Run folder (eager), bundle (exported), spec with weights."),
     ],
-    overrides: Annotated[
+    words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...",
-            help="sampler.KEY in place of the spec's; of a run also vae.tiling and vae.streaming; of a spec any field.",
+            metavar='["PROMPT"]... [KEY=VALUE]...',
+            help="Prompts of a model that is steered by text; and sampler.KEY in place of the spec's; of a run also "
+            "vae.tiling and vae.streaming; of a spec any field.",
         ),
     ] = None,
     label: Annotated[
@@ -40,8 +43,16 @@ def generate(
     unconditional: Annotated[
         bool, typer.Option("--unconditional", help="Clips without a label: the null label for all.")
     ] = False,
-    prompt: Annotated[str | None, typer.Option(help="Text, for models that are steered by text.")] = None,
-    count: Annotated[int | None, typer.Option(help="Number of clips; with labels a multiple of theirs.")] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="A prompt, also one that looks like KEY=VALUE; may be given several times.")
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="Prompts, one a line.")] = None,
+    negative: Annotated[
+        str | None, typer.Option(help="Prompt that guidance leads away from, in place of none.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(help="Number of clips; with labels or prompts a multiple of theirs.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise. Clip i of a seed is the same in whatever batch.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Short for sampler.steps=N.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Short for sampler.guidance=G; 1 is off.")] = None,
@@ -67,6 +78,7 @@ def generate(
 ) -> None:
     """Generate video: one mp4 per clip, PNG of images, a contact sheet and generate.json. Prints the files."""
     from sora_spec.compile.bundle.bundle import Bundle
+    from sora_spec.compile.run.asking import Asking, plan_clips
     from sora_spec.compile.run.executors.opening import (
         choose_backend,
         choose_precision,
@@ -75,21 +87,19 @@ def generate(
         source_spec,
     )
     from sora_spec.compile.run.executors.spec_source import SpecSource
-    from sora_spec.compile.run.labels import check_names, plan_labels
+    from sora_spec.compile.run.labels import check_names
+    from sora_spec.compile.run.prompts import read_prompts
 
-    opened = open_source(source, "generate", overrides or ())
+    written, overrides = split_words(words or ())
+    opened = open_source(source, "generate", overrides)
     chosen, computed = choose_backend(opened, backend), choose_precision(opened, precision)
     short = _short(steps, guidance, frames)
-    fields = overrides or [] if isinstance(opened, SpecSource) else []
+    fields = overrides if isinstance(opened, SpecSource) else []
     if isinstance(opened, SpecSource):
         spec = source_spec(opened, short)
     else:
-        check_overrides(overrides or (), chosen == "torch")
-        spec = source_spec(opened, [*(overrides or ()), *short])
-    if prompt is not None and spec.condition.kind != "text":
-        raise UserError(
-            f"{spec.name} is not steered by text: its condition is {spec.condition.kind}", "leave --prompt out"
-        )
+        check_overrides(overrides, chosen == "torch")
+        spec = source_spec(opened, [*overrides, *short])
     if no_ema and isinstance(opened, SpecSource):
         raise UserError("--no-ema goes with a run folder: a spec names its weights", "leave --no-ema out")
     if no_ema and chosen != "torch":
@@ -101,7 +111,14 @@ def generate(
     names = opened.classes()
     if names is not None:
         names = check_names(names, spec, f"classes.json of {source}")
-    wanted = plan_labels(spec, [*(label or ()), *([labels] if labels is not None else ())], count, names, unconditional)
+    asking = Asking(
+        [*(label or ()), *([labels] if labels is not None else ())],
+        [*written, *(prompt or ()), *([] if prompts is None else read_prompts(prompts))],
+        count,
+        unconditional,
+        negative,
+    )
+    wanted = plan_clips(spec, asking, names)
     _check_seed(seed)
 
     from sora_spec.compile.run.generation import Job, choose_folder, clip_name, run_job
@@ -113,8 +130,16 @@ def generate(
     folder = choose_folder(out, f"{spec.name}-{chosen}", files, force)
     offloaded = offload or spec.export.offload
     pipeline = open_pipeline(opened, spec, chosen, ema=not no_ema, offload=offloaded, precision=computed)
-    record = run_job(pipeline, Job(source, wanted, names, seed, batch, folder, fields))
+    if pipeline.prompts is not None:
+        pipeline.prompts.warn_of_cut([*(text for text in wanted if isinstance(text, str)), negative])
+    record = run_job(pipeline, Job(source, wanted, names, seed, batch, folder, fields, negative))
     _report(spec, folder, record, as_json)
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Prompts, and settings `key=value`: a path of lower-case names before an equals sign."""
+    settings = [word for word in words if _SETTING.match(word)]
+    return [word for word in words if not _SETTING.match(word)], settings
 
 
 def check_overrides(given: Sequence[str], eager: bool) -> None:

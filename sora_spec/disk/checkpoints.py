@@ -61,6 +61,8 @@ class State:
     """Digest of the bytes that each file of the data set has."""
     vae: str | None = None
     """Digest of the VAE whose latents the denoiser learns; None without one, and where format 1 does not say."""
+    text: str | None = None
+    """Digest of the text encoder whose features steer the denoiser, as `vae`."""
     measured: bool | None = None
     """Whether the VAE's latents are measured; None before the last step, where nothing is, and in old checkpoints."""
 
@@ -201,6 +203,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "spec": (dict, NoneType),
     "sizes": (str, NoneType),
     "vae": (str, NoneType),
+    "text": (str, NoneType),
     "measured": (bool, NoneType),
 }
 """Of every field of `State`."""

@@ -6,8 +6,8 @@
 ```
 
 `event`: "started", "resumed", or "changed" where something that decides the weights is other from `step` on. `changed`
-gives the value before and after; under the names "data" and "vae" stand digests of the data set and of the VAE.
-`damaged` names newer checkpoints that could not be used, each with the reason.
+gives the value before and after; under the names "data", "vae" and "text" stand digests of the data set, the VAE and
+the text encoder. `damaged` names newer checkpoints that could not be used, each with the reason.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any, Literal, cast
 
 from sora_spec.disk.atomic import this_host
 
-DATA, VAE = "data", "vae"
-"""Names of a change of the data set's content, and of the weights of the VAE that a denoiser learns with."""
+DATA, VAE, TEXT = "data", "vae", "text"
+"""Names of a change of the data set's content, and of the VAE and the text encoder that a denoiser learns with."""
 
 
 @dataclass(frozen=True)

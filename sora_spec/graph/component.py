@@ -256,8 +256,8 @@ def _update_graph(spec: Spec, component: Component, setting: Setting) -> Graph:
 def _text_graph(spec: Spec, setting: Setting) -> Graph:
     """Prompts that fill their tokens, through the frozen encoder; blocks but the first and the last are alike."""
     # Imported here: most specs have no text encoder, and short commands feel every module.
-    from sora_spec.graph.lower.encoder_configs import known_config
-    from sora_spec.graph.lower.text_encoder import build_text_encoder, check_tokens
+    from sora_spec.graph.lower.text_encoder import build_text_encoder
+    from sora_spec.language.text_encoders import check_tokens, known_config
 
     condition = spec.condition
     if condition.kind != "text":

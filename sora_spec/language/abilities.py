@@ -99,12 +99,12 @@ def unbuilt(section: str, kind: str | None) -> Lack | None:
     return Lack(tuple(WORDS), f"{section}.kind", why, f"can be built: {', '.join(buildable(section))}")
 
 
-def text_is_not_encoded(spec: Spec) -> Lack | None:
-    """Nothing turns prompts into features."""
+def text_is_not_exported(spec: Spec) -> Lack | None:
+    """Nothing writes a text encoder into a bundle."""
     if spec.condition.kind != "text":
         return None
-    help = "use a condition of kind class or none"
-    return Lack(("train", "generate"), "condition.kind", "no text encoder can be run yet", help)
+    help = 'generate from the run itself: sora-spec generate RUN "a prompt"'
+    return Lack(("export",), "condition.kind", "text encoders cannot be exported yet", help)
 
 
 def clips_are_not_shared(spec: Spec) -> Lack | None:
@@ -168,7 +168,7 @@ def clips_are_too_long_to_export(spec: Spec) -> Lack | None:
 
 
 ROWS: tuple[Callable[[Spec], Lack | None], ...] = (
-    text_is_not_encoded,
+    text_is_not_exported,
     clips_are_not_shared,
     vae_has_nothing_to_learn,
     vae_batch_is_not_shared,

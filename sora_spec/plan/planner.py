@@ -17,7 +17,7 @@ from sora_spec.plan.memory.overhead import context, fragmentation, within_room
 from sora_spec.plan.memory.terms import Phase
 from sora_spec.plan.remarks import assumptions, not_counted
 from sora_spec.plan.time.sampling import sampler_calls
-from sora_spec.plan.time.timing import StepTime, compute_seconds, train_step
+from sora_spec.plan.time.timing import StepTime, compute_seconds, prompt_seconds, train_step
 from sora_spec.recipe.parts import PartName
 
 Verdict = Literal["yes", "tight", "no"]
@@ -184,16 +184,9 @@ def _generation_times(job: Job) -> Times:
         decode = once.times(generate_phases.decode_calls(job))
     calls = sampler_calls(job.spec)
     sampling = Interval(*[calls[end] * call[end] for end in range(3)])
-    total = sampling.plus(decode).plus(_text_seconds(job)).plus(generate_phases.offload_seconds(job))
+    prompts = prompt_seconds(job, job.generated + job.guided)  # the empty one once
+    total = sampling.plus(decode).plus(prompts).plus(generate_phases.offload_seconds(job))
     return _priced(job, StepTime({"denoise": call, "decode": exactly(0)}), total, job.count)
-
-
-def _text_seconds(job: Job) -> Interval:
-    """Encoding the prompts of a batch, once."""
-    work, condition = generate_phases.text_work(job), job.spec.condition
-    if work is None or condition.kind != "text":
-        return ZERO
-    return compute_seconds(work.rows, job.device, condition.precision, job.allows_tf32)
 
 
 def _priced(job: Job, step: StepTime, seconds: Interval, devices: int) -> Times:

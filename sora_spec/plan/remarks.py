@@ -156,13 +156,13 @@ def not_counted(job: Job) -> list[str]:
     found = ["other programs on the device, and a screen on it", "torch.compile, CUDA graphs and TensorRT"]
     if job.mode == "train":
         found += ["loading of data, checkpoints and sample grids in the time", _uncounted_host(job)]
-        if job.spec.condition.kind == "text":
-            found.append("the text encoder: its features are taken as given")
+        if job.spec.condition.kind == "text" and job.stage == "denoiser":
+            found.append("features of earlier captions, of which 64 MiB stay on the device")
     else:
         found += ["reading weights from disk, writing videos", "egress, storage and idle time in the cost"]
     unknown = unknown_encoder(job.spec)
     if unknown is not None:
         found.append(f"the size of the text encoder: {unknown}")
-    elif job.mode == "generate" and job.spec.condition.kind == "text":
+    elif job.spec.condition.kind == "text" and (job.mode == "generate" or job.stage == "denoiser"):
         found.append("padding masks of prompts")
     return found

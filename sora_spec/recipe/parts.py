@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
 
-GraphName = Literal["denoiser", "vae_decoder"]
+GraphName = Literal["text_encoder", "denoiser", "vae_decoder"]
 """Parts that generating runs, each a graph of its own."""
-PartName = Literal["text_encoder", "vae_encoder", GraphName]
+PartName = Literal["vae_encoder", GraphName]
 Role = Literal["encode text", "encode", "denoise", "decode"]
 """What a part does. Several may share a role, and then run in the order of the list."""
 

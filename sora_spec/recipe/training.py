@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 SHOWN_SAMPLES = 8
 """Clips of a sample grid: generated while the denoiser is trained."""
+FEATURE_BYTES = 64 * 2**20
+"""Features of captions that stay on the device, so that a caption which comes again is not encoded again."""
 SHOWN_RECONSTRUCTIONS = 4
 """Whole clips of a reconstruction grid: encoded and decoded while the VAE is trained."""
 

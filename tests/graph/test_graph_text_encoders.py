@@ -27,9 +27,9 @@ from sora_spec.builders.trace.compare import first_divergence
 from sora_spec.builders.trace.memory_trace import MemoryTrace
 from sora_spec.errors import UserError
 from sora_spec.graph import Setting, count, graph_from_spec, memory, verify
-from sora_spec.graph.lower.encoder_configs import RELEASED, config_from_values, find_config
 from sora_spec.language.loading import load_spec
 from sora_spec.language.schema.spec import Spec
+from sora_spec.language.text_encoders import RELEASED, config_from_values, find_config
 
 SMALL: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "vocab_size": 100}
 SMALL_T5: dict[str, Any] = {"d_model": 64, "d_ff": 96, "num_heads": 4, "d_kv": 8, "vocab_size": 100}

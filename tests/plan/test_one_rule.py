@@ -219,16 +219,6 @@ def test_tree_and_bar_count_a_term_in_the_same_part(name: str) -> None:
                 assert tree == bar, (phase.name, TITLES[group])
 
 
-def test_widths_of_text_encoders_are_those_of_their_graphs() -> None:
-    from sora_spec.graph.lower.encoder_configs import find_config
-    from sora_spec.language.rules.network import TEXT_WIDTHS
-
-    for name, width in TEXT_WIDTHS.items():
-        config = find_config(name)
-        if config is not None:
-            assert config.width == width, name
-
-
 def _plan(*arguments: str) -> dict[str, Any]:
     return json.loads(_run("plan", *arguments, "--json").stdout)
 

@@ -68,7 +68,7 @@ class VaeTask:
         shape = self.module.latent_shape(video.shape)[1:]
         return to_device(normal(self.settings.train.seed, "posterior", samples, shape), video.device)
 
-    vae_digest = None
+    vae_digest = text_digest = None
 
     def held(self) -> list[Tensor]:
         """See `Task.held`."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from sora_spec.builders.text.tokenizer import PromptTokenizer
 from sora_spec.compile.bundle.bundle import Bundle
 from sora_spec.compile.bundle.contract import contract_of
 from sora_spec.compile.bundle.manifest import Precision
@@ -14,11 +15,13 @@ from sora_spec.compile.run.decoding import decoder_of
 from sora_spec.compile.run.executors.spec_source import SpecSource, is_spec
 from sora_spec.compile.run.executors.stage import Backend, Stage
 from sora_spec.compile.run.pipeline import Pipeline, with_role
+from sora_spec.compile.run.prompts import Prompts
 from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
 from sora_spec.language.abilities import Verb, refuse
 from sora_spec.language.loading import load_spec
 from sora_spec.language.packaged import packaged_names
+from sora_spec.language.schema.condition import TextCondition
 from sora_spec.language.schema.spec import Spec
 from sora_spec.recipe.parts import graph_parts
 
@@ -133,7 +136,34 @@ def open_pipeline(
         stages = _bundle_stages(source, trained, backend, offload)
     else:
         stages = _eager_stages(source, trained.model_copy(update={"vae": spec.vae}), ema, offload, computed)
-    return Pipeline(spec, stages, decoder_of(spec, with_role(stages, "decode")), computed)
+    text = isinstance(spec.condition, TextCondition)
+    prompts = _open_prompts(source, trained, with_role(stages, "denoise"), offload) if text else None
+    return Pipeline(spec, stages, decoder_of(spec, with_role(stages, "decode")), computed, prompts=prompts)
+
+
+def _open_prompts(source: Source, spec: Spec, denoiser: Stage, offload: bool) -> Prompts:
+    """The frozen text encoder of the spec, which a run and a spec name and do not hold."""
+    from sora_spec.builders.text.encoder import load_encoder, text_digest
+    from sora_spec.builders.text.folders import find_encoder
+    from sora_spec.builders.weights.digest import warn_of_other_encoder
+    from sora_spec.compile.export.graph_modules import DenoiserGraph
+    from sora_spec.compile.run.executors.torch_stage import TorchStage
+
+    condition = spec.condition
+    assert isinstance(condition, TextCondition)
+    if isinstance(source, Bundle):
+        raise UserError(f"{source.path} holds no text encoder", "generate from the run folder")
+    tokenizer = PromptTokenizer.open(find_encoder(condition.encoder).tokenizer, condition.tokens)
+    encoder = load_encoder(condition)
+    if isinstance(source, RunFolder):
+        warn_of_other_encoder(source, text_digest(encoder, tokenizer))
+    assert isinstance(denoiser, TorchStage)
+    assert isinstance(denoiser.module, DenoiserGraph)
+    null = denoiser.module.denoiser.null_context
+    table = None if null is None else null.float().cpu().numpy()
+    return Prompts(
+        condition, tokenizer, TorchStage("text_encoder", encoder, contract_of(spec, "text_encoder"), offload), table
+    )
 
 
 def _bundle_stages(bundle: Bundle, spec: Spec, backend: Backend, offload: bool) -> list[Stage]:

@@ -14,9 +14,9 @@ from sora_spec.graph.eager.ops.masked_attention import masked_attention
 from sora_spec.graph.eager.ops.pointwise import add, unary
 from sora_spec.graph.eager.ops.views import narrow, rearrange
 from sora_spec.graph.eager.tensor import Tensor, run_one
-from sora_spec.graph.lower.encoder_configs import EncoderConfig
 from sora_spec.graph.lower.text_layers import ENCODER, LayerNorm, Unbiased, activate, arange, heads_joined
 from sora_spec.graph.lower.weights import Linear, Weights
+from sora_spec.language.text_encoders import EncoderConfig
 
 
 class ClipBlock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from sora_spec.graph.eager.ops.embedding import embedding
+from sora_spec.graph.eager.ops.norm import layer_norm
 from sora_spec.graph.eager.ops.pointwise import cast_to, gelu, minus_from, mul, mul_scalar, silu, unary
 from sora_spec.graph.eager.ops.views import cat, unsqueeze
 from sora_spec.graph.eager.tensor import Tensor
@@ -50,17 +51,19 @@ class PooledText:
     """One vector of a prompt, projected."""
 
     def __init__(self, weights: Weights, condition: TextCondition, width: int) -> None:
+        self.normed = condition.feature_norm == "layer_norm"
         self.proj = Linear(weights, "condition.proj", condition.width, width)
 
     def __call__(self, pooled: Tensor) -> Tensor:
         """(B, width) → (B, D)."""
-        return self.proj(cast_to(pooled, self.proj.weight.dtype))
+        return self.proj(_features(self.normed, cast_to(pooled, self.proj.weight.dtype)))
 
 
 class TextTokens:
     """The tokens of a prompt: linear, GELU, linear."""
 
     def __init__(self, weights: Weights, condition: TextCondition, width: int) -> None:
+        self.normed = condition.feature_norm == "layer_norm"
         self.fc1 = Linear(weights, "condition.fc1", condition.width, width)
         self.fc2 = Linear(weights, "condition.fc2", width, width)
         if condition.no_prompt == "table":
@@ -68,4 +71,8 @@ class TextTokens:
 
     def __call__(self, features: Tensor) -> Tensor:
         """(B, M, width) → (B, M, D)."""
-        return self.fc2(gelu(self.fc1(cast_to(features, self.fc1.weight.dtype))))
+        return self.fc2(gelu(self.fc1(_features(self.normed, cast_to(features, self.fc1.weight.dtype)))))
+
+
+def _features(normed: bool, features: Tensor) -> Tensor:
+    return layer_norm(features) if normed else features

@@ -15,9 +15,9 @@ from sora_spec.graph.eager.ops.pointwise import add, add_scalar, binary, cast_to
 from sora_spec.graph.eager.ops.reduction import mean
 from sora_spec.graph.eager.ops.views import permute, rearrange, unsqueeze
 from sora_spec.graph.eager.tensor import Tensor, run_one
-from sora_spec.graph.lower.encoder_configs import EncoderConfig
 from sora_spec.graph.lower.text_layers import ENCODER, TOKENS, Unbiased, activate, arange, heads_joined
 from sora_spec.graph.lower.weights import Weights
+from sora_spec.language.text_encoders import EncoderConfig
 
 
 class T5Norm:

@@ -6,12 +6,11 @@ tokens.
 
 from __future__ import annotations
 
-from sora_spec.errors import UserError
 from sora_spec.graph.lower.bert_encoder import Bert
 from sora_spec.graph.lower.clip_text import ClipText
-from sora_spec.graph.lower.encoder_configs import EncoderConfig
 from sora_spec.graph.lower.t5_encoder import T5Encoder
 from sora_spec.graph.lower.weights import Weights
+from sora_spec.language.text_encoders import EncoderConfig
 
 
 def build_text_encoder(weights: Weights, config: EncoderConfig, depth: int) -> T5Encoder | ClipText | Bert:
@@ -23,12 +22,3 @@ def build_text_encoder(weights: Weights, config: EncoderConfig, depth: int) -> T
             return ClipText(weights, config, depth)
         case "bert":
             return Bert(weights, config, depth)
-
-
-def check_tokens(config: EncoderConfig, tokens: int) -> None:
-    """Raises UserError where a prompt is longer than the encoder's table of positions."""
-    if config.positions and tokens > config.positions:
-        raise UserError(
-            f"condition.tokens: this encoder takes prompts of {config.positions} tokens, and {tokens} are asked for",
-            f"set condition.tokens={config.positions}",
-        )

@@ -203,8 +203,8 @@ CODES = (
     Code(
         "E326",
         "a text width that is not the encoder's",
-        "For well-known encoders the width of the features is known: T5-v1.1-XXL and UMT5-XXL 4096, T5-v1.1-XL 2048, "
-        "CLIP ViT-L/14 768, CLIP ViT-B/32 512, all-MiniLM-L6-v2 384.",
+        "The width of the features is known of released encoders (T5-v1.1-XXL and UMT5-XXL 4096, T5-v1.1-XL 2048, "
+        "CLIP ViT-L/14 768, CLIP ViT-B/32 512, all-MiniLM-L6-v2 384, …), and of a folder from its `config.json`.",
         "condition: {kind: text, encoder: google/t5-v1_1-xxl, width: 512, pooled: true}",
         "condition: {kind: text, encoder: google/t5-v1_1-xxl, width: 4096, pooled: true}",
     ),

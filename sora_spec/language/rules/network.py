@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sora_spec.errors import UserError
 from sora_spec.language.facts import temporal_facts
 from sora_spec.language.rules.problem import At, Problem, divisors, multiples_around
 
@@ -14,16 +15,6 @@ if TYPE_CHECKING:
 
 MAX_PARAMETERS = 10**12
 """Parameters of a backbone. The largest published video transformers have about 3·10¹⁰."""
-
-TEXT_WIDTHS = {
-    "t5-v1_1-xxl": 4096,
-    "t5-v1_1-xl": 2048,
-    "umt5-xxl": 4096,
-    "clip-vit-base-patch32": 512,
-    "clip-vit-large-patch14": 768,
-    "all-minilm-l6-v2": 384,
-}
-"""Feature widths of well-known text encoders, from their published configurations."""
 
 
 def heads_divide_width(spec: Spec) -> Iterator[Problem]:
@@ -195,16 +186,25 @@ def time_is_an_interpolants(spec: Spec) -> Iterator[Problem]:
 
 
 def text_width_is_the_encoders(spec: Spec) -> Iterator[Problem]:
-    """E326."""
-    if spec.condition.kind != "text":
+    """E326. Of encoders that are known: released ones, and folders with a `config.json`."""
+    condition = spec.condition
+    if condition.kind != "text":
         return
-    name = spec.condition.encoder.rstrip("/").rsplit("/", 1)[-1]
-    width = TEXT_WIDTHS.get(name.lower())
-    if width is not None and width != spec.condition.width:
+    from sora_spec.language.text_encoders import find_config  # most specs have no text encoder
+
+    try:
+        config = find_config(condition.encoder)
+    except UserError:
+        return  # whoever reads the encoder says what is wrong with its folder
+    if config is None:
+        return
+    name = condition.encoder.rstrip("/").rsplit("/", 1)[-1]
+    width = config.pooled_width if condition.pooled else config.width
+    if width != condition.width:
         yield Problem(
             "E326",
-            f"the features of {name} have width {width}, but the spec says {spec.condition.width}",
-            At("condition.width", f"width {spec.condition.width}"),
+            f"the features of {name} have width {width}, but the spec says {condition.width}",
+            At("condition.width", f"width {condition.width}"),
             (At("condition.encoder", f"width {width}"),),
             f"Set `condition.width: {width}`.",
         )

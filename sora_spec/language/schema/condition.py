@@ -31,14 +31,18 @@ class TextCondition(Section):
 
     kind: Literal["text"]
     encoder: str
-    """Name or folder of the encoder."""
+    """A folder as `transformers` writes it, with `config.json`, weights and `tokenizer.json`; or the name of such an
+    encoder, of which a copy lies in Hugging Face's cache or comes as a package. Nothing is downloaded."""
     tokens: Annotated[int, Field(ge=1, le=4096)] = 77
     """Tokens of a prompt; longer prompts are cut."""
     width: Size = 512
     """Width of the encoder's features."""
+    feature_norm: Literal["none", "layer_norm"] = "none"
+    """What is done with the features before they are projected: nothing (PixArt-α, Open-Sora, Latte-1, Wan), or each
+    token is brought to mean 0 and variance 1, as features of unlike size or of one direction ask for."""
     pooled: bool = False
     """Use the one pooled vector of the prompt in place of its tokens, projected and added to the time embedding
-    (OpenDiT)."""
+    (OpenDiT). It is CLIP's own; of other encoders the mean over the tokens that are not padding."""
     dropout: Probability = 0.1
     """How often a training prompt is replaced by the empty one."""
     precision: Precision = "bf16"

@@ -102,6 +102,9 @@ class Train(Section):
     """Checkpoints that are kept; older ones are deleted once a newer one is whole."""
     sample_every: Steps | None = None
     """Steps between sample grids; `null` for none."""
+    prompts: Annotated[tuple[str, ...], Field(strict=False, min_length=1, max_length=8)] | None = None
+    """Prompts of the sample grids of a model that is steered by text, at most 8. Left out: the first captions of the
+    data."""
     workers: Annotated[int, Field(ge=0, le=256)] = 1
     """Background processes that decode video."""
 

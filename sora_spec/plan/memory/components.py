@@ -70,7 +70,7 @@ def _vae(job: Job, half: str) -> Part:
 
 
 def _text(job: Job) -> Part:
-    work = encoder_work(job, 1)
+    work = encoder_work(job)
     if work is not None:
         return Part(work.parameters, work.forward_flops)
     return Part(None, None) if job.spec.condition.kind == "text" else _NOTHING

@@ -9,7 +9,7 @@ from sora_spec.plan.job import Job, with_clip
 from sora_spec.plan.memory.overhead import conv_workspace, matrix_workspace
 from sora_spec.plan.memory.resident import weight_terms
 from sora_spec.plan.memory.terms import Phase, Term, hold, some
-from sora_spec.plan.memory.text_encoders import encoder_work
+from sora_spec.plan.memory.text_encoders import encoder_terms, encoding_terms
 from sora_spec.plan.memory.train_phases import activation_terms
 from sora_spec.plan.memory.workload import Workload
 from sora_spec.recipe.sampling import decoder_steps, frames_per_decode
@@ -25,10 +25,11 @@ def generate_phases(job: Job) -> list[Phase]:
     denoiser, decoder = network_work(job), decode_work(job)
     network = _network_terms(denoiser, job)
     vae = [hold("VAE", "weights", decoder.parameter_bytes + decoder.buffer_bytes)] if decoder else []
-    text = _text_terms(job)
+    text = encoder_terms(job)
     always = matrix_workspace(job.device)
-    phases = [Phase("text encode", some([*always, *text, *([] if alone else [*network, *vae])]))] if text else []
-    others = [] if alone else [*text[:1]]
+    others = [] if alone else [*network, *vae]
+    phases = [Phase("text encode", some([*always, *text, *encoding_terms(job), *others]))] if text else []
+    others = [] if alone else text
     peak = sampler_work(job).peak
     terms = [hold("denoiser", "inputs", peak.input_bytes), *activation_terms(peak, "denoiser")]
     phases.append(Phase("denoise", some([*always, *network, *([] if alone else vae), *others, *terms])))
@@ -108,22 +109,3 @@ def offload_seconds(job: Job) -> Interval:
 def _network_terms(work: Workload, job: Job) -> list[Term]:
     size = 2 if job.precision == "bf16" else 4
     return [*weight_terms(work, "denoiser", 1, size), hold("denoiser", "buffers", work.buffer_bytes)]
-
-
-def text_work(job: Job) -> Workload | None:
-    """All prompts of a batch through the text encoder, the empty ones of guidance included; None without one."""
-    return encoder_work(job, job.generated * (2 if job.guided else 1))
-
-
-def _text_terms(job: Job) -> list[Term]:
-    """The encoder's weights, and what encoding takes beside them."""
-    work = text_work(job)
-    if work is None:
-        return []
-    condition = job.spec.condition
-    assert condition.kind == "text"
-    return [
-        hold("text encoder", "weights", work.parameter_bytes + work.buffer_bytes, precision=condition.precision),
-        hold("denoiser", "prompts", work.peak.input_bytes),
-        *activation_terms(work.peak, "text encoder"),
-    ]

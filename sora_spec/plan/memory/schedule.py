@@ -236,7 +236,7 @@ def _parts(spec: Spec, component: Component) -> tuple[object, ...]:
     """The values of a spec that decide one component's graph."""
     clip, vae, condition = spec.clip, spec.vae, spec.condition
     if component == "text_encode":
-        from sora_spec.graph.lower.encoder_configs import find_config  # most specs have no text encoder
+        from sora_spec.language.text_encoders import find_config  # most specs have no text encoder
 
         assert condition.kind == "text"
         return (component, find_config(condition.encoder), condition.encoder, condition.tokens)

@@ -25,6 +25,7 @@ from sora_spec.plan.memory.resident import (
 )
 from sora_spec.plan.memory.sharded import ShardedPeak, left_gathered, sharded_peak
 from sora_spec.plan.memory.terms import Phase, Term, hold, some
+from sora_spec.plan.memory.text_encoders import encoder_terms, encoding_terms
 from sora_spec.plan.memory.workload import Peak, Workload
 from sora_spec.recipe.training import SHOWN_RECONSTRUCTIONS, SHOWN_SAMPLES, vae_crop
 
@@ -61,8 +62,10 @@ def crop_spec(spec: Spec) -> Spec:
 def _denoiser_phases(job: Job) -> list[Phase]:
     work = step_work(job)
     kept = training_terms(job, work)
-    kept.device.extend([*vae_terms(job), *matrix_workspace(job.device), *read_terms(job, job.spec)])
+    text = encoder_terms(job)
+    kept.device.extend([*vae_terms(job), *text, *matrix_workspace(job.device), *read_terms(job, job.spec)])
     phases = [_encode_phase(job, work, kept)] if job.has_vae else []
+    phases += [_prompt_phase(job, work, kept)] if text else []
     phases += [_step_phase(job, work, kept), _optimizer_phase(job, work, kept)]
     if job.spec.train.sample_every is not None:
         phases += _sample_phases(job, work, kept)
@@ -140,6 +143,14 @@ def vae_terms(job: Job) -> list[Term]:
         return []
     work = job.work("vae_encode", job.micro_batch, "fp32")  # the graph that encoding needs anyway
     return [hold("VAE", "frozen weights", work.parameter_bytes + work.buffer_bytes)]
+
+
+def _prompt_phase(job: Job, work: Workload, kept: Resident) -> Phase:
+    """Encoding a caption, with a pass's latents and the gradients of the passes before."""
+    inputs = hold("denoiser", "inputs", step_work(job).peak.input_bytes)
+    before = [hold("denoiser", "gradients of earlier passes", gradient_bytes(job, work))]
+    device, host = _placed(job, before if job.accumulation > 1 else [])
+    return _phase("text encode", kept, [*device, inputs, *encoding_terms(job)], host)
 
 
 def _encode_phase(job: Job, work: Workload, kept: Resident) -> Phase:

@@ -29,6 +29,7 @@ from sora_spec.plan.job import Job
 from sora_spec.plan.memory.resident import sharding_of
 from sora_spec.plan.memory.schedule import Row
 from sora_spec.plan.memory.sharded import exchanged_bytes, step_messages
+from sora_spec.plan.memory.text_encoders import encoder_work
 from sora_spec.plan.memory.workload import Workload
 
 _COPY = Interval(0.6, 0.8, 0.92)  # share of the memory's rate that one pointwise kernel reaches
@@ -223,6 +224,14 @@ def optimizer_seconds(job: Job, work: Workload) -> Interval:
     return found.plus(_over(beside, _HOST_MEMORY)).plus(_over(4 * share if beside else 0.0, _HOST_LINK))
 
 
+def prompt_seconds(job: Job, prompts: int) -> Interval:
+    """So many prompts through the text encoder, one after another; nothing without one that is known."""
+    work, condition = encoder_work(job), job.spec.condition
+    if work is None or condition.kind != "text":
+        return ZERO
+    return compute_seconds(work.rows, job.device, condition.precision, job.allows_tf32).times(prompts)
+
+
 def train_step(job: Job, work: Workload) -> StepTime:
     """One optimiser step on one rank; all ranks take as long."""
     compute = compute_seconds(work.rows, job.device, job.precision, job.allows_tf32)
@@ -230,6 +239,8 @@ def train_step(job: Job, work: Workload) -> StepTime:
     if job.stage == "denoiser" and job.has_vae:
         encode = job.work("vae_encode", job.micro_batch, "fp32")
         parts["encode"] = compute_seconds(encode.rows, job.device, "fp32", job.allows_tf32)
+    if job.stage == "denoiser" and encoder_work(job) is not None:
+        parts["text encode"] = prompt_seconds(job, job.micro_batch)  # each caption is new
     if job.ranks > 1 or job.states_on_host:
         messages = sharding_seconds(job, work).plus(host_seconds(job, work))
         parts["messages"] = exposed(messages, compute).plus(sequence_seconds(job, work))

@@ -40,6 +40,11 @@ class EncoderConfig:
     last_token_is_largest: bool = True
     """Whether CLIP's pooled place is found as the largest token (`eos_token_id: 2`), or by its number."""
 
+    @property
+    def pooled_width(self) -> int:
+        """Width of the one vector of a prompt."""
+        return self.projection or self.width
+
 
 def _t5(width: int, hidden: int, depth: int, heads: int, head_width: int = 64) -> EncoderConfig:
     return EncoderConfig("t5", width, depth, heads, head_width, hidden, 32_128, "relu")
@@ -116,6 +121,15 @@ def known_config(encoder: str) -> EncoderConfig:
             + ", ".join(RELEASED),
         )
     return config
+
+
+def check_tokens(config: EncoderConfig, tokens: int) -> None:
+    """Raises UserError where a prompt is longer than the encoder's table of positions."""
+    if config.positions and tokens > config.positions:
+        raise UserError(
+            f"condition.tokens: this encoder takes prompts of {config.positions} tokens, and {tokens} are asked for",
+            f"set condition.tokens={config.positions}",
+        )
 
 
 @lru_cache(maxsize=16)

@@ -1,0 +1,1 @@
+"""Prompts → features: a frozen text encoder of `transformers`, and its tokenizer."""
