@@ -91,3 +91,5 @@ def trained_vae(vae: TrainableVae, weights: Weights, full: bool = False) -> Trai
             from sora_spec.graph.lower.causal3d import Causal3d
 
             return Causal3d(weights, vae, full)
+        case kind:
+            raise AssertionError(f"vae.kind {kind!r} has no lowering")

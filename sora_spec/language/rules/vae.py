@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sora_spec.language.facts import is_trainable
+from sora_spec.language.facts import is_trainable, vae_facts
 from sora_spec.language.rules.grid import fits_vae, frame_rule
 from sora_spec.language.rules.problem import At, Problem, counted, divisors, multiples_around
 from sora_spec.language.shapes import latent_frames, pixel_frames
 
 if TYPE_CHECKING:
     from sora_spec.language.schema.spec import Spec
-    from sora_spec.language.schema.vae import IdentityVae, TrainableVae
+    from sora_spec.language.schema.vae import Causal3dVae, IdentityVae, ImageKlVae
 
 MAX_CHANNELS = 65_536
 """Channels of one level of a VAE."""
@@ -23,14 +23,14 @@ def compression_fits_levels(spec: Spec) -> Iterator[Problem]:
     vae = spec.vae
     if vae.kind == "identity":
         yield from _identity(vae)
-    elif vae.kind == "image_kl":
-        if vae.compression.time != 1:
-            yield Problem(
-                "E309",
-                f"the image VAE works frame by frame, but its time compression is {vae.compression.time}",
-                At("vae.compression.time", "must be 1"),
-                help="Set `time: 1`, or use `kind: causal3d`, which compresses time.",
-            )
+    elif vae_facts(vae).per_frame and vae.compression.time != 1:
+        yield Problem(
+            "E309",
+            f"`kind: {vae.kind}` works frame by frame, but its time compression is {vae.compression.time}",
+            At("vae.compression.time", "must be 1"),
+            help="Set `time: 1`, or use `kind: causal3d`, which compresses time.",
+        )
+    if vae.kind == "image_kl":
         yield from _levels(vae)
     elif vae.kind == "causal3d":
         yield from _levels(vae)
@@ -56,7 +56,7 @@ def _identity(vae: IdentityVae) -> Iterator[Problem]:
         )
 
 
-def _levels(vae: TrainableVae) -> Iterator[Problem]:
+def _levels(vae: ImageKlVae | Causal3dVae) -> Iterator[Problem]:
     levels, space = len(vae.multipliers), vae.compression.space
     if 2 ** (levels - 1) != space:
         wanted, verb = space.bit_length(), "compresses" if levels == 1 else "compress"
@@ -89,7 +89,7 @@ def groups_divide_channels(spec: Spec) -> Iterator[Problem]:
 
 def levels_are_bounded(spec: Spec) -> Iterator[Problem]:
     """E327, the part about the VAE."""
-    if not is_trainable(spec.vae):
+    if spec.vae.kind != "image_kl" and spec.vae.kind != "causal3d":  # those that have levels
         return
     widest = spec.vae.width * max(spec.vae.multipliers)
     if widest > MAX_CHANNELS:
