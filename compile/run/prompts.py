@@ -120,7 +120,7 @@ class Prompts:
     def _table(self, samples: int, beside: bool) -> Condition:
         """The network's own null prompt: beside prompts with their masks, as it was trained, else with all tokens."""
         assert self.table is not None
-        tokens = np.broadcast_to(self.table, (samples, *self.table.shape))
+        tokens = np.repeat(self.table[None], samples, 0)
         whole = self.condition.masked and not beside
         return Condition(tokens=tokens, mask=np.ones(tokens.shape[:2], np.int64) if whole else None)
 

@@ -23,8 +23,8 @@ def requests() -> Iterator[Case]:
         "labels of nothing": {"labels": ""},
         "frames of 3000": {"frames": 3000},
         "torch": {"backend": "torch"},
-        "tiles": {"overrides": ["vae.tiling=none"]},
-        "depth": {"overrides": ["backbone.depth=2"]},
+        "tiles": {"words": ["vae.tiling=none"]},
+        "depth": {"words": ["backbone.depth=2"]},
     }.items():
 
         def run(folder: Path, settings: Values = settings) -> str | None:

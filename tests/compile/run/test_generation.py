@@ -118,7 +118,7 @@ def test_files_decode_to_the_right_video(
 def test_short_options_reach_sampler_and_record(
     tiny_run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = {"steps": 2, "guidance": 3.0, "frames": 3, "overrides": ["sampler.guidance_channels=2"]}
+    settings = {"steps": 2, "guidance": 3.0, "frames": 3, "words": ["sampler.guidance_channels=2"]}
     generate(tiny_run.path, count=1, out=tmp_path, as_json=True, **settings)  # type: ignore[arg-type]
     record = json.loads(capsys.readouterr().out)
     assert record["sampler"] == {"kind": "euler", "steps": 2, "guidance": 3.0, "guidance_channels": 2}
@@ -165,7 +165,7 @@ def test_bundle_generates_without_torch(tiny_bundle: Bundle, tmp_path: Path) -> 
         ({"prompt": "a cat"}, "not steered by text"),
         ({"backend": "torch"}, "--backend torch runs run folders"),
         ({"no_ema": True}, "--no-ema goes with a run folder"),
-        ({"overrides": ["backbone.depth=3"]}, "fixed by training"),
+        ({"words": ["backbone.depth=3"]}, "fixed by training"),
         ({"steps": 0}, "steps"),
         ({"frames": 4}, "frames"),
         ({"frames": 2049}, "takes 1 to 512 frames"),
