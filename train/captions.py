@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from sora_spec import output
 from sora_spec.builders.diffusion.samplers import Condition
 from sora_spec.builders.text.encoder import TextEncoder, load_encoder, text_digest
 from sora_spec.builders.text.folders import find_encoder
@@ -39,6 +40,16 @@ class CaptionSource:
         """The encoder of the spec on `device`. Raises UserError as `load_encoder` does."""
         tokenizer = PromptTokenizer.open(find_encoder(condition.encoder).tokenizer, condition.tokens)
         return cls(condition, load_encoder(condition).to(device), tokenizer, device)
+
+    def warn_of_cut(self, captions: Iterable[str | None]) -> None:
+        """Say how many captions are longer than what the encoder is given of them."""
+        known = [caption for caption in dict.fromkeys(captions) if caption]
+        cut = [caption for caption in known if self.tokenizer.is_cut(caption)]
+        if cut:
+            output.warn(
+                f"only the first {self.condition.tokens} tokens (condition.tokens) are read of {len(cut):,} of "
+                f"{len(known):,} captions, such as {cut[0][:80]!r}"
+            )
 
     def digest(self) -> str:
         """Of all that features follow from."""

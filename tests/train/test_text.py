@@ -131,6 +131,17 @@ def test_a_caption_is_encoded_once_and_the_cache_is_bounded(text_spec: Any) -> N
 FIELDS = {"train__steps": 6, "train__checkpoint_every": 3, "train__sample_every": 6}
 
 
+def test_captions_that_are_read_in_part_are_said(text_spec: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    condition = text_spec().condition
+    source = CaptionSource.open(condition, torch.device("cpu"))
+    long = "seven left " * condition.tokens
+    source.warn_of_cut(["a seven", long, long, None])
+    said = " ".join(capfd.readouterr().err.split())
+    assert f"only the first {condition.tokens} tokens (condition.tokens) are read of 1 of 2 captions" in said
+    source.warn_of_cut(["a seven", None])
+    assert capfd.readouterr().err == ""
+
+
 def test_a_run_that_goes_on_is_the_run_that_never_stopped(text_spec: Any, tmp_path: Path) -> None:
     train_stage(text_spec(**FIELDS), tmp_path / "whole")
     train_stage(text_spec(**FIELDS | {"train__steps": 3}), tmp_path / "parts")

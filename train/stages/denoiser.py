@@ -61,6 +61,8 @@ class DenoiserTask:
         if isinstance(spec.condition, TextCondition):
             self.captions = CaptionSource.open(spec.condition, ranks.device)
             self.text_digest = self.captions.digest()
+            if ranks.is_main:
+                self.captions.warn_of_cut(self.dataset.captions or ())
         own = run is not None and run.stage("vae").latest() is not None
         self.vae: VaeModule = load_vae(run, lacking=lacking) if run and own else load_named_vae(spec)
         self.vae_digest = vae_digest(self.vae)
