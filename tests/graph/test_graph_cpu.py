@@ -15,7 +15,7 @@ from sora_spec.builders.trace.allocator import watched
 from sora_spec.graph import Setting, graph_from_spec, memory
 from sora_spec.graph.passes.state import AdamWKind
 from sora_spec.language.loading import load_spec
-from sora_spec.language.schema.condition import ClassCondition
+from sora_spec.language.schema.condition import ClassCondition, TextCondition
 from sora_spec.language.shapes import derive_shapes
 from sora_spec.train.recompute import recompute_blocks
 from tests.support.adamw import optimizer_memory
@@ -35,11 +35,16 @@ class Step:
         latent = derive_shapes(spec).latent
         self.latents, self.noise = torch.randn(batch, *latent), torch.randn(batch, *latent)
         self.time = torch.rand(batch)
-        self.labels = torch.zeros(batch, dtype=torch.int64) if isinstance(spec.condition, ClassCondition) else None
+        self.condition: tuple[Tensor | None, ...] = (None,)
+        if isinstance(spec.condition, ClassCondition):
+            self.condition = (torch.zeros(batch, dtype=torch.int64),)
+        elif isinstance(text := spec.condition, TextCondition):
+            mask = torch.ones(batch, text.tokens, dtype=torch.int64)
+            self.condition = (torch.randn(batch, text.tokens, text.width), mask if text.masked else None)
 
     def __call__(self) -> None:
         def denoise(noisy: Tensor, time: Tensor) -> Tensor:
-            return self.network(noisy, time, self.labels)
+            return self.network(noisy, time, *self.condition)
 
         loss = self.loss(denoise, self.latents, self.time, self.noise).mean()
         torch.autograd.backward(loss)

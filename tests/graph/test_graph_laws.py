@@ -118,5 +118,5 @@ def test_labels_name_the_blocks_that_are_repeated() -> None:
 
 def test_what_cannot_be_lowered_is_refused() -> None:
     spec = small_spec().model_copy(update={"temporal": Inserted(kind="inserted")})
-    with pytest.raises(UserError, match=r"temporal\.kind 'inserted'"):
+    with pytest.raises(UserError, match=r"temporal: {kind: inserted}"):
         graph_from_spec(spec, "denoiser")

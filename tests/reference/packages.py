@@ -23,6 +23,11 @@ from tests.support.reference_stdit import stdit
 
 SAME = 1e-5
 OWN = "straight-line statement"
+WAN = [
+    "backbone.conditioning={kind: cross_attention, norm: true, qk_norm: true}",
+    *("backbone.position={kind: rope, axes: [44, 42, 42]}", "backbone.qk_norm_over=width"),
+    "backbone.time_input=noise_level",
+]
 WAN_TINY = [
     *("backbone.depth=2", "backbone.width=24", "backbone.heads=2", "backbone.mlp_ratio=5.8"),
     "backbone.position.axes=[4,4,4]",
@@ -108,7 +113,7 @@ def diffusers_rows() -> Iterator[Row]:
     ]
     for name, changes, fields in sizes:
         wan: Any = awake(WanTransformer3DModel(**shared, **changes))
-        spec = load_spec("specs/sora-480p.yaml", ["clip.frames=9", "clip.height=48", "clip.width=64", *fields])
+        spec = load_spec("specs/sora-480p.yaml", [*WAN, "clip.frames=9", "clip.height=48", "clip.width=64", *fields])
         network = ours_from(wan.state_dict(), spec)
         x, time, text = torch.randn(2, 16, 3, 6, 8), torch.tensor([0.1, 0.75]), torch.randn(2, 7, 4096)
         expected = wan(x, timestep=1000 * (1 - time), encoder_hidden_states=text).sample

@@ -11,6 +11,7 @@ from torch import nn
 from sora_spec.disk.run_folder import StageFolder
 from sora_spec.errors import UserError
 from sora_spec.language.schema.training import AdamW
+from sora_spec.train.batch import Pixels
 from sora_spec.train.ema import MovingAverage
 from sora_spec.train.optimizer import build_adamw, clip_gradients
 from sora_spec.train.ranks import Ranks
@@ -173,10 +174,12 @@ def test_a_short_run_learns(tiny_spec) -> None:
 def test_dropout_reaches_the_null_label_at_its_rate(tiny_spec) -> None:
     task = build_task(tiny_spec(train__batch=512, condition__dropout=0.25), "denoiser", None, CPU)
     labels = torch.zeros(512, dtype=torch.int64)
-    dropped = task._labels(labels, 3, torch.arange(512))  # pyright: ignore[reportAttributeAccessIssue]
+    frames = torch.zeros(512, 1, 1, 1, 3, dtype=torch.uint8)
+    dropped = task._condition(Pixels(frames, labels), 3, torch.arange(512)).labels  # pyright: ignore[reportAttributeAccessIssue]
     assert set(dropped.tolist()) == {0, 10}
     assert 0.18 < (dropped == 10).float().mean() < 0.32
-    part = task._labels(labels[:8], 3, torch.arange(100, 108))  # pyright: ignore[reportAttributeAccessIssue]
+    few = Pixels(frames[:8], labels[:8])
+    part = task._condition(few, 3, torch.arange(100, 108)).labels  # pyright: ignore[reportAttributeAccessIssue]
     assert torch.equal(part, dropped[100:108])
 
 

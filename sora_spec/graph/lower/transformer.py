@@ -163,7 +163,7 @@ class TransformerDenoiser:
     ) -> Tensor:
         block, axis = self.blocks[index], self.axes[index]
         rotation, frames = rotations.get(axis), self.attended_frames(index, x)
-        over_time = rotations.get("time") if axis == "factorized" else rotation
+        over_time = rotations.get("time") if axis == "factorized" else None
         if index in self.recomputed:
             return checkpoint(self.tape, block, x, c, rotation, text, over_time, bias, frames, selected=self.selected)
         return block(x, c, rotation, text, over_time, bias, frames)
