@@ -20,7 +20,8 @@ from sora_spec.compile.run.generation import Job, run_job
 from sora_spec.compile.run.pipeline import Pipeline, with_role
 from sora_spec.disk.run_folder import RunFolder
 from sora_spec.errors import UserError
-from sora_spec.language import abilities
+from sora_spec.graph.lower import families
+from sora_spec.language.abilities import UNBUILT
 from sora_spec.plan.devices.hardware import find_device
 from sora_spec.plan.job import Job as Planned
 from sora_spec.plan.memory.generate_phases import decode_calls
@@ -114,7 +115,8 @@ def test_progress_counts_every_pass_of_tiles_and_pieces(toys: Any, tmp_path: Pat
 
 def test_the_plan_counts_the_steps_of_a_decoder_that_samples(toys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the VAE's own graph in the place of one, which nothing builds yet."""
-    monkeypatch.setitem(abilities.UNBUILT, "vae.decoder", ())
+    monkeypatch.setitem(families.LOWERED, "vae.decoder", ("kl", "consistency"))
+    monkeypatch.setitem(UNBUILT, "vae.decoder", ())
     spec = toys.spec()
     section = type(spec.vae).model_validate(
         spec.vae.model_dump(mode="json") | {"decoder": {"kind": "consistency", "steps": 3}}
