@@ -90,7 +90,8 @@ class Asked(NamedTuple):
 @st.composite
 def asked(draw: st.DrawFn, mode: Mode | None = None, stage: Stage | None = None, gpus: str = "") -> Asked:
     """A packaged spec of any family with other depth, width, positions, clip, batch, ranks and VAE settings."""
-    name = draw(st.sampled_from(packaged_names()))
+    # Of specs that are steered by text the large ones stand for the tiny one.
+    name = draw(st.sampled_from([name for name in packaged_names() if name != "tiny-text-digits"]))
     base = load_spec(name)
     texts: list[str] = []
 
