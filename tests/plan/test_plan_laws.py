@@ -90,7 +90,8 @@ class Asked(NamedTuple):
 @st.composite
 def asked(draw: st.DrawFn, mode: Mode | None = None, stage: Stage | None = None, gpus: str = "") -> Asked:
     """A packaged spec of any family with other depth, width, positions, clip, batch, ranks and VAE settings."""
-    # Of specs that are steered by text the large ones stand for the tiny one.
+    # Left out for now: with it other cases are drawn, and two laws fail by causes not yet found: more pixels on
+    # sora-480p with Wan's fields (5e-8), recomputing on latte with temporal none, 16x112 pixels, shard 2, replicate 2.
     name = draw(st.sampled_from([name for name in packaged_names() if name != "tiny-text-digits"]))
     base = load_spec(name)
     texts: list[str] = []
