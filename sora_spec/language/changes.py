@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sora_spec.language.scalars import plain_scalar
-from sora_spec.language.schema.section import Section
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+    from sora_spec.language.schema.section import Section
     from sora_spec.language.schema.spec import Spec
 
-Model = TypeVar("Model", bound=Section)
+Model = TypeVar("Model", bound="Section")
 
 _PLAIN = re.compile(r"[\w/.][\w./-]*", re.ASCII)
 
@@ -42,11 +44,16 @@ def overrides_between(before: Section, after: Section, path: str = "") -> list[s
         if old == new:
             continue
         inner = f"{path}{name}"
-        if isinstance(old, Section) and type(old) is type(new) and not _is_left_out(old, field.default):
+        if _is_section(old) and type(old) is type(new) and not _is_left_out(old, field.default):
             found += overrides_between(old, new, f"{inner}.")
         else:
             found.append(f"{inner}={flow(new)}")
     return found
+
+
+def _is_section(value: Any) -> TypeIs[Section]:
+    """Asked without the class: planning is imported by what follows runs, which must not wait for pydantic."""
+    return hasattr(type(value), "model_fields")
 
 
 def _is_left_out(section: Section, default: object) -> bool:
@@ -56,7 +63,7 @@ def _is_left_out(section: Section, default: object) -> bool:
 
 def flow(value: Any) -> str:
     """A value as YAML on one line."""
-    if isinstance(value, Section):
+    if _is_section(value):
         # A section names its kind even where it is the default, at every depth.
         named = ["kind"] if "kind" in type(value).model_fields else []
         given = dict.fromkeys([*named, *value.model_dump(mode="json", exclude_defaults=True)])
